@@ -1,0 +1,2 @@
+//! The koboshi program.
+fn main() {}

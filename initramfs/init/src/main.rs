@@ -1,0 +1,2 @@
+//! koboshi-init
+fn main() {}

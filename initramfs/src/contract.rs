@@ -1,0 +1,162 @@
+//! What the appliance tells a booting machine, and what the machine tells back.
+//!
+//! Both sides compile this one file: `koboshi-initramfs` as a module, `koboshi-init` by path.
+//! The kernel command line carries the keys below; everything else travels in the boot's own
+//! archive segment as [`Orders`]; the machine answers with [`Report`]s to `POST /report/<boot-id>`.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+/// `koboshi.server=http://10.77.0.1:8080`
+pub const KEY_SERVER: &str = "koboshi.server";
+/// `koboshi.boot=<32 hex digits>`
+pub const KEY_BOOT: &str = "koboshi.boot";
+/// `koboshi.seat=web1`
+pub const KEY_SEAT: &str = "koboshi.seat";
+/// `koboshi.role=web`
+pub const KEY_ROLE: &str = "koboshi.role";
+/// `koboshi.root=sha256:<64 hex digits>`
+pub const KEY_ROOT: &str = "koboshi.root";
+
+/// Where [`Orders`] lie in the initramfs, as JSON.
+pub const ORDERS_PATH: &str = "koboshi/orders.json";
+/// Where the modules segment keeps the list of its modules (see `modules.rs`): one a line,
+/// `name path dep,dep…`, paths absolute in the initramfs.
+pub const MODULES_LIST: &str = "koboshi/modules";
+/// `pattern name` a line: which device (MODALIAS) wants which module of the list.
+pub const ALIASES_LIST: &str = "koboshi/aliases";
+
+/// The largest report the appliance reads.
+pub const REPORT_MAX: usize = 16 * 1024;
+
+/// All one boot needs to know beside its command line. Holds no secret: anyone on the
+/// provisioning network can read it (S17).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// Seconds since 1970 when the orders were written: a lower bound for a clock that is far off.
+    pub written: u64,
+    /// First label of the host name: the seat's name, or one made from the MAC.
+    pub hostname: String,
+    /// DNS domain, may be empty.
+    pub domain: String,
+    /// The NIC that boots, and its address.
+    pub nic: Nic,
+    /// Name servers.
+    pub dns: Vec<Ipv4Addr>,
+    /// Time servers.
+    pub ntp: Vec<Ipv4Addr>,
+    /// Lines for `/etc/hosts`: address and names.
+    pub hosts: Vec<(Ipv4Addr, Vec<String>)>,
+    /// Public keys for root's `authorized_keys`.
+    pub ssh_keys: Vec<String>,
+    /// `ttyS0,115200`: the one serial line loader, kernel and getty follow (S24).
+    pub serial: String,
+    /// What becomes `/`.
+    pub root: Root,
+    /// The seat's arguments, also on the command line.
+    pub args: BTreeMap<String, String>,
+    /// Seconds between heartbeats once up.
+    pub heartbeat: u32,
+}
+
+/// The boot NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Found by this address, whatever the kernel called it.
+    pub mac: String,
+    /// The name it gets, if the site gives one.
+    pub name: Option<String>,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Network bits, 0 to 32.
+    pub prefix: u8,
+    /// Default route.
+    pub gateway: Option<Ipv4Addr>,
+    /// MTU, if not the NIC's own.
+    pub mtu: Option<u32>,
+}
+
+/// The root file system to fetch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Path on the server: `/blob/sha256/<hex>`.
+    pub path: String,
+    /// SHA-256 of the bytes as fetched, 64 hex digits.
+    pub sha256: String,
+    /// Size as fetched (tar compressed with zstd).
+    pub size: u64,
+    /// Bytes it takes once unpacked, for the check of memory before the fetch.
+    pub unpacked: u64,
+    /// Size of the tmpfs: `80%` of memory, or `2g`, as tmpfs reads it.
+    pub tmpfs: String,
+    /// Image as a person says it: `web@3`.
+    pub image: String,
+}
+
+/// One report of a booting or running machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Where it is.
+    pub phase: Phase,
+    /// Milliseconds since the kernel started.
+    pub uptime_ms: u64,
+    /// Sequence number within the boot; a report that overtakes another is told by it.
+    pub seq: u32,
+}
+
+/// How far a boot is. Facts come with the phase they belong to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "kebab-case")]
+pub enum Phase {
+    /// `koboshi-init` runs and the network is configured.
+    Init {
+        /// Kernel release.
+        kernel: String,
+        /// MiB of memory.
+        memory_mib: u64,
+        /// Name of the boot NIC as found.
+        nic: String,
+    },
+    /// The root's first byte has arrived.
+    RootBegun {
+        /// Which try, from 1.
+        attempt: u32,
+    },
+    /// The root is whole, its digest right, and unpacked.
+    RootReady {
+        /// Bytes fetched.
+        bytes: u64,
+        /// Milliseconds from request to unpacked.
+        ms: u64,
+        /// Tries it took.
+        attempts: u32,
+    },
+    /// About to become the real root.
+    Switching,
+    /// The system says it is up.
+    Up {
+        /// What said so: `systemd running`, `systemd degraded`, `init`.
+        by: String,
+    },
+    /// Still there.
+    Heartbeat {
+        /// Five-minute load average times 100.
+        load5: u32,
+        /// MiB of memory available.
+        available_mib: u64,
+    },
+    /// Something went wrong; what will happen next is in the text.
+    Trouble {
+        /// In words, as on the console.
+        message: String,
+    },
+    /// Gave up: a rescue shell is on the console.
+    Rescue {
+        /// Why.
+        message: String,
+    },
+    /// Is being shut down in good order.
+    Down,
+}

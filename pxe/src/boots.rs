@@ -1,0 +1,270 @@
+//! Boots under way: one id, one frozen plan, one stage for each machine, from its firmware's first
+//! DISCOVER until its next. What happened when goes to the appliance as marks; what a later stage
+//! needs (the plan, its blobs) stays here, so that a reload in mid-boot cannot mix two seats.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::content::{BootId, Content};
+use crate::decide::Live;
+use crate::mac::Mac;
+
+/// How far a boot is. Ordered as a boot goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// An address was offered.
+    Offer,
+    /// The address was acknowledged.
+    Ack,
+    /// A loader was fetched.
+    Loader,
+    /// The script was fetched.
+    Script,
+    /// Nothing to boot: the script waits.
+    Waiting,
+    /// The kernel was fetched.
+    Kernel,
+    /// The archives of the initramfs were fetched.
+    Initramfs,
+    /// `koboshi-init` runs.
+    Init,
+    /// The root is being fetched.
+    Root,
+    /// The root is whole and unpacked.
+    RootReady,
+    /// The root takes over.
+    Switching,
+    /// The system says it is up.
+    Up,
+    /// Something went wrong and is tried again.
+    Trouble,
+    /// A rescue shell is on the console.
+    Rescue,
+    /// Shut down in good order.
+    Down,
+}
+
+impl Stage {
+    /// `root-ready`
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Offer => "offer",
+            Stage::Ack => "ack",
+            Stage::Loader => "loader",
+            Stage::Script => "script",
+            Stage::Waiting => "waiting",
+            Stage::Kernel => "kernel",
+            Stage::Initramfs => "initramfs",
+            Stage::Init => "init",
+            Stage::Root => "root",
+            Stage::RootReady => "root-ready",
+            Stage::Switching => "switching",
+            Stage::Up => "up",
+            Stage::Trouble => "trouble",
+            Stage::Rescue => "rescue",
+            Stage::Down => "down",
+        }
+    }
+}
+
+/// A blob by digest, with the name the loader gives it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Part {
+    /// `kernel`, `common`, `modules`, `orders`, `root`.
+    pub name: String,
+    /// SHA-256.
+    #[serde(with = "hex_digest")]
+    pub sha256: [u8; 32],
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// Everything one boot was promised when it began.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// Machine's name, or its MAC if the site does not know it.
+    pub machine: String,
+    /// Seat, if it has one.
+    pub seat: Option<String>,
+    /// Role.
+    pub role: String,
+    /// Host name.
+    pub hostname: String,
+    /// Address.
+    pub address: Ipv4Addr,
+    /// Image as a person says it: `web@3`.
+    pub image: String,
+    /// Kernel.
+    pub kernel: Part,
+    /// Initramfs segments in order.
+    pub segments: Vec<Part>,
+    /// Root image.
+    pub root: Part,
+    /// The whole kernel command line.
+    pub cmdline: String,
+    /// Which reading of the site it was made from.
+    pub revision: u64,
+    /// What the machine is told beside its command line, as the appliance wrote it. Opaque here,
+    /// and kept, so that the segment made from it can be made again after a restart.
+    pub orders: String,
+    /// Where the parts are. Not kept: after a restart the appliance fills it again.
+    #[serde(skip)]
+    pub blobs: HashMap<[u8; 32], Content>,
+}
+
+impl Plan {
+    /// Kernel, segments and root.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        std::iter::once(&self.kernel).chain(&self.segments).chain(std::iter::once(&self.root))
+    }
+}
+
+/// One boot.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// Its id.
+    pub id: BootId,
+    /// Whose.
+    pub mac: Mac,
+    /// When it was opened.
+    pub opened: Instant,
+    /// How far it is.
+    pub stage: Stage,
+    /// What it was promised, unless there was nothing to boot.
+    pub plan: Option<Arc<Plan>>,
+    /// The address is a seat's.
+    pub fixed: bool,
+    /// The address it asked from.
+    pub address: Ipv4Addr,
+    /// Which parts were fetched: `parts()` index bits.
+    fetched: u64,
+}
+
+/// The table of boots under way. Bounded by the machines of the site plus the leases of the pool.
+#[derive(Debug, Default)]
+pub struct Boots {
+    by_mac: HashMap<Mac, Boot>,
+    by_id: HashMap<BootId, Mac>,
+    by_address: HashMap<Ipv4Addr, Mac>,
+    blobs: HashMap<[u8; 32], (Content, usize)>,
+}
+
+impl Boots {
+    /// Opens a boot in place of the machine's last one, which it returns.
+    pub fn open(&mut self, boot: Boot) -> Option<Boot> {
+        let last = self.close(boot.mac);
+        if let Some(plan) = &boot.plan {
+            for (digest, content) in &plan.blobs {
+                self.blobs.entry(*digest).or_insert_with(|| (content.clone(), 0)).1 += 1;
+            }
+        }
+        self.by_id.insert(boot.id, boot.mac);
+        self.by_address.insert(boot.address, boot.mac);
+        self.by_mac.insert(boot.mac, boot);
+        last
+    }
+
+    /// Forgets a machine's boot.
+    pub fn close(&mut self, mac: Mac) -> Option<Boot> {
+        let last = self.by_mac.remove(&mac)?;
+        self.by_id.remove(&last.id);
+        if self.by_address.get(&last.address) == Some(&mac) {
+            self.by_address.remove(&last.address);
+        }
+        for digest in last.plan.iter().flat_map(|plan| plan.blobs.keys()) {
+            if let Some((_, users)) = self.blobs.get_mut(digest) {
+                *users -= 1;
+                if *users == 0 {
+                    self.blobs.remove(digest);
+                }
+            }
+        }
+        Some(last)
+    }
+
+    /// A machine's boot.
+    pub fn of(&self, mac: Mac) -> Option<&Boot> {
+        self.by_mac.get(&mac)
+    }
+
+    /// A machine's boot, to move on.
+    pub fn of_mut(&mut self, mac: Mac) -> Option<&mut Boot> {
+        self.by_mac.get_mut(&mac)
+    }
+
+    /// By id.
+    pub fn get(&self, id: BootId) -> Option<&Boot> {
+        self.by_mac.get(self.by_id.get(&id)?)
+    }
+
+    /// Whose boot speaks from this address.
+    pub fn at(&self, address: Ipv4Addr) -> Option<&Boot> {
+        self.by_mac.get(self.by_address.get(&address)?)
+    }
+
+    /// A blob some boot under way was promised.
+    pub fn blob(&self, digest: &[u8; 32]) -> Option<Content> {
+        self.blobs.get(digest).map(|(content, _)| content.clone())
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Boot> {
+        self.by_mac.values()
+    }
+}
+
+impl Boot {
+    /// A boot that begins now.
+    pub fn begin(
+        id: BootId,
+        mac: Mac,
+        address: Ipv4Addr,
+        fixed: bool,
+        plan: Option<Arc<Plan>>,
+        now: Instant,
+    ) -> Boot {
+        Boot { id, mac, opened: now, stage: Stage::Offer, plan, fixed, address, fetched: 0 }
+    }
+
+    /// As the decision sees it.
+    pub fn live(&self, now: Instant) -> Live {
+        Live {
+            stage: self.stage,
+            age: now.saturating_duration_since(self.opened),
+            plan: self.plan.clone(),
+            fixed: self.fixed,
+        }
+    }
+
+    /// Notes that a part has been handed over whole; says which stage that completes, if one.
+    pub fn fetched(&mut self, digest: &[u8; 32]) -> Option<Stage> {
+        let plan = self.plan.clone()?;
+        let index = plan.parts().position(|part| &part.sha256 == digest)?;
+        self.fetched |= 1 << index;
+        let segments = plan.segments.len();
+        if index == 0 {
+            return Some(Stage::Kernel);
+        }
+        let archives = ((1u64 << segments) - 1) << 1;
+        (index <= segments && self.fetched & archives == archives).then_some(Stage::Initramfs)
+    }
+}
+
+mod hex_digest {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(digest: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&crate::content::hex(digest))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(from)?;
+        crate::content::parse_hex(&text)
+            .ok_or_else(|| serde::de::Error::custom("a digest is 64 hexadecimal digits"))
+    }
+}

@@ -1,0 +1,487 @@
+//! The one boot decision: what the client said, what the site says of it and how its boot stands,
+//! in; what it gets and because of which rules, out. DHCP, TFTP, HTTP and `koboshi explain` all
+//! ask here, and nothing here knows a socket, a clock or a file.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::Mac;
+use crate::boots::{Plan, Stage};
+
+/// What the client said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Its address.
+    pub mac: Mac,
+    /// What it wants to know.
+    pub asks: Asks,
+}
+
+/// The question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asks {
+    /// An address, and perhaps a boot file.
+    Dhcp {
+        /// Who speaks, by options 60 and 77.
+        client: Client,
+        /// Option 93; some firmware lists several, some none.
+        archs: Vec<Arch>,
+        /// A DISCOVER, as against the REQUEST that follows it.
+        discover: bool,
+    },
+    /// `GET /boot/<mac>.ipxe`
+    Script,
+}
+
+/// Which program on the machine speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Client {
+    /// A PXE ROM or UEFI's PXE stack: option 60 begins with `PXEClient`.
+    Firmware,
+    /// UEFI HTTP boot: option 60 begins with `HTTPClient`.
+    HttpBoot,
+    /// iPXE, from flash or loaded by us: option 77 is `iPXE`.
+    Ipxe,
+    /// Anything else: an operating system that wants an address.
+    System,
+}
+
+/// Client system architecture, option 93 (RFC 4578 and IANA's "Processor Architecture Types").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Arch(pub u16);
+
+impl Arch {
+    /// BIOS.
+    pub const BIOS: Arch = Arch(0);
+    /// UEFI x86-64. Most firmware says 7 (which IANA calls EBC), some 9.
+    pub const EFI64: Arch = Arch(7);
+    /// UEFI x86-64 HTTP boot.
+    pub const HTTP64: Arch = Arch(16);
+    /// UEFI arm64.
+    pub const ARM64: Arch = Arch(11);
+
+    /// As the command line spells it.
+    pub fn named(name: &str) -> Option<Arch> {
+        Some(match name {
+            "bios" => Arch::BIOS,
+            "efi64" => Arch::EFI64,
+            "http64" => Arch::HTTP64,
+            "arm64" => Arch::ARM64,
+            number => Arch(number.parse().ok()?),
+        })
+    }
+
+    /// The loader this architecture starts when nobody says otherwise.
+    pub fn default_loader(self) -> Option<&'static str> {
+        Some(match self.0 {
+            0 => "undionly.kpxe",
+            7 | 9 | 16 => "ipxe.efi",
+            11 | 19 => "snponly-arm64.efi",
+            _ => return None,
+        })
+    }
+
+    fn is_efi(self) -> bool {
+        self.0 != 0
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("BIOS"),
+            6 => f.write_str("UEFI x86-32"),
+            7 | 9 => f.write_str("UEFI x86-64"),
+            11 => f.write_str("UEFI arm64"),
+            15 => f.write_str("UEFI x86-32 HTTP"),
+            16 => f.write_str("UEFI x86-64 HTTP"),
+            19 => f.write_str("UEFI arm64 HTTP"),
+            other => write!(f, "architecture {other}"),
+        }
+    }
+}
+
+/// What the site says of a MAC address.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// A machine of the site.
+    Known(Arc<Known>),
+    /// No machine has this address.
+    Unknown(Arc<Unknown>),
+}
+
+/// A machine of the site, as far as a boot needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// `m01`
+    pub name: String,
+    /// What the matrix gives it.
+    pub place: Place,
+    /// A loader the machine or its class insists on.
+    pub loader: Option<String>,
+}
+
+/// A machine's place in the matrix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// It sits in a seat.
+    Seat(Seat),
+    /// Free to take over any seat.
+    Spare,
+    /// The matrix does not name it.
+    Nowhere,
+}
+
+/// A seat, as far as a boot needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seat {
+    /// `web1`; for an unknown machine, the host name it gets.
+    pub name: String,
+    /// `web`
+    pub role: String,
+    /// Its fixed address; from the pool if none.
+    pub address: Option<Ipv4Addr>,
+    /// Why it cannot be booted now, in words, if it cannot: its image is missing, say.
+    pub trouble: Option<String>,
+}
+
+/// What the site does with a MAC address it does not know (`net.unknown`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unknown {
+    /// Say nothing.
+    Ignore,
+    /// Boot this role with an address from the pool.
+    Role {
+        /// The role's name.
+        role: String,
+        /// Why it cannot be booted now, if it cannot.
+        trouble: Option<String>,
+    },
+}
+
+/// How the machine's current boot stands.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// How far it is.
+    pub stage: Stage,
+    /// How long ago it was opened.
+    pub age: Duration,
+    /// What was frozen, unless the machine had nothing to boot.
+    pub plan: Option<Arc<Plan>>,
+    /// The address is a seat's, not a lease of the pool.
+    pub fixed: bool,
+}
+
+/// What the client gets, and why.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What it gets.
+    pub action: Action,
+    /// The rules that decided, in the order they did.
+    pub because: Vec<Rule>,
+}
+
+/// What the client gets.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Nothing at all.
+    Silence,
+    /// An address.
+    Address {
+        /// The seat's, or one of the pool.
+        address: Option<Ipv4Addr>,
+        /// Host name to go with it.
+        hostname: Option<String>,
+        /// Boot file, if it boots.
+        loader: Option<Loader>,
+        /// A new boot begins with this offer.
+        opens: bool,
+    },
+    /// The frozen plan, as a script.
+    Boot(Arc<Plan>),
+    /// A script that says why there is nothing to boot, and asks again.
+    Wait {
+        /// What to say on the console.
+        says: String,
+    },
+}
+
+/// What the boot file names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loader {
+    /// A file of our TFTP server.
+    Tftp(String),
+    /// A file of our HTTP server (UEFI HTTP boot).
+    Http(String),
+    /// The machine's script, by HTTP: the client is iPXE already.
+    Script,
+}
+
+/// A rule that took part in a decision. The appliance maps each to a line of the site file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// The address is a group address: no machine has it.
+    MacIsMulticast,
+    /// A machine of the site has this MAC.
+    MacKnown,
+    /// No machine has it: `net.unknown` decides.
+    MacUnknown,
+    /// The matrix puts the machine into this seat.
+    MatrixSeat,
+    /// The matrix keeps it as a spare.
+    MatrixSpare,
+    /// The matrix does not name it.
+    MatrixSilent,
+    /// The seat has this address.
+    SeatAddress(Ipv4Addr),
+    /// No seat address: one of the pool.
+    PoolAddress,
+    /// The seat's role.
+    SeatRole,
+    /// The role cannot be booted now.
+    RoleTrouble(String),
+    /// A boot is under way and its plan holds, whatever the site says since.
+    FrozenPlan,
+    /// The machine or its class names the loader.
+    LoaderNamed(String),
+    /// The loader named does not fit the architecture the client told.
+    LoaderMisfit(String),
+    /// The loader that goes with the architecture.
+    LoaderByArch(Arch, String),
+    /// No loader for it.
+    NoLoader(Option<Arch>),
+    /// iPXE needs no loader: it gets its script.
+    AlreadyIpxe,
+    /// Not a boot: an operating system asks for its address.
+    NotBooting,
+}
+
+/// A firmware DISCOVER within this time of the last, with nothing loaded since, is the same boot
+/// asking again: EDK2 repeats at 4, 8, 16 and 32 seconds, a ROM's own retry round is a minute.
+const SAME_BOOT: Duration = Duration::from_secs(90);
+/// From a loader handed over to iPXE's own DISCOVER: slow ROMs take their time to unpack it.
+const LOADER_TO_IPXE: Duration = Duration::from_secs(300);
+
+/// Decides.
+pub fn decide(facts: &Facts, entry: &Entry, live: Option<&Live>) -> Step {
+    if facts.mac.is_multicast() {
+        return Step { action: Action::Silence, because: vec![Rule::MacIsMulticast] };
+    }
+    let mut because = Vec::new();
+    let standing = standing_of(entry, &mut because);
+    let Some(standing) = standing else {
+        return Step { action: Action::Silence, because };
+    };
+    match &facts.asks {
+        Asks::Script => script(standing, live, because),
+        Asks::Dhcp { client, archs, discover } => {
+            address(standing, *client, archs, *discover, live, because)
+        }
+    }
+}
+
+/// What the site wants of the machine, whoever it is.
+struct Wanted<'a> {
+    seat: Option<&'a str>,
+    address: Option<Ipv4Addr>,
+    loader: Option<&'a str>,
+    nothing_because: Option<String>,
+}
+
+fn standing_of<'a>(entry: &'a Entry, because: &mut Vec<Rule>) -> Option<Wanted<'a>> {
+    match entry {
+        Entry::Unknown(policy) => {
+            because.push(Rule::MacUnknown);
+            match policy.as_ref() {
+                Unknown::Ignore => None,
+                Unknown::Role { trouble, .. } => {
+                    because.push(Rule::PoolAddress);
+                    because.extend(trouble.clone().map(Rule::RoleTrouble));
+                    Some(Wanted {
+                        seat: None,
+                        address: None,
+                        loader: None,
+                        nothing_because: trouble.clone(),
+                    })
+                }
+            }
+        }
+        Entry::Known(known) => {
+            because.push(Rule::MacKnown);
+            let loader = known.loader.as_deref();
+            match &known.place {
+                Place::Seat(seat) => {
+                    because.push(Rule::MatrixSeat);
+                    because.push(match seat.address {
+                        Some(address) => Rule::SeatAddress(address),
+                        None => Rule::PoolAddress,
+                    });
+                    because.push(Rule::SeatRole);
+                    because.extend(seat.trouble.clone().map(Rule::RoleTrouble));
+                    Some(Wanted {
+                        seat: Some(&seat.name),
+                        address: seat.address,
+                        loader,
+                        nothing_because: seat.trouble.clone(),
+                    })
+                }
+                Place::Spare => {
+                    because.push(Rule::MatrixSpare);
+                    because.push(Rule::PoolAddress);
+                    let says = format!("{} is a spare and waits for a seat", known.name);
+                    Some(Wanted { seat: None, address: None, loader, nothing_because: Some(says) })
+                }
+                Place::Nowhere => {
+                    because.push(Rule::MatrixSilent);
+                    because.push(Rule::PoolAddress);
+                    let says = format!("the matrix gives {} no seat", known.name);
+                    Some(Wanted { seat: None, address: None, loader, nothing_because: Some(says) })
+                }
+            }
+        }
+    }
+}
+
+fn script(wanted: Wanted<'_>, live: Option<&Live>, mut because: Vec<Rule>) -> Step {
+    if let Some(plan) = live.and_then(|live| live.plan.clone()) {
+        because.push(Rule::FrozenPlan);
+        return Step { action: Action::Boot(plan), because };
+    }
+    let says = wanted
+        .nothing_because
+        .unwrap_or_else(|| "no boot is open for this machine: it asks DHCP again".to_string());
+    Step { action: Action::Wait { says }, because }
+}
+
+fn address(
+    wanted: Wanted<'_>,
+    client: Client,
+    archs: &[Arch],
+    discover: bool,
+    live: Option<&Live>,
+    mut because: Vec<Rule>,
+) -> Step {
+    let bootable_now = wanted.nothing_because.is_none();
+    let continues = live.filter(|live| goes_on(live, client, discover, bootable_now));
+    let (mut address, mut hostname) = (wanted.address, wanted.seat.map(str::to_string));
+    if let Some((live, plan)) = continues.and_then(|live| Some((live, live.plan.as_ref()?))) {
+        because.push(Rule::FrozenPlan);
+        address = live.fixed.then_some(plan.address);
+        hostname = Some(plan.hostname.clone());
+    }
+    let loader = match client {
+        Client::System => {
+            because.push(Rule::NotBooting);
+            None
+        }
+        _ => {
+            let loaded = continues.is_some_and(|live| live.stage >= Stage::Loader);
+            choose_loader(client, archs, wanted.loader, loaded, &mut because)
+        }
+    };
+    let opens = client != Client::System && continues.is_none();
+    Step { action: Action::Address { address, hostname, loader, opens }, because }
+}
+
+/// Whether this exchange belongs to the boot under way, or begins a new one.
+fn goes_on(live: &Live, client: Client, discover: bool, bootable_now: bool) -> bool {
+    // A machine that waited without a plan begins afresh the moment it has something to boot.
+    if live.plan.is_none() && bootable_now {
+        return false;
+    }
+    match client {
+        // The system that runs keeps what its boot was given until it netboots again.
+        Client::System => true,
+        Client::Firmware | Client::HttpBoot => {
+            !discover || (live.stage < Stage::Loader && live.age < SAME_BOOT)
+        }
+        // Without a plan iPXE asks again and again from the waiting script: one boot, not many.
+        Client::Ipxe => {
+            !discover
+                || live.plan.is_none()
+                || (live.stage <= Stage::Loader && live.age < LOADER_TO_IPXE)
+        }
+    }
+}
+
+fn choose_loader(
+    client: Client,
+    archs: &[Arch],
+    named: Option<&str>,
+    loaded: bool,
+    because: &mut Vec<Rule>,
+) -> Option<Loader> {
+    let over = |file: &str| match client {
+        Client::HttpBoot => Loader::Http(file.to_string()),
+        _ => Loader::Tftp(file.to_string()),
+    };
+    let is_ipxe = client == Client::Ipxe;
+    // RFC 4578 §2.1: a ROM without option 93 is old, and old is BIOS.
+    let told: &[Arch] = if archs.is_empty() { &[Arch::BIOS] } else { archs };
+    if let Some(named) = named.filter(|_| !(is_ipxe && loaded)) {
+        if told.iter().any(|arch| fits(named, *arch)) {
+            because.push(Rule::LoaderNamed(named.to_string()));
+            return Some(over(named));
+        }
+        because.push(Rule::LoaderMisfit(named.to_string()));
+    }
+    if is_ipxe {
+        because.push(Rule::AlreadyIpxe);
+        return Some(Loader::Script);
+    }
+    let choice = told.iter().find_map(|arch| Some((*arch, arch.default_loader()?)));
+    match choice {
+        Some((arch, file)) => {
+            because.push(Rule::LoaderByArch(arch, file.to_string()));
+            Some(over(file))
+        }
+        None => {
+            because.push(Rule::NoLoader(told.first().copied()));
+            None
+        }
+    }
+}
+
+/// An `.efi` program starts under UEFI alone, everything else under BIOS alone.
+fn fits(file: &str, arch: Arch) -> bool {
+    let efi = file.ends_with(".efi") || file.ends_with(".efi.signed");
+    efi == arch.is_efi()
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::MacIsMulticast => f.write_str("a group address belongs to no machine"),
+            Rule::MacKnown => f.write_str("the MAC is this machine's"),
+            Rule::MacUnknown => f.write_str("no machine has this MAC: net.unknown decides"),
+            Rule::MatrixSeat => f.write_str("the matrix gives the machine this seat"),
+            Rule::MatrixSpare => f.write_str("the matrix keeps the machine as a spare"),
+            Rule::MatrixSilent => f.write_str("the matrix does not name the machine"),
+            Rule::SeatAddress(address) => write!(f, "the seat's address is {address}"),
+            Rule::PoolAddress => f.write_str("no fixed address: one of the pool"),
+            Rule::SeatRole => f.write_str("the seat's role"),
+            Rule::RoleTrouble(why) => write!(f, "it cannot be booted now: {why}"),
+            Rule::FrozenPlan => f.write_str("a boot is under way, and its plan holds"),
+            Rule::LoaderNamed(file) => write!(f, "the site names the loader {file}"),
+            Rule::LoaderMisfit(file) => {
+                write!(f, "the site names the loader {file}, which this firmware cannot start")
+            }
+            Rule::LoaderByArch(arch, file) => write!(f, "{arch} starts {file}"),
+            Rule::NoLoader(Some(arch)) => write!(f, "there is no loader for {arch}"),
+            Rule::NoLoader(None) => f.write_str("there is no loader for this client"),
+            Rule::AlreadyIpxe => f.write_str("the client is iPXE: it gets its script"),
+            Rule::NotBooting => f.write_str("an operating system asks, not a boot"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

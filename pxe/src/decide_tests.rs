@@ -1,0 +1,190 @@
+//! The decision as a table: who asks, what the site says, how the boot stands, what comes of it.
+
+use super::*;
+
+const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x77, 0x00, 0x01]);
+const SEAT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 21);
+
+fn known(place: Place, loader: Option<&str>) -> Entry {
+    Entry::Known(Arc::new(Known { name: "m01".into(), place, loader: loader.map(str::to_string) }))
+}
+
+fn seated(loader: Option<&str>) -> Entry {
+    let seat = Seat {
+        name: "web1".into(),
+        role: "web".into(),
+        address: Some(SEAT),
+        trouble: None,
+    };
+    known(Place::Seat(seat), loader)
+}
+
+fn dhcp(client: Client, arch: Option<Arch>, discover: bool) -> Facts {
+    Facts { mac: MAC, asks: Asks::Dhcp { client, archs: arch.into_iter().collect(), discover } }
+}
+
+fn plan(address: Ipv4Addr) -> Arc<Plan> {
+    let part = |name: &str| crate::boots::Part { name: name.into(), sha256: [0; 32], size: 1 };
+    Arc::new(Plan {
+        machine: "m01".into(),
+        seat: Some("old1".into()),
+        role: "web".into(),
+        hostname: "old1".into(),
+        address,
+        image: "web@1".into(),
+        kernel: part("kernel"),
+        segments: vec![part("common")],
+        root: part("root"),
+        cmdline: String::new(),
+        revision: 1,
+        orders: String::new(),
+        blobs: Default::default(),
+    })
+}
+
+fn live(stage: Stage, seconds: u64, address: Option<Ipv4Addr>) -> Live {
+    Live {
+        stage,
+        age: Duration::from_secs(seconds),
+        plan: address.map(plan),
+        fixed: true,
+    }
+}
+
+/// Address, loader, and whether a boot begins.
+fn given(step: &Step) -> (Option<Ipv4Addr>, Option<Loader>, bool) {
+    match &step.action {
+        Action::Address { address, loader, opens, .. } => (*address, loader.clone(), *opens),
+        other => panic!("an address was expected, not {other:?}"),
+    }
+}
+
+fn tftp(name: &str) -> Option<Loader> {
+    Some(Loader::Tftp(name.into()))
+}
+
+#[test]
+fn each_firmware_gets_the_loader_it_can_start() {
+    let rows = [
+        (Client::Firmware, Some(Arch::BIOS), None, tftp("undionly.kpxe")),
+        (Client::Firmware, None, None, tftp("undionly.kpxe")),
+        (Client::Firmware, Some(Arch::EFI64), None, tftp("ipxe.efi")),
+        (Client::Firmware, Some(Arch(9)), None, tftp("ipxe.efi")),
+        (Client::Firmware, Some(Arch::EFI64), Some("snponly.efi"), tftp("snponly.efi")),
+        (Client::Firmware, Some(Arch::BIOS), Some("snponly.efi"), tftp("undionly.kpxe")),
+        (Client::Firmware, Some(Arch(99)), None, None),
+        (Client::HttpBoot, Some(Arch::HTTP64), None, Some(Loader::Http("ipxe.efi".into()))),
+        (Client::Ipxe, Some(Arch::BIOS), None, Some(Loader::Script)),
+        (Client::Ipxe, Some(Arch::BIOS), Some("undionly.kpxe"), tftp("undionly.kpxe")),
+        (Client::Ipxe, Some(Arch::BIOS), Some("ipxe.efi"), Some(Loader::Script)),
+        (Client::System, None, None, None),
+    ];
+    for (client, arch, named, loader) in rows {
+        let step = decide(&dhcp(client, arch, true), &seated(named), None);
+        let opens = client != Client::System;
+        assert_eq!(given(&step), (Some(SEAT), loader, opens), "{client:?} {arch:?} {named:?}");
+    }
+}
+
+#[test]
+fn an_unknown_machine_gets_silence_unless_the_site_says_otherwise() {
+    let ignore = Entry::Unknown(Arc::new(Unknown::Ignore));
+    let step = decide(&dhcp(Client::Firmware, Some(Arch::BIOS), true), &ignore, None);
+    assert!(matches!(step.action, Action::Silence));
+    assert_eq!(step.because, [Rule::MacUnknown]);
+
+    let role = Unknown::Role { role: "rescue".into(), trouble: None };
+    let step = decide(
+        &dhcp(Client::Firmware, Some(Arch::EFI64), true),
+        &Entry::Unknown(Arc::new(role)),
+        None,
+    );
+    assert_eq!(given(&step), (None, tftp("ipxe.efi"), true));
+}
+
+#[test]
+fn a_group_address_is_no_machine() {
+    let facts = Facts { mac: Mac([0xff; 6]), ..dhcp(Client::Firmware, None, true) };
+    assert!(matches!(decide(&facts, &seated(None), None).action, Action::Silence));
+}
+
+#[test]
+fn a_reload_in_mid_boot_does_not_mix_two_seats() {
+    // The matrix moved the machine to another seat after its firmware had begun.
+    for (stage, client) in [
+        (Stage::Ack, Client::Firmware),
+        (Stage::Loader, Client::Ipxe),
+        (Stage::Up, Client::System),
+    ] {
+        let boot = live(stage, 10, Some(OTHER));
+        let step = decide(&dhcp(client, Some(Arch::BIOS), false), &seated(None), Some(&boot));
+        let (address, _, opens) = given(&step);
+        assert_eq!((address, opens), (Some(OTHER), false), "{client:?}");
+        assert!(step.because.contains(&Rule::FrozenPlan));
+    }
+    let script = Facts { mac: MAC, asks: Asks::Script };
+    let step = decide(&script, &seated(None), Some(&live(Stage::Ack, 10, Some(OTHER))));
+    assert!(matches!(step.action, Action::Boot(plan) if plan.address == OTHER));
+}
+
+#[test]
+fn firmware_that_begins_again_begins_a_new_boot() {
+    let rows = [
+        // (stage, age, client, a new boot begins)
+        (Stage::Offer, 4, Client::Firmware, false), // EDK2 repeats its DISCOVER
+        (Stage::Ack, 60, Client::Firmware, false),
+        (Stage::Ack, 600, Client::Firmware, true),
+        (Stage::Loader, 20, Client::Firmware, true), // reset in the loader
+        (Stage::Up, 5000, Client::Firmware, true),
+        (Stage::Loader, 5, Client::Ipxe, false), // undionly asks for itself
+        (Stage::Kernel, 20, Client::Ipxe, true), // an iPXE ROM after a reset
+        (Stage::Up, 5000, Client::Ipxe, true),
+    ];
+    for (stage, age, client, begins) in rows {
+        let step = decide(
+            &dhcp(client, Some(Arch::BIOS), true),
+            &seated(None),
+            Some(&live(stage, age, Some(OTHER))),
+        );
+        let (address, _, opens) = given(&step);
+        assert_eq!(opens, begins, "{stage:?} after {age} s, {client:?}");
+        assert_eq!(address, Some(if begins { SEAT } else { OTHER }));
+    }
+}
+
+#[test]
+fn a_named_loader_is_loaded_once_and_then_the_script() {
+    let entry = seated(Some("undionly.kpxe"));
+    let ask = dhcp(Client::Ipxe, Some(Arch::BIOS), true);
+    assert_eq!(given(&decide(&ask, &entry, None)).1, tftp("undionly.kpxe"));
+    let boot = live(Stage::Loader, 5, Some(SEAT));
+    assert_eq!(given(&decide(&ask, &entry, Some(&boot))).1, Some(Loader::Script));
+}
+
+#[test]
+fn a_spare_waits_in_one_boot_until_it_has_a_seat() {
+    let ask = dhcp(Client::Ipxe, Some(Arch::BIOS), true);
+    let waiting = live(Stage::Waiting, 300, None);
+    let step = decide(&ask, &known(Place::Spare, None), Some(&waiting));
+    assert_eq!(given(&step), (None, Some(Loader::Script), false));
+    let step = decide(&ask, &seated(None), Some(&waiting));
+    assert_eq!(given(&step), (Some(SEAT), Some(Loader::Script), true));
+
+    let script = Facts { mac: MAC, asks: Asks::Script };
+    let step = decide(&script, &known(Place::Spare, None), Some(&waiting));
+    assert!(matches!(step.action, Action::Wait { says } if says == "m01 is a spare and waits for a seat"));
+}
+
+#[test]
+fn an_image_that_is_missing_is_said_on_the_console() {
+    let seat = Seat {
+        name: "web1".into(),
+        role: "web".into(),
+        address: Some(SEAT),
+        trouble: Some("no published image web".into()),
+    };
+    let step = decide(&Facts { mac: MAC, asks: Asks::Script }, &known(Place::Seat(seat), None), None);
+    assert!(matches!(step.action, Action::Wait { says } if says == "no published image web"));
+    assert!(step.because.contains(&Rule::RoleTrouble("no published image web".into())));
+}

@@ -1,0 +1,444 @@
+//! The counter every booting machine comes to. DHCP, TFTP and HTTP bring their questions here; the
+//! desk looks the machine up in the one snapshot of the site, asks `decide`, opens boots, freezes
+//! plans, and tells the appliance what happened. It owns no socket.
+
+mod wire;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::boots::{Boot, Boots, Plan, Stage};
+use crate::content::{BootId, Content};
+use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown, decide};
+use crate::{Mac, dhcp, script};
+
+
+/// One reading of the site, as far as booting machines are concerned. Published whole.
+pub struct Snapshot {
+    /// Counts readings.
+    pub revision: u64,
+    /// The provisioning network.
+    pub subnet: Arc<dhcp::Subnet>,
+    /// `http://10.77.0.1:8080`
+    pub server: String,
+    /// HTTP port.
+    pub http_port: u16,
+    /// Machines by each of their MACs.
+    pub machines: HashMap<Mac, Arc<Known>>,
+    /// What becomes of others.
+    pub unknown: Arc<Unknown>,
+    /// Loaders by file name.
+    pub loaders: HashMap<String, Content>,
+    /// Blobs that any boot may ask for.
+    pub blobs: HashMap<[u8; 32], Content>,
+    /// Makes plans.
+    pub freeze: Arc<dyn Freeze>,
+}
+
+/// Makes the plan of a boot. The appliance knows roles, images and archives; the desk only when.
+pub trait Freeze: Send + Sync {
+    /// The plan for this machine at this address, or in words why there is nothing to boot.
+    fn freeze(&self, mac: Mac, entry: &Entry, id: BootId, address: Ipv4Addr) -> Result<Plan, String>;
+}
+
+/// What happened, for the appliance's ledger.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// A boot began.
+    Opened {
+        /// Its id.
+        id: BootId,
+        /// Whose.
+        mac: Mac,
+        /// Machine's name, or its MAC.
+        machine: String,
+        /// Address.
+        address: Ipv4Addr,
+        /// What it was promised.
+        plan: Option<Arc<Plan>>,
+        /// When.
+        at: SystemTime,
+    },
+    /// A boot moved.
+    Mark {
+        /// Which.
+        id: BootId,
+        /// To where.
+        stage: Stage,
+        /// Facts in words.
+        note: String,
+        /// When.
+        at: SystemTime,
+    },
+    /// A machine reported; the text is opaque here.
+    Report {
+        /// Which boot.
+        id: BootId,
+        /// Whose.
+        mac: Mac,
+        /// Its address.
+        address: Ipv4Addr,
+        /// What it sent.
+        body: Bytes,
+        /// When.
+        at: SystemTime,
+    },
+    /// Something of the wire worth an event that belongs to no boot.
+    Heard {
+        /// Who, if known.
+        mac: Option<Mac>,
+        /// `unknown-machine`, `declined`, `pool-empty`, …
+        kind: &'static str,
+        /// In words.
+        text: String,
+        /// When.
+        at: SystemTime,
+    },
+}
+
+/// Why a report was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportRefusal {
+    /// No boot has this id.
+    NoSuchBoot,
+    /// It came from another address than the boot's.
+    WrongAddress,
+    /// Too many of them.
+    TooOften,
+}
+
+/// Reports a machine may make at once, and how many more each second after that.
+const REPORT_BURST: f64 = 30.0;
+const REPORT_RATE: f64 = 5.0;
+/// Unknown machines named in events, until the same one may be named again.
+const HEARD_AGAIN: std::time::Duration = std::time::Duration::from_secs(600);
+const HEARD_MAX: usize = 4096;
+
+/// See the module.
+pub struct Desk {
+    site: ArcSwap<Snapshot>,
+    boots: Mutex<Inner>,
+    news: mpsc::Sender<News>,
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct Inner {
+    boots: Boots,
+    budgets: HashMap<BootId, (f64, Instant)>,
+    heard: HashMap<Mac, Instant>,
+}
+
+impl Desk {
+    /// A desk over a first reading of the site.
+    pub fn new(snapshot: Snapshot, news: mpsc::Sender<News>) -> Desk {
+        Desk {
+            site: ArcSwap::from_pointee(snapshot),
+            boots: Mutex::default(),
+            news,
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts a new reading in force. Boots under way keep their plans.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.site.store(Arc::new(snapshot));
+    }
+
+    /// The reading in force.
+    pub fn site(&self) -> Arc<Snapshot> {
+        self.site.load_full()
+    }
+
+    /// News that found the ledger's queue full.
+    pub fn lost_news(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// What a client gets, and why. Changes nothing.
+    pub fn ask(&self, facts: &Facts) -> Step {
+        let site = self.site.load();
+        let live = self.live(facts.mac);
+        decide(facts, &site.entry(facts.mac), live.as_ref())
+    }
+
+    /// How a machine's boot stands.
+    pub fn live(&self, mac: Mac) -> Option<Live> {
+        self.inner().boots.of(mac).map(|boot| boot.live(Instant::now()))
+    }
+
+    /// A machine's boot under way.
+    pub fn boot_of(&self, mac: Mac) -> Option<Boot> {
+        self.inner().boots.of(mac).cloned()
+    }
+
+    /// All boots under way.
+    pub fn boots(&self) -> Vec<Boot> {
+        self.inner().boots.iter().cloned().collect()
+    }
+
+    /// An address was offered: the moment a boot is opened, once.
+    pub fn offered(&self, facts: &Facts, address: Ipv4Addr) {
+        let step = self.ask(facts);
+        if let Action::Address { opens: true, address: fixed, .. } = step.action {
+            self.open(facts, address, fixed.is_some());
+        }
+    }
+
+    /// An address was acknowledged. After a restart in mid-exchange this opens the boot.
+    pub fn acked(&self, facts: &Facts, address: Ipv4Addr, file: Option<&str>) {
+        let Asks::Dhcp { client, .. } = &facts.asks else { return };
+        if *client == Client::System {
+            return;
+        }
+        if self.live(facts.mac).is_none() {
+            self.offered(facts, address);
+        }
+        let file = file.map(|file| format!(", then {file}")).unwrap_or_default();
+        self.advance(facts.mac, Stage::Ack, format!("{address} to {}{file}", says(*client)));
+    }
+
+    fn open(&self, facts: &Facts, address: Ipv4Addr, fixed: bool) {
+        let site = self.site.load();
+        let entry = site.entry(facts.mac);
+        let id = BootId(random());
+        let plan = site.freeze.freeze(facts.mac, &entry, id, address);
+        let (plan, why) = match plan {
+            Ok(plan) => (Some(Arc::new(plan)), None),
+            Err(why) => (None, Some(why)),
+        };
+        let machine = match &entry {
+            Entry::Known(known) => known.name.clone(),
+            Entry::Unknown(_) => facts.mac.to_string(),
+        };
+        let boot = Boot::begin(id, facts.mac, address, fixed, plan.clone(), Instant::now());
+        {
+            let mut inner = self.inner();
+            if let Some(last) = inner.boots.open(boot) {
+                inner.budgets.remove(&last.id);
+            }
+        }
+        let at = SystemTime::now();
+        self.tell(News::Opened { id, mac: facts.mac, machine, address, plan, at });
+        let who = match &facts.asks {
+            Asks::Dhcp { client, archs, .. } => {
+                let archs: Vec<String> = archs.iter().map(ToString::to_string).collect();
+                format!("{} ({})", says(*client), archs.join(", "))
+            }
+            Asks::Script => "its script".to_string(),
+        };
+        let why = why.map(|why| format!("; nothing to boot: {why}")).unwrap_or_default();
+        self.tell(News::Mark { id, stage: Stage::Offer, note: format!("{address} to {who}{why}"), at });
+    }
+
+    /// Puts a boot back after a restart of the appliance.
+    pub fn restore(&self, boot: Boot) {
+        self.inner().boots.open(boot);
+    }
+
+    /// The script for `GET /boot/<mac>.ipxe`. A GET never makes a boot id.
+    pub fn script(&self, mac: Mac, peer: IpAddr) -> Option<String> {
+        let site = self.site.load();
+        let step = self.ask(&Facts { mac, asks: Asks::Script });
+        let boot = self.boot_of(mac);
+        let own = boot.as_ref().is_some_and(|boot| IpAddr::V4(boot.address) == peer);
+        match step.action {
+            Action::Boot(plan) => {
+                if own {
+                    self.advance(mac, Stage::Script, format!("to {peer}"));
+                }
+                Some(script::boot(&site.server, boot?.id, &plan))
+            }
+            Action::Wait { says } => {
+                if own {
+                    self.advance(mac, Stage::Waiting, says.clone());
+                }
+                Some(script::wait(&site.server, &mac.to_string(), &says))
+            }
+            Action::Silence | Action::Address { .. } => None,
+        }
+    }
+
+    /// A file of the TFTP server: loaders, `autoexec.ipxe`, blobs, and nothing else.
+    pub fn tftp_file(&self, name: &str) -> Option<Content> {
+        let site = self.site.load();
+        if name == "autoexec.ipxe" {
+            return Some(Content::Bytes(script::autoexec(&site.server).into()));
+        }
+        if let Some(hex) = name.strip_prefix("blob/sha256/") {
+            return self.blob(&crate::content::parse_hex(hex)?);
+        }
+        site.loaders.get(name).cloned()
+    }
+
+    /// A loader was handed over whole by TFTP.
+    pub fn loader_sent(&self, peer: SocketAddr, name: &str, note: String) {
+        let Some(mac) = self.mac_at(peer.ip()) else { return };
+        if self.site.load().loaders.contains_key(name) {
+            self.advance(mac, Stage::Loader, note);
+        } else {
+            self.note(mac, note);
+        }
+    }
+
+    /// Something about the machine at this address worth a line in its boot's timeline.
+    pub fn remark(&self, peer: IpAddr, note: String) {
+        if let Some(mac) = self.mac_at(peer) {
+            self.note(mac, note);
+        }
+    }
+
+    /// A blob by digest: of the site as it stands, or promised to a boot under way.
+    pub fn blob(&self, digest: &[u8; 32]) -> Option<Content> {
+        self.site
+            .load()
+            .blobs
+            .get(digest)
+            .cloned()
+            .or_else(|| self.inner().boots.blob(digest))
+    }
+
+    /// A blob begins to travel to this address.
+    pub fn blob_sent(&self, peer: IpAddr, digest: &[u8; 32]) {
+        let moved = {
+            let mut inner = self.inner();
+            let Some(mac) = mac_at(&inner.boots, peer) else { return };
+            let Some(boot) = inner.boots.of_mut(mac) else { return };
+            boot.fetched(digest).map(|stage| (mac, stage))
+        };
+        if let Some((mac, stage)) = moved {
+            self.advance(mac, stage, String::new());
+        }
+    }
+
+    /// Takes a report, if it comes from where the boot's address says.
+    pub fn report(&self, id: BootId, peer: IpAddr, body: Bytes) -> Result<(), ReportRefusal> {
+        let (mac, address) = {
+            let mut inner = self.inner();
+            let boot = inner.boots.get(id).ok_or(ReportRefusal::NoSuchBoot)?;
+            let (mac, address) = (boot.mac, boot.address);
+            if IpAddr::V4(address) != peer {
+                return Err(ReportRefusal::WrongAddress);
+            }
+            let now = Instant::now();
+            let (budget, last) = inner.budgets.entry(id).or_insert((REPORT_BURST, now));
+            let earned = now.saturating_duration_since(*last).as_secs_f64() * REPORT_RATE;
+            *budget = (*budget + earned).min(REPORT_BURST);
+            *last = now;
+            if *budget < 1.0 {
+                return Err(ReportRefusal::TooOften);
+            }
+            *budget -= 1.0;
+            (mac, address)
+        };
+        self.tell(News::Report { id, mac, address, body, at: SystemTime::now() });
+        Ok(())
+    }
+
+    /// The appliance read a report and says how far the boot is. False if it is over.
+    pub fn reached(&self, id: BootId, stage: Stage) -> bool {
+        let mut inner = self.inner();
+        let Some(mac) = inner.boots.get(id).map(|boot| boot.mac) else { return false };
+        if let Some(boot) = inner.boots.of_mut(mac) {
+            boot.stage = stage;
+        }
+        true
+    }
+
+    /// Something heard on the wire; each machine is named once in ten minutes.
+    pub fn heard(&self, mac: Option<Mac>, kind: &'static str, text: String) {
+        if let Some(mac) = mac {
+            let mut inner = self.inner();
+            let now = Instant::now();
+            if inner.heard.len() >= HEARD_MAX {
+                inner.heard.retain(|_, at| now.saturating_duration_since(*at) < HEARD_AGAIN);
+            }
+            if inner.heard.len() >= HEARD_MAX {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            let recent = |at: &Instant| now.saturating_duration_since(*at) < HEARD_AGAIN;
+            if inner.heard.get(&mac).is_some_and(recent) {
+                return;
+            }
+            inner.heard.insert(mac, now);
+        }
+        self.tell(News::Heard { mac, kind, text, at: SystemTime::now() });
+    }
+
+    /// Moves a boot on, never back, and tells.
+    fn advance(&self, mac: Mac, stage: Stage, note: String) {
+        let id = {
+            let mut inner = self.inner();
+            let Some(boot) = inner.boots.of_mut(mac) else { return };
+            // iPXE's own ACK comes after its loader: the boot is no less far for it.
+            boot.stage = boot.stage.max(stage);
+            boot.id
+        };
+        self.tell(News::Mark { id, stage, note, at: SystemTime::now() });
+    }
+
+    /// A line in the timeline that moves nothing.
+    fn note(&self, mac: Mac, note: String) {
+        let Some((id, stage)) = self.inner().boots.of(mac).map(|boot| (boot.id, boot.stage)) else {
+            return;
+        };
+        self.tell(News::Mark { id, stage, note, at: SystemTime::now() });
+    }
+
+    fn mac_at(&self, peer: IpAddr) -> Option<Mac> {
+        mac_at(&self.inner().boots, peer)
+    }
+
+    fn tell(&self, news: News) {
+        if self.news.try_send(news).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.boots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Snapshot {
+    /// What the site says of a MAC.
+    pub fn entry(&self, mac: Mac) -> Entry {
+        match self.machines.get(&mac) {
+            Some(known) => Entry::Known(known.clone()),
+            None => Entry::Unknown(self.unknown.clone()),
+        }
+    }
+}
+
+fn mac_at(boots: &Boots, peer: IpAddr) -> Option<Mac> {
+    match peer {
+        IpAddr::V4(address) => boots.at(address).map(|boot| boot.mac),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn says(client: Client) -> &'static str {
+    match client {
+        Client::Firmware => "PXE firmware",
+        Client::HttpBoot => "UEFI HTTP boot",
+        Client::Ipxe => "iPXE",
+        Client::System => "a running system",
+    }
+}
+
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("Linux gives random bytes from early boot on");
+    bytes
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! A boot at the desk, step by step, without a network.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::boots::Part;
+use crate::decide::{Arch, Place, Seat};
+
+const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x77, 0x00, 0x01]);
+const SEAT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+struct Plans;
+
+impl Freeze for Plans {
+    fn freeze(&self, _: Mac, entry: &Entry, id: BootId, address: Ipv4Addr) -> Result<Plan, String> {
+        let Entry::Known(known) = entry else { return Err("not ours".into()) };
+        let Place::Seat(seat) = &known.place else { return Err("no seat".into()) };
+        let part = |name: &str, byte| Part { name: name.into(), sha256: [byte; 32], size: 4 };
+        Ok(Plan {
+            machine: known.name.clone(),
+            seat: Some(seat.name.clone()),
+            role: seat.role.clone(),
+            hostname: seat.name.clone(),
+            address,
+            image: "web@1".into(),
+            kernel: part("kernel", 1),
+            segments: vec![part("common", 2), part("orders", 3)],
+            root: part("root", 4),
+            cmdline: format!("koboshi.boot={id}"),
+            revision: 1,
+            orders: String::new(),
+            blobs: [([3; 32], Content::Bytes(Bytes::from_static(b"mine")))].into(),
+        })
+    }
+}
+
+fn snapshot(seat: &str, address: Ipv4Addr) -> Snapshot {
+    let seat = Seat {
+        name: seat.into(),
+        role: "web".into(),
+        address: Some(address),
+        trouble: None,
+    };
+    let known = Known { name: "m01".into(), place: Place::Seat(seat), loader: None };
+    Snapshot {
+        revision: 1,
+        subnet: Arc::new(dhcp::Subnet::new(SERVER, Ipv4Addr::new(10, 77, 0, 0), 24)),
+        server: "http://10.77.0.1:8080".into(),
+        http_port: 8080,
+        machines: [(MAC, Arc::new(known))].into(),
+        unknown: Arc::new(Unknown::Ignore),
+        loaders: [("undionly.kpxe".to_string(), Content::Bytes(Bytes::from_static(b"loader")))].into(),
+        blobs: HashMap::new(),
+        freeze: Arc::new(Plans),
+    }
+}
+
+fn desk() -> (Desk, mpsc::Receiver<News>) {
+    let (news, heard) = mpsc::channel(100);
+    (Desk::new(snapshot("web1", SEAT), news), heard)
+}
+
+fn asks(client: Client, discover: bool) -> Facts {
+    Facts { mac: MAC, asks: Asks::Dhcp { client, archs: vec![Arch::BIOS], discover } }
+}
+
+/// Stages told since the last look.
+fn stages(heard: &mut mpsc::Receiver<News>) -> Vec<&'static str> {
+    let mut stages = Vec::new();
+    while let Ok(news) = heard.try_recv() {
+        stages.push(match news {
+            News::Opened { .. } => "opened",
+            News::Mark { stage, .. } => stage.as_str(),
+            News::Report { .. } => "report",
+            News::Heard { kind, .. } => kind,
+        });
+    }
+    stages
+}
+
+#[test]
+fn a_boot_goes_through_its_stages() {
+    let (desk, mut heard) = desk();
+    let peer = IpAddr::V4(SEAT);
+    desk.offered(&asks(Client::Firmware, true), SEAT);
+    desk.offered(&asks(Client::Firmware, true), SEAT); // retransmitted
+    desk.acked(&asks(Client::Firmware, false), SEAT, Some("undionly.kpxe"));
+    assert_eq!(stages(&mut heard), ["opened", "offer", "ack"]);
+
+    desk.loader_sent((SEAT, 2070).into(), "undionly.kpxe", "75 KiB".into());
+    desk.offered(&asks(Client::Ipxe, true), SEAT);
+    desk.acked(&asks(Client::Ipxe, false), SEAT, None);
+    assert_eq!(stages(&mut heard), ["loader", "ack"], "iPXE goes on with the same boot");
+
+    let id = desk.boot_of(MAC).expect("a boot is open").id;
+    let text = desk.script(MAC, peer).expect("a known machine has a script");
+    assert!(text.contains(&format!("koboshi.boot={id}")), "{text}");
+    for digest in [[1; 32], [2; 32], [3; 32]] {
+        desk.blob_sent(peer, &digest);
+    }
+    assert_eq!(stages(&mut heard), ["script", "kernel", "initramfs"]);
+}
+
+#[test]
+fn looking_at_a_script_opens_nothing_and_moves_nothing() {
+    let (desk, mut heard) = desk();
+    let elsewhere = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99));
+    let text = desk.script(MAC, elsewhere).expect("a known machine has a script");
+    assert!(text.contains("no boot is open"), "{text}");
+    desk.offered(&asks(Client::Ipxe, true), SEAT);
+    stages(&mut heard);
+    desk.script(MAC, elsewhere);
+    desk.script(MAC, elsewhere);
+    assert_eq!(stages(&mut heard), Vec::<&str>::new());
+}
+
+#[test]
+fn a_plan_outlives_a_reload_and_so_do_its_blobs() {
+    let (desk, _heard) = desk();
+    desk.offered(&asks(Client::Ipxe, true), SEAT);
+    let other = Ipv4Addr::new(10, 77, 0, 21);
+    desk.publish(snapshot("db1", other));
+    let text = desk.script(MAC, IpAddr::V4(SEAT)).expect("there is a plan");
+    assert!(text.contains("boots into web1"), "{text}");
+    assert!(desk.blob(&[3; 32]).is_some());
+    // The next boot is the new seat's; nobody needs the old blobs any more.
+    desk.acked(&asks(Client::Ipxe, false), SEAT, None);
+    desk.script(MAC, IpAddr::V4(SEAT));
+    desk.offered(&asks(Client::Ipxe, true), other);
+    let text = desk.script(MAC, IpAddr::V4(other)).expect("there is a plan");
+    assert!(text.contains("boots into db1"), "{text}");
+}
+
+#[test]
+fn a_report_counts_only_from_the_address_of_its_boot() {
+    let (desk, mut heard) = desk();
+    desk.offered(&asks(Client::Ipxe, true), SEAT);
+    let id = desk.boot_of(MAC).expect("a boot is open").id;
+    let body = || Bytes::from_static(b"{}");
+    let stranger = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99));
+    assert_eq!(desk.report(id, stranger, body()), Err(ReportRefusal::WrongAddress));
+    assert_eq!(desk.report(BootId([9; 16]), IpAddr::V4(SEAT), body()), Err(ReportRefusal::NoSuchBoot));
+    assert_eq!(desk.report(id, IpAddr::V4(SEAT), body()), Ok(()));
+    let refused = (0..100).filter(|_| desk.report(id, IpAddr::V4(SEAT), body()).is_err()).count();
+    assert!(refused >= 60, "a flood of reports is cut: {refused}");
+    assert!(stages(&mut heard).len() < 60);
+}
+
+#[test]
+fn nothing_else_can_be_read_over_tftp() {
+    let (desk, _heard) = desk();
+    assert!(desk.tftp_file("undionly.kpxe").is_some());
+    assert!(desk.tftp_file("autoexec.ipxe").is_some());
+    for name in ["", "etc/passwd", "blob/sha256/", "blob/sha256/zz", "boot/52:54:00:77:00:01.ipxe"] {
+        assert!(desk.tftp_file(name).is_none(), "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_machine_is_named_once_in_a_while() {
+    let (desk, mut heard) = desk();
+    for _ in 0..50 {
+        desk.heard(Some(Mac([2; 6])), "unknown-machine", "asks".into());
+    }
+    assert_eq!(stages(&mut heard), ["unknown-machine"]);
+}

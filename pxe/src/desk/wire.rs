@@ -1,0 +1,131 @@
+//! Between the desk and the two protocols that have states of their own: a DHCP request becomes
+//! facts, a step becomes an answer, and what DHCP and TFTP tell becomes lines of a timeline.
+
+use crate::decide::{Action, Arch, Asks, Client, Facts, Loader};
+use crate::desk::Desk;
+use crate::dhcp::{self, Address, Answer, BootFile, EventKind, MessageType, Reason, Serving, Vendor};
+use crate::{script, tftp};
+
+impl Desk {
+    /// What DHCP is to do about a client.
+    pub fn dhcp(&self, request: &dhcp::Request) -> Answer {
+        let discover = request.kind == MessageType::Discover;
+        let facts = facts(request.mac, request.is_ipxe(), request.vendor(), &request.archs, discover);
+        let step = self.ask(&facts);
+        let Action::Address { address, hostname, loader, .. } = step.action else {
+            return Answer::Silence;
+        };
+        let site = self.site();
+        let server = site.subnet.server;
+        let boot = loader.map(|loader| BootFile {
+            name: match loader {
+                Loader::Tftp(file) => file,
+                Loader::Http(file) => format!("{}/{file}", site.server),
+                Loader::Script => script::url(server, site.http_port, request.mac),
+            },
+            next_server: server,
+        });
+        Answer::Serve(Serving {
+            address: address.map_or(Address::Pool, Address::Fixed),
+            subnet: site.subnet.clone(),
+            hostname,
+            boot,
+        })
+    }
+
+    /// What DHCP tells.
+    pub fn dhcp_event(&self, event: &dhcp::Event) {
+        let facts = |discover| facts(event.mac, event.ipxe, event.vendor, &event.archs, discover);
+        let at = || event.address.map(|address| format!(" {address}")).unwrap_or_default();
+        let mac = event.mac;
+        match &event.kind {
+            EventKind::Offered => {
+                if let Some(address) = event.address {
+                    self.offered(&facts(true), address);
+                }
+            }
+            EventKind::Acked => {
+                if let Some(address) = event.address {
+                    self.acked(&facts(false), address, event.boot_file.as_deref());
+                }
+            }
+            EventKind::Nacked(why) => self.heard(Some(mac), "nak", format!("refused{}: {why}", at())),
+            EventKind::Declined => {
+                let text = format!("found{} in use by another machine; it rests", at());
+                self.heard(Some(mac), "declined", text);
+            }
+            EventKind::PoolEmpty => {
+                let text = "no address left in the pool (net.pool)".to_string();
+                self.heard(Some(mac), "pool-empty", text);
+            }
+            EventKind::Occupied => {
+                let text = format!("{} answers ARP though nobody was given it; it rests", at().trim());
+                self.heard(None, "occupied", text);
+            }
+            EventKind::Ignored(Reason::NotServed) => {
+                let who = if event.ipxe {
+                    "iPXE"
+                } else if event.vendor == Vendor::Pxe {
+                    "PXE firmware"
+                } else {
+                    "a system"
+                };
+                let text = format!("{who} asks for an address; the site does not know it, no answer");
+                self.heard(Some(mac), "unknown-machine", text);
+            }
+            EventKind::Ignored(Reason::AddressInUse) => {
+                let text = format!("its seat's address{} is in use by another machine", at());
+                self.heard(Some(mac), "conflict", text);
+            }
+            EventKind::Ignored(Reason::NotStored) => {
+                let text = "its lease could not be written down, so it got no answer".to_string();
+                self.heard(Some(mac), "not-stored", text);
+            }
+            EventKind::Ignored(_) | EventKind::Released | EventKind::Informed => {}
+        }
+    }
+
+    /// What TFTP tells.
+    pub fn tftp_event(&self, event: &tftp::Event) {
+        use tftp::Event;
+        match event {
+            Event::Begun { .. } => {}
+            Event::Probed { peer, name, size } => {
+                self.remark(peer.ip(), format!("asked the size of {name}: {} KiB", size / 1024));
+            }
+            Event::Done { peer, name, bytes, elapsed, resent, .. } => {
+                let again = match resent {
+                    0 => String::new(),
+                    blocks => format!(", {blocks} blocks sent again"),
+                };
+                let seconds = elapsed.as_secs_f64();
+                let note = format!("{name}, {} KiB in {seconds:.1} s{again}", bytes / 1024);
+                self.loader_sent(*peer, name, note);
+            }
+            Event::Aborted { peer, name, message, bytes, .. } => {
+                let text = format!("{name} broke off after {} KiB: {}", bytes / 1024, message.trim());
+                self.remark(peer.ip(), text);
+            }
+            Event::TimedOut { peer, name, bytes, size } => {
+                let of = format!("{} of {} KiB", bytes / 1024, size / 1024);
+                self.remark(peer.ip(), format!("{name}: the client fell silent after {of}"));
+            }
+            Event::Replaced { peer, name, .. } => {
+                self.remark(peer.ip(), format!("{name}: the client began anew"));
+            }
+            Event::Refused { peer, name, why } => {
+                self.remark(peer.ip(), format!("asked for {name}: {why}"));
+            }
+        }
+    }
+}
+
+fn facts(mac: crate::Mac, ipxe: bool, vendor: Vendor, archs: &[u16], discover: bool) -> Facts {
+    let client = match vendor {
+        _ if ipxe => Client::Ipxe,
+        Vendor::Pxe => Client::Firmware,
+        Vendor::Http => Client::HttpBoot,
+        Vendor::Other | Vendor::None => Client::System,
+    };
+    Facts { mac, asks: Asks::Dhcp { client, archs: archs.iter().copied().map(Arch).collect(), discover } }
+}

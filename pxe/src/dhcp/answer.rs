@@ -1,0 +1,163 @@
+//! The counter between the boot decision and DHCP: what the site wants done about a client. The
+//! decision is made elsewhere and comes in as a value.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What to do about a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing: not ours, or not to be helped.
+    Silence,
+    /// Give it an address, and perhaps something to boot.
+    Serve(Serving),
+}
+
+/// What one client is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serving {
+    /// Which address.
+    pub address: Address,
+    /// The network it stands in.
+    pub subnet: Arc<Subnet>,
+    /// Its name (option 12).
+    pub hostname: Option<String>,
+    /// What to boot; nothing for a client that only wants an address.
+    pub boot: Option<BootFile>,
+}
+
+/// Where a client's address comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// A seat's: the site says it, no lease is needed, it never expires (S10).
+    Fixed(Ipv4Addr),
+    /// Any of the pool, by lease.
+    Pool,
+}
+
+/// A boot file and the server that has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFile {
+    /// A TFTP name or a URL.
+    pub name: String,
+    /// `siaddr` and option 66.
+    pub next_server: Ipv4Addr,
+}
+
+/// One network, as its clients have to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    /// Our own address there: server identifier and source of what we send.
+    pub server: Ipv4Addr,
+    /// Network address.
+    pub network: Ipv4Addr,
+    /// Prefix length.
+    pub prefix: u8,
+    /// Addresses for machines without a seat.
+    pub pool: Option<RangeInclusive<Ipv4Addr>>,
+    /// Never given from the pool, even where it lies in it: seats' addresses of all subnets.
+    pub reserved: Arc<HashSet<Ipv4Addr>>,
+    /// Option 3.
+    pub gateway: Option<Ipv4Addr>,
+    /// Option 6.
+    pub dns: Vec<Ipv4Addr>,
+    /// Option 42.
+    pub ntp: Vec<Ipv4Addr>,
+    /// Option 15.
+    pub domain: Option<String>,
+    /// Option 26.
+    pub mtu: Option<u16>,
+    /// How long a pool address is lent.
+    pub lease: Duration,
+    /// Further options, raw, as the site writes them. What we send ourselves goes before.
+    pub options: Vec<(u8, Vec<u8>)>,
+}
+
+impl Subnet {
+    /// A network with nothing but our own address in it.
+    pub fn new(server: Ipv4Addr, network: Ipv4Addr, prefix: u8) -> Subnet {
+        Subnet {
+            server,
+            network,
+            prefix,
+            pool: None,
+            reserved: Arc::default(),
+            gateway: None,
+            dns: Vec::new(),
+            ntp: Vec::new(),
+            domain: None,
+            mtu: None,
+            lease: Duration::from_secs(3600),
+            options: Vec::new(),
+        }
+    }
+
+    /// Option 1.
+    pub fn mask(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0))
+    }
+
+    /// Option 28.
+    pub fn broadcast(&self) -> Ipv4Addr {
+        self.network | !self.mask()
+    }
+
+    /// Whether an address lies in this network.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        address & self.mask() == self.network & self.mask()
+    }
+
+    /// Whether its machines are on our own link, so that ARP reaches them; else behind a relay.
+    pub fn on_link(&self) -> bool {
+        self.contains(self.server)
+    }
+
+    /// Whether the pool may give this address.
+    pub fn gives(&self, address: Ipv4Addr) -> bool {
+        self.pool.as_ref().is_some_and(|pool| pool.contains(&address))
+            && self.contains(address)
+            && address != self.server
+            && Some(address) != self.gateway
+            && (self.prefix > 30 || (address != self.broadcast() && address != self.network))
+            && !self.reserved.contains(&address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_and_edges() {
+        for (prefix, mask, broadcast) in [
+            (0, [0, 0, 0, 0], [255, 255, 255, 255]),
+            (8, [255, 0, 0, 0], [10, 255, 255, 255]),
+            (24, [255, 255, 255, 0], [10, 0, 0, 255]),
+            (31, [255, 255, 255, 254], [10, 0, 0, 1]),
+            (32, [255, 255, 255, 255], [10, 0, 0, 0]),
+        ] {
+            let network = Ipv4Addr::new(10, 0, 0, 0) & Ipv4Addr::from(mask);
+            let subnet = Subnet::new(Ipv4Addr::new(10, 0, 0, 1), network, prefix);
+            assert_eq!(subnet.mask(), Ipv4Addr::from(mask), "/{prefix}");
+            assert_eq!(subnet.broadcast(), Ipv4Addr::from(broadcast), "/{prefix}");
+        }
+    }
+
+    #[test]
+    fn the_pool_never_gives_what_is_somebodys() {
+        let at = |last| Ipv4Addr::new(10, 0, 0, last);
+        let mut subnet = Subnet::new(at(1), at(0), 24);
+        assert!(!subnet.gives(at(9)), "no pool");
+        subnet.pool = Some(at(0)..=Ipv4Addr::new(10, 0, 1, 9));
+        subnet.gateway = Some(at(2));
+        subnet.reserved = Arc::new(HashSet::from([at(3)]));
+        for last in [0, 1, 2, 3, 255] {
+            assert!(!subnet.gives(at(last)), "{last}");
+        }
+        assert!(subnet.gives(at(4)) && subnet.gives(at(254)));
+        assert!(!subnet.gives(Ipv4Addr::new(10, 0, 1, 5)), "in the pool, out of the network");
+    }
+}

@@ -1,0 +1,37 @@
+//! DISCOVER to ACK: the first second of every boot, and all that a running system asks later
+//! (RFC 2131).
+//!
+//! ```text
+//! options, packet      bytes ↔ values
+//! request, reply       what a client said; what we say and where it goes
+//! answer               what the boot decision wants done: comes in as a value
+//! server, exchange     the state machine: requests and deadlines in, effects out; no sockets
+//! lease, hold, pool    what it remembers: for good, until the next ACK, and what is left to give
+//! event                what the timeline and the counters hear
+//! frame                Ethernet, IPv4, UDP and ARP by hand, for clients without an address
+//! socket, probe        the driver
+//! ```
+
+pub mod answer;
+pub mod event;
+mod exchange;
+pub mod frame;
+mod hold;
+pub mod lease;
+pub mod options;
+pub mod packet;
+mod pool;
+pub mod probe;
+pub mod reply;
+pub mod request;
+pub mod server;
+pub mod socket;
+
+pub use answer::{Address, Answer, BootFile, Serving, Subnet};
+pub use event::{Counters, Event, EventKind, Reason, Refusal};
+pub use lease::{ClientKey, LeaseChange, LeaseRecord, Now};
+pub use packet::{BadPacket, Packet};
+pub use reply::{Destination, Outgoing};
+pub use request::{MessageType, Request, Vendor};
+pub use server::{Effect, Server, Ticket};
+pub use socket::{Config, Control, JournalWrite, Wire, serve};

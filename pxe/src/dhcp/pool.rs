@@ -1,0 +1,116 @@
+//! Which address of the pool a machine is offered: its own of last time, the one it asks for, or
+//! one that nobody had for longest.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use super::answer::Subnet;
+use super::hold::Holds;
+use super::lease::{ClientKey, Leases, Now};
+use super::request::Request;
+
+/// How long an address stays out of use once somebody was found on it.
+const REST: Duration = Duration::from_secs(600);
+/// How long an exhausted pool is not searched again, unless something is given back.
+const EXHAUSTED: Duration = Duration::from_secs(1);
+/// Addresses looked at for one client.
+const SEARCH: u32 = 65_536;
+
+/// Addresses that rest, and a note that a pool has run dry.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    resting: HashMap<Ipv4Addr, Instant>,
+    exhausted: Option<(RangeInclusive<Ipv4Addr>, Instant)>,
+}
+
+impl Pool {
+    /// Takes an address out of use for a while.
+    pub fn rest(&mut self, address: Ipv4Addr, now: Now) {
+        self.resting.insert(address, now.mono + REST);
+    }
+
+    /// Something was given back.
+    pub fn refilled(&mut self) {
+        self.exhausted = None;
+    }
+
+    pub fn sweep(&mut self, now: Now) {
+        let before = self.resting.len();
+        self.resting.retain(|_, until| *until > now.mono);
+        if self.resting.len() < before {
+            self.refilled();
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.resting.is_empty()
+    }
+
+    /// Whether a machine may have an address: nobody else's lease, offer or quarrel.
+    pub fn free(
+        &self,
+        address: Ipv4Addr,
+        key: ClientKey,
+        leases: &Leases,
+        holds: &Holds,
+        now: Now,
+    ) -> bool {
+        self.resting.get(&address).is_none_or(|until| *until <= now.mono)
+            && leases
+                .at(address)
+                .is_none_or(|lease| lease.record.key == key || lease.until <= now.mono)
+            && holds.at(address).is_none_or(|(holder, hold)| holder == key || hold.lapsed(now))
+    }
+
+    /// An address for a client, if there is one.
+    pub fn pick(
+        &mut self,
+        request: &Request,
+        subnet: &Subnet,
+        leases: &Leases,
+        holds: &Holds,
+        now: Now,
+    ) -> Option<Ipv4Addr> {
+        let range = subnet.pool.as_ref()?;
+        let key = request.key();
+        let usable = |address: &Ipv4Addr| {
+            subnet.gives(*address) && self.free(*address, key, leases, holds, now)
+        };
+        let own = leases.of(key).map(|lease| lease.record.address);
+        if let Some(address) = own.into_iter().chain(request.requested).find(usable) {
+            return Some(address);
+        }
+        if self.exhausted.as_ref().is_some_and(|(pool, until)| pool == range && *until > now.mono) {
+            return None;
+        }
+        // Each machine begins at a place of its own, so that a machine finds its address again
+        // even where we have forgotten it, and neighbours do not race for one.
+        let (first, last) = (range.start().to_bits(), range.end().to_bits());
+        let size = last.checked_sub(first)?.saturating_add(1);
+        let mut place = DefaultHasher::new();
+        key.hash(&mut place);
+        let start = (place.finish() % u64::from(size)) as u32;
+        let mut oldest: Option<(Instant, Ipv4Addr)> = None;
+        for step in 0..size.min(SEARCH) {
+            let offset = (u64::from(start) + u64::from(step)) % u64::from(size);
+            let address = Ipv4Addr::from_bits(first + offset as u32);
+            if !usable(&address) {
+                continue;
+            }
+            match leases.at(address) {
+                None => return Some(address),
+                Some(lease) if oldest.is_none_or(|(until, _)| lease.until < until) => {
+                    oldest = Some((lease.until, address));
+                }
+                Some(_) => {}
+            }
+        }
+        if oldest.is_none() {
+            self.exhausted = Some((range.clone(), now.mono + EXHAUSTED));
+        }
+        oldest.map(|(_, address)| address)
+    }
+}

@@ -1,0 +1,409 @@
+//! The server's state machine: DISCOVER, REQUEST, DECLINE, RELEASE and INFORM go in, each with what
+//! the site wants done about its sender; datagrams, probes, journal entries and events come out.
+//! It has no socket and no clock.
+//!
+//! A seat's address is a function of the site: no lease, no commit, no probe. An address of the
+//! pool passes `probe → offer → commit → ACK`, and is a lease from the commit on.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use super::answer::{Address, Answer, Serving};
+use super::event::{Counters, Event, EventKind, Reason, Refusal};
+use super::hold::{Asked, Hold, Holds, OFFER, Stage, Then};
+use super::lease::{ClientKey, LeaseChange, LeaseRecord, Leases, Now};
+use super::pool::Pool;
+use super::reply::{FOR_EVER, Outgoing, grant, nak};
+use super::request::{MessageType, Request};
+use crate::Mac;
+
+/// Offers, probes and commits under way at once. A storm beyond it asks again in a few seconds.
+pub(super) const MAX_HOLDS: usize = 4096;
+/// Probes on the link at once.
+pub(super) const MAX_PROBES: usize = 256;
+/// Addresses found in use that one DISCOVER may run into.
+const MAX_TRIES: u8 = 3;
+/// How long an expired lease is remembered, so that a machine finds its address again.
+const REMEMBER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Names one change to the journal until its outcome is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// What the driver has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a datagram.
+    Send(Outgoing),
+    /// Ask the link whether anybody but this machine has the address, then call
+    /// [`Server::probed`].
+    Probe {
+        /// The address to ask for.
+        address: Ipv4Addr,
+        /// The machine that is to get it, and may have it already.
+        mac: Mac,
+    },
+    /// Make a change durable, in the order given, then call [`Server::committed`].
+    Commit {
+        /// To name it by.
+        ticket: Ticket,
+        /// The change.
+        change: LeaseChange,
+    },
+    /// Tell the timeline.
+    Tell(Event),
+}
+
+/// A lease as shown to people.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LeaseStatus {
+    /// The lease.
+    #[serde(flatten)]
+    pub record: LeaseRecord,
+    /// Seconds left; none once it has expired and its address is only remembered.
+    pub left: Option<u64>,
+}
+
+/// The DHCP server of one interface.
+#[derive(Debug)]
+pub struct Server {
+    pub(super) leases: Leases,
+    pub(super) holds: Holds,
+    pub(super) pool: Pool,
+    pub(super) serial: u64,
+    pub(super) tickets: u64,
+    pub(super) swept: Instant,
+    pub(super) counters: Counters,
+}
+
+pub(super) type Effects = Vec<Effect>;
+
+impl Server {
+    /// Takes up the leases that the journal holds; an empty list for a new appliance. Offers are
+    /// not among them: a REQUEST for one made before a restart is probed again, and refused where
+    /// another machine has been offered the address since.
+    pub fn restore(records: Vec<LeaseRecord>, now: Now) -> Server {
+        let serial = records.iter().map(|record| record.serial).max().unwrap_or(0);
+        Server {
+            leases: Leases::restore(records, now),
+            holds: Holds::default(),
+            pool: Pool::default(),
+            serial,
+            tickets: 0,
+            swept: now.mono,
+            counters: Counters::default(),
+        }
+    }
+
+    /// One message of a client, and what the site wants done about it.
+    #[must_use]
+    pub fn handle(&mut self, request: &Request, answer: Answer, now: Now) -> Effects {
+        let mut out = Effects::new();
+        let serving = match answer {
+            Answer::Serve(serving) => Some(serving),
+            Answer::Silence => None,
+        };
+        match (request.kind, serving) {
+            (MessageType::Discover, Some(serving)) => {
+                self.counters.discovers += 1;
+                self.discover(request, serving, now, &mut out);
+            }
+            (MessageType::Request, Some(serving)) => {
+                self.counters.requests += 1;
+                self.request(request, serving, now, &mut out);
+            }
+            (MessageType::Inform, Some(serving)) => {
+                self.counters.informs += 1;
+                self.inform(request, &serving, &mut out);
+            }
+            (MessageType::Decline, serving) => {
+                self.counters.declines += 1;
+                self.decline(request, serving.as_ref(), now, &mut out);
+            }
+            (MessageType::Release, serving) => {
+                self.counters.releases += 1;
+                self.release(request, serving.as_ref(), &mut out);
+            }
+            _ => self.ignore(request, Reason::NotServed, None, &mut out),
+        }
+        out
+    }
+
+    /// What a probe found. An answer that came after the question was given up means nothing.
+    #[must_use]
+    pub fn probed(&mut self, address: Ipv4Addr, in_use: bool, now: Now) -> Effects {
+        let mut out = Effects::new();
+        let Some((key, Hold { stage: Stage::Probing { .. }, .. })) = self.holds.at(address) else {
+            return out;
+        };
+        let Some(Hold { stage: Stage::Probing { asked, tries, .. }, .. }) = self.holds.remove(key)
+        else {
+            return out;
+        };
+        if !in_use {
+            self.settle(*asked, address, now, &mut out);
+            return out;
+        }
+        self.counters.occupied += 1;
+        let request = &asked.request;
+        out.push(Effect::Tell(Event::of(request, EventKind::Occupied, Some(address), None)));
+        match (asked.serving.address, asked.then) {
+            (Address::Fixed(_), _) => {
+                self.ignore(request, Reason::AddressInUse, Some(address), &mut out);
+            }
+            (Address::Pool, Then::Ack) => {
+                self.pool.rest(address, now);
+                self.refuse(request, &asked.serving, Refusal::Taken, address, &mut out);
+            }
+            (Address::Pool, Then::Offer) => {
+                self.pool.rest(address, now);
+                if tries + 1 >= MAX_TRIES {
+                    self.ignore(request, Reason::AddressInUse, Some(address), &mut out);
+                } else {
+                    self.offer_any(*asked, tries + 1, now, &mut out);
+                }
+            }
+        }
+        out
+    }
+
+    /// Whether a change is on disk. Only now is a lease a lease, and acknowledged.
+    #[must_use]
+    pub fn committed(&mut self, ticket: Ticket, ok: bool, now: Now) -> Effects {
+        let mut out = Effects::new();
+        self.counters.not_stored += u64::from(!ok);
+        let Some((key, hold)) = self.holds.redeem(ticket) else { return out };
+        let Stage::Committing { record, until, asked } = hold.stage else { return out };
+        let (address, seconds) = (record.address, record.seconds);
+        if ok {
+            self.leases.put(record, until);
+            if let Some(asked) = asked {
+                self.ack(&asked.request, &asked.serving, Some((address, seconds)), &mut out);
+            }
+        } else if let Some(asked) = asked {
+            let stage = Stage::Standing { until: now.mono + OFFER };
+            self.holds.put(key, Hold { address, stage });
+            self.ignore(&asked.request, Reason::NotStored, Some(address), &mut out);
+        }
+        out
+    }
+
+    /// When [`Server::on_deadline`] wants to be called.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if !self.holds.is_empty() || !self.pool.is_idle() {
+            Some(self.swept + Duration::from_secs(1))
+        } else if !self.leases.is_empty() {
+            Some(self.swept + Duration::from_secs(60))
+        } else {
+            None
+        }
+    }
+
+    /// Ends what has run out. Expiry itself needs no deadline: every use of an offer or a lease
+    /// looks at the clock.
+    #[must_use]
+    pub fn on_deadline(&mut self, now: Now) -> Effects {
+        let mut out = Effects::new();
+        self.swept = now.mono;
+        self.holds.sweep(now);
+        self.pool.sweep(now);
+        let forgotten: Vec<ClientKey> = self
+            .leases
+            .iter()
+            .filter(|lease| lease.until + REMEMBER <= now.mono)
+            .map(|lease| lease.record.key)
+            .take(256)
+            .collect();
+        for key in forgotten {
+            self.forget(key, &mut out);
+        }
+        out
+    }
+
+    /// A machine that gives signs of life keeps its address, though it runs no DHCP client. Only
+    /// a lease with a quarter of its time gone is worth a write.
+    #[must_use]
+    pub fn keep(&mut self, mac: Mac, now: Now) -> Effects {
+        let mut out = Effects::new();
+        let key = ClientKey { htype: 1, mac };
+        let Some(lease) = self.leases.of(key) else { return out };
+        let (address, seconds) = (lease.record.address, lease.record.seconds);
+        let fresh = lease.until > now.mono + Duration::from_secs(u64::from(seconds) * 3 / 4);
+        if !fresh && self.holds.of(key).is_none() && self.free(address, key, now) {
+            self.commit(key, address, seconds, None, now, &mut out);
+        }
+        out
+    }
+
+    /// The pool address that a machine holds by lease.
+    pub fn lookup(&self, mac: Mac, now: Now) -> Option<Ipv4Addr> {
+        self.leases.live(ClientKey { htype: 1, mac }, now).map(|lease| lease.record.address)
+    }
+
+    /// All leases, by address.
+    pub fn leases(&self, now: Now) -> Vec<LeaseStatus> {
+        let mut all: Vec<LeaseStatus> = self
+            .leases
+            .iter()
+            .map(|lease| LeaseStatus {
+                record: lease.record.clone(),
+                left: (lease.until > now.mono)
+                    .then(|| lease.until.duration_since(now.mono).as_secs()),
+            })
+            .collect();
+        all.sort_by_key(|lease| lease.record.address);
+        all
+    }
+
+    /// How often what has happened.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// For what the driver alone can see: malformed, overrun and unsent datagrams.
+    pub fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    pub(super) fn offer(&mut self, asked: Asked, address: Ipv4Addr, now: Now, out: &mut Effects) {
+        let stage = Stage::Standing { until: now.mono + OFFER };
+        self.holds.put(asked.request.key(), Hold { address, stage });
+        let lent = (address, lent_for(&asked.serving));
+        self.send_offer(&asked, lent, out);
+    }
+
+    pub(super) fn send_offer(&mut self, asked: &Asked, lent: (Ipv4Addr, u32), out: &mut Effects) {
+        let Asked { request, serving, .. } = asked;
+        self.counters.offers += 1;
+        out.push(Effect::Send(grant(request, MessageType::Offer, serving, Some(lent))));
+        let boot_file = serving.boot.as_ref().map(|boot| boot.name.clone());
+        out.push(Effect::Tell(Event::of(request, EventKind::Offered, Some(lent.0), boot_file)));
+    }
+
+    pub(super) fn lend(&mut self, asked: Asked, address: Ipv4Addr, now: Now, out: &mut Effects) {
+        let key = asked.request.key();
+        if self.holds.of(key).is_some_and(Hold::committing) {
+            return self.ignore(&asked.request, Reason::Busy, Some(address), out);
+        }
+        let seconds = lent_for(&asked.serving);
+        self.commit(key, address, seconds, Some(asked), now, out);
+    }
+
+    /// Writes a lease down. Until that is done it is a hold, and its client waits.
+    pub(super) fn commit(
+        &mut self,
+        key: ClientKey,
+        address: Ipv4Addr,
+        seconds: u32,
+        asked: Option<Asked>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        if let Some(former) = self.leases.at(address).map(|lease| lease.record.key)
+            && former != key
+        {
+            self.forget(former, out);
+        }
+        self.serial += 1;
+        let record = LeaseRecord {
+            key,
+            address,
+            seconds,
+            expires: now.wall.saturating_add(u64::from(seconds)),
+            serial: self.serial,
+        };
+        let until = now.mono + Duration::from_secs(u64::from(seconds));
+        let change = LeaseChange::Put(record.clone());
+        let stage = Stage::Committing { record, until, asked: asked.map(Box::new) };
+        self.holds.put(key, Hold { address, stage });
+        let ticket = self.write(change, out);
+        self.holds.ticket(ticket, key);
+    }
+
+    /// Ends a lease, in memory at once.
+    pub(super) fn forget(&mut self, key: ClientKey, out: &mut Effects) {
+        if self.leases.remove(key).is_some() {
+            self.pool.refilled();
+            self.write(LeaseChange::Delete(key), out);
+        }
+    }
+
+    pub(super) fn write(&mut self, change: LeaseChange, out: &mut Effects) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        out.push(Effect::Commit { ticket, change });
+        ticket
+    }
+
+    pub(super) fn ack(
+        &mut self,
+        request: &Request,
+        serving: &Serving,
+        lent: Option<(Ipv4Addr, u32)>,
+        out: &mut Effects,
+    ) {
+        self.counters.acks += 1;
+        out.push(Effect::Send(grant(request, MessageType::Ack, serving, lent)));
+        let (kind, address) = match lent {
+            Some((address, _)) => (EventKind::Acked, address),
+            None => (EventKind::Informed, request.ciaddr),
+        };
+        let boot_file = serving.boot.as_ref().map(|boot| boot.name.clone());
+        out.push(Effect::Tell(Event::of(request, kind, Some(address), boot_file)));
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        request: &Request,
+        serving: &Serving,
+        refusal: Refusal,
+        address: Ipv4Addr,
+        out: &mut Effects,
+    ) {
+        self.counters.naks += 1;
+        out.push(Effect::Send(nak(request, serving.subnet.server, &refusal.to_string())));
+        let kind = EventKind::Nacked(refusal);
+        out.push(Effect::Tell(Event::of(request, kind, Some(address), None)));
+    }
+
+    pub(super) fn ignore(
+        &mut self,
+        request: &Request,
+        reason: Reason,
+        address: Option<Ipv4Addr>,
+        out: &mut Effects,
+    ) {
+        self.counters.ignored += 1;
+        out.push(Effect::Tell(Event::of(request, EventKind::Ignored(reason), address, None)));
+    }
+
+    /// The client asks again while its first question waits: the latest one is answered.
+    pub(super) fn ask_instead(&mut self, key: ClientKey, latest: Asked) {
+        match self.holds.asked_mut(key) {
+            Some(Stage::Probing { asked, .. }) => **asked = latest,
+            Some(Stage::Committing { asked, .. }) => *asked = Some(Box::new(latest)),
+            Some(Stage::Standing { .. }) | None => {}
+        }
+    }
+
+    pub(super) fn free(&self, address: Ipv4Addr, key: ClientKey, now: Now) -> bool {
+        self.pool.free(address, key, &self.leases, &self.holds, now)
+    }
+
+    /// Whether we gave or offered this address to this machine.
+    pub(super) fn gave(&self, key: ClientKey, address: Ipv4Addr) -> bool {
+        self.leases.of(key).is_some_and(|lease| lease.record.address == address)
+            || self.holds.of(key).is_some_and(|hold| {
+                hold.address == address && matches!(hold.stage, Stage::Standing { .. })
+            })
+    }
+}
+
+/// Seconds that a pool address is lent for: a minute at least, and never for ever.
+pub(super) fn lent_for(serving: &Serving) -> u32 {
+    u32::try_from(serving.subnet.lease.as_secs()).unwrap_or(u32::MAX).clamp(60, FOR_EVER - 1)
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,0 +1,79 @@
+//! The addresses of the provisioning network: a machine's script, blobs by digest, reports.
+//! Nothing here asks who somebody is, and nothing secret is behind it (S17).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use super::respond;
+use crate::content::parse_hex;
+use crate::desk::{Desk, ReportRefusal};
+use crate::mac::Mac;
+
+/// The router; `report_max` is the contract's bound on a report.
+pub fn routes(desk: Arc<Desk>, report_max: usize) -> Router {
+    Router::new()
+        .route("/boot/{file}", get(script))
+        .route("/blob/sha256/{digest}", get(blob))
+        .route("/report/{boot}", post(report).layer(DefaultBodyLimit::max(report_max)))
+        .with_state(desk)
+}
+
+async fn script(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(file): Path<String>,
+) -> Response {
+    let mac = file.strip_suffix(".ipxe").and_then(|mac| mac.parse::<Mac>().ok());
+    let Some(mac) = mac else {
+        return no("expected /boot/<mac>.ipxe, like /boot/52:54:00:77:00:01.ipxe");
+    };
+    match desk.script(mac, peer.ip()) {
+        Some(text) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
+        None => no("the site has nothing for this machine"),
+    }
+}
+
+async fn blob(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(hex): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let Some(digest) = parse_hex::<32>(&hex) else { return no("a digest is 64 hexadecimal digits") };
+    let Some(content) = desk.blob(&digest) else { return no("no such blob") };
+    if method == Method::GET {
+        desk.blob_sent(peer.ip(), &digest);
+    }
+    let etag = format!("\"{}\"", hex.to_ascii_lowercase());
+    let mut response = respond(&content, &etag, "application/octet-stream", &method, &headers);
+    let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+    response.headers_mut().insert(header::CACHE_CONTROL, forever);
+    response
+}
+
+async fn report(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(boot): Path<String>,
+    body: Bytes,
+) -> Response {
+    let Ok(id) = boot.parse() else { return no("a boot id is 32 hexadecimal digits") };
+    match desk.report(id, peer.ip(), body) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        // One answer for both: which ids exist is nobody's business.
+        Err(ReportRefusal::NoSuchBoot | ReportRefusal::WrongAddress) => no("no such boot"),
+        Err(ReportRefusal::TooOften) => StatusCode::TOO_MANY_REQUESTS.into_response(),
+    }
+}
+
+fn no(why: &'static str) -> Response {
+    (StatusCode::NOT_FOUND, Body::from(format!("{why}\n"))).into_response()
+}

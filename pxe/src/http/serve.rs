@@ -1,0 +1,233 @@
+//! Connections: accepted within bounds, kept alive, and closed on whoever holds one without using
+//! it. UEFI's HTTP boot speaks HTTP/1.1 with keep-alive, BMCs and BIOS-era loaders HTTP/1.0.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{Id, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::stall::Watched;
+
+/// Bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at a time; further ones wait in the kernel's queue.
+    pub connections: usize,
+    /// Connections at a time for one address; further ones are closed at once.
+    pub per_peer: usize,
+    /// Time for a request's head, and for a kept-alive connection between two requests.
+    pub head: Duration,
+    /// Bytes of a request's head.
+    pub head_bytes: usize,
+    /// Time until the head of the answer, and so for a request's body.
+    pub answer: Duration,
+    /// Time without a byte accepted by the client.
+    pub stall: Duration,
+    /// Time that answers under way get when the service stops.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 8192,
+            per_peer: 256,
+            head: Duration::from_secs(30),
+            head_bytes: 16 * 1024,
+            answer: Duration::from_secs(30),
+            stall: Duration::from_secs(60),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "the fields are what they are called")]
+pub struct Counters {
+    pub connections: AtomicU64,
+    pub requests: AtomicU64,
+    /// Closed because one address had too many.
+    pub crowded: AtomicU64,
+    /// No HTTP, or too large a head.
+    pub malformed: AtomicU64,
+    /// Too slow: a head or body that does not come, an answer that is not taken.
+    pub slow: AtomicU64,
+    /// Broken off by the client, or by a file that could not be read to its end.
+    pub broken: AtomicU64,
+    /// Connections open now.
+    pub open: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The address of ours that a client reached, as a request extension: it is what a script tells the
+/// machine to come back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached(pub SocketAddr);
+
+/// Binds a listening port, to one interface only if a `device` is named.
+pub fn bind(address: SocketAddr, device: Option<&str>) -> io::Result<TcpListener> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if let Some(device) = device {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves the router until it is cancelled; answers under way then get their grace. Handlers find
+/// `ConnectInfo<SocketAddr>` and `Reached` in a request's extensions. An error means that the port is
+/// gone for good.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    counters: Arc<Counters>,
+    cancel: CancellationToken,
+) -> io::Result<()> {
+    let mut tasks = JoinSet::new();
+    let mut peers: HashMap<Id, IpAddr> = HashMap::new();
+    let mut per_peer: HashMap<IpAddr, usize> = HashMap::new();
+    let mut failures = 0;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => {
+                let id = match ended {
+                    Ok((id, ())) => id,
+                    Err(error) => {
+                        tracing::error!(%error, "an HTTP connection's task failed");
+                        error.id()
+                    }
+                };
+                let Some(peer) = peers.remove(&id) else { continue };
+                match per_peer.get_mut(&peer) {
+                    Some(count) if *count > 1 => *count -= 1,
+                    _ => drop(per_peer.remove(&peer)),
+                }
+            }
+            accepted = listener.accept(), if tasks.len() < limits.connections => match accepted {
+                Ok((stream, peer)) => {
+                    failures = 0;
+                    count(&counters.connections);
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                    let mine = per_peer.entry(peer.ip()).or_default();
+                    if *mine >= limits.per_peer {
+                        count(&counters.crowded);
+                        continue;
+                    }
+                    *mine += 1;
+                    let router = router.clone();
+                    let counters = Arc::clone(&counters);
+                    let cancel = cancel.clone();
+                    let task = connection(stream, peer, router, limits, counters, cancel);
+                    peers.insert(tasks.spawn(task).id(), peer.ip());
+                }
+                // Out of descriptors, or a connection that was gone before we came.
+                Err(error) if failures < 100 => {
+                    failures += 1;
+                    tracing::warn!(%error, "HTTP port");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        counters.open.store(tasks.len() as u64, Ordering::Relaxed);
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+    counters.open.store(0, Ordering::Relaxed);
+    Ok(())
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    limits: Limits,
+    counters: Arc<Counters>,
+    cancel: CancellationToken,
+) {
+    // Heads and small answers must not wait for the ACK of the one before.
+    let _ = stream.set_nodelay(true);
+    let Ok(reached) = stream.local_addr() else { return };
+    let reached = SocketAddr::new(reached.ip().to_canonical(), reached.port());
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        count(&counters.requests);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(Reached(reached));
+        let answer = timeout(limits.answer, router.call(request));
+        let counters = Arc::clone(&counters);
+        async move {
+            answer.await.unwrap_or_else(|_| {
+                count(&counters.slow);
+                Ok(too_slow())
+            })
+        }
+    });
+    let io = TokioIo::new(Watched::new(stream, limits.stall));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(limits.head_bytes.max(8192))
+        // `printf … | nc` and some BMCs close their side as soon as they have asked.
+        .half_close(true)
+        .serve_connection(io, service);
+    tokio::pin!(served);
+    let end = tokio::select! {
+        end = served.as_mut() => end,
+        () = cancel.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            let Ok(end) = timeout(limits.grace, served).await else { return };
+            end
+        }
+    };
+    if let Err(error) = end {
+        let counter = if error.is_timeout() || stalled(&error) {
+            &counters.slow
+        } else if error.is_parse() {
+            &counters.malformed
+        } else {
+            &counters.broken
+        };
+        count(counter);
+        tracing::debug!(%peer, %error, "HTTP connection");
+    }
+}
+
+fn too_slow() -> Response<Body> {
+    let mut response = Response::new(Body::from("the request took too long to arrive\n"));
+    *response.status_mut() = StatusCode::REQUEST_TIMEOUT;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn stalled(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == io::ErrorKind::TimedOut)
+}

@@ -1,0 +1,24 @@
+//! What a booting machine talks to, in the order it does: DHCP gives it an address, TFTP a loader,
+//! HTTP a script, a kernel and archives. One decision (`decide`) stands behind all three.
+//!
+//! ```text
+//! dhcp/     DISCOVER to ACK: packets, the server's state machine, its sockets
+//! tftp/     read-only transfers: packets, the transfer's state machine, its sockets
+//! http/     script, blobs, reports
+//! decide    what the site says + what the client said = what it gets, and because of which rule
+//! boots     boots under way: ids, frozen plans, who is where
+//! desk      the counter they all come to: one snapshot of the site, one table of boots
+//! ```
+
+pub mod boots;
+pub mod content;
+pub mod decide;
+pub mod desk;
+pub mod dhcp;
+pub mod http;
+pub mod mac;
+pub mod script;
+pub mod tftp;
+
+pub use content::{BootId, Content};
+pub use mac::Mac;

@@ -1,0 +1,273 @@
+//! The listening port: each request becomes a task with a port of its own, within bounds. Nothing a
+//! client sends holds up another one.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::delivery::{Delivery, Nudge};
+use super::packet::{self, Packet, Request};
+use super::socket::{Listener, Port, REQUEST_MAX};
+use super::transfer::Patience;
+use crate::content::Content;
+
+/// Who asks for which (clean) name gets what. Called on a runtime thread: it may compute, not wait.
+pub type Lookup = Arc<dyn Fn(SocketAddr, &str) -> Option<Content> + Send + Sync>;
+
+/// Hears of each transfer. Must not wait.
+pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What a server needs besides its socket.
+#[derive(Clone)]
+pub struct Server {
+    /// What there is to read.
+    pub lookup: Lookup,
+    /// Who wants to know.
+    pub tell: Tell,
+    /// Bounds.
+    pub limits: Limits,
+    /// Counts.
+    pub counters: Arc<Counters>,
+    /// Interface that transfers are bound to, if the listening port is.
+    pub device: Option<String>,
+}
+
+/// Bounds. A transfer holds one window (64 KiB at most), one socket and one task.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Transfers at a time. A request above it is not answered: the ROM asks again.
+    pub transfers: usize,
+    /// Transfers at a time for one address.
+    pub per_peer: usize,
+    /// When a silent client is given up.
+    pub patience: Patience,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { transfers: 4096, per_peer: 64, patience: Patience::default() }
+    }
+}
+
+/// What became of a request. Each transfer says `Begun` and then one of the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are what they are called")]
+pub enum Event {
+    /// It will be answered.
+    Begun { peer: SocketAddr, name: Arc<str>, size: u64 },
+    /// It only wanted to know the size (UEFI does, before it loads).
+    Probed { peer: SocketAddr, name: Arc<str>, size: u64 },
+    /// It has everything. Unconfirmed: it closed its port instead of acknowledging the last block.
+    Done {
+        peer: SocketAddr,
+        name: Arc<str>,
+        bytes: u64,
+        elapsed: Duration,
+        resent: u64,
+        confirmed: bool,
+    },
+    /// It gave up in the middle, or we did (a file that shrank, a stop).
+    Aborted { peer: SocketAddr, name: Arc<str>, code: Option<u16>, message: String, bytes: u64 },
+    /// It fell silent.
+    TimedOut { peer: SocketAddr, name: Arc<str>, bytes: u64, size: u64 },
+    /// The same port began anew and this one fell silent: a reset machine.
+    Replaced { peer: SocketAddr, name: Arc<str>, bytes: u64, size: u64 },
+    /// It got an ERROR for an answer.
+    Refused { peer: SocketAddr, name: Arc<str>, why: String },
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "the fields are what they are called")]
+pub struct Counters {
+    pub requests: AtomicU64,
+    /// The same request again before its answer arrived.
+    pub repeated: AtomicU64,
+    pub malformed: AtomicU64,
+    /// ACKs and the like at the listening port, and noise at a transfer's.
+    pub stray: AtomicU64,
+    pub refused: AtomicU64,
+    /// Not answered because of a bound, or for want of a socket.
+    pub overload: AtomicU64,
+    pub probed: AtomicU64,
+    pub done: AtomicU64,
+    pub aborted: AtomicU64,
+    pub timed_out: AtomicU64,
+    pub replaced: AtomicU64,
+    /// Of transfers that are over.
+    pub bytes: AtomicU64,
+    /// Blocks sent more than once, of transfers that are over.
+    pub resent: AtomicU64,
+    /// Transfers under way.
+    pub running: AtomicU64,
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Answers requests until it is cancelled; then the transfers under way get an ERROR, so that their
+/// ROMs need not wait. An error means that the port is gone for good.
+pub async fn serve(
+    socket: UdpSocket,
+    server: Server,
+    cancel: CancellationToken,
+) -> io::Result<()> {
+    let listener = Listener::new(socket)?;
+    let mut desk = Desk {
+        server: Arc::new(server),
+        cancel: cancel.clone(),
+        tasks: JoinSet::new(),
+        running: HashMap::new(),
+        newest: HashMap::new(),
+        per_peer: HashMap::new(),
+    };
+    let mut buffer = [0; REQUEST_MAX];
+    let mut failures = 0;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            Some(ended) = desk.tasks.join_next_with_id(), if !desk.tasks.is_empty() => {
+                desk.ended(match ended {
+                    Ok((id, ())) => id,
+                    Err(error) => {
+                        tracing::error!(%error, "a TFTP transfer's task failed");
+                        error.id()
+                    }
+                });
+            }
+            received = listener.receive(&mut buffer) => match received {
+                Ok((length, peer, to)) => {
+                    failures = 0;
+                    desk.request(&buffer[..length], peer, to);
+                }
+                // An interface that is down for a moment must not end the service.
+                Err(error) if failures < 100 => {
+                    failures += 1;
+                    tracing::warn!(%error, "TFTP port");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    while desk.tasks.join_next().await.is_some() {}
+    desk.server.counters.running.store(0, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Who is being served.
+struct Desk {
+    server: Arc<Server>,
+    cancel: CancellationToken,
+    tasks: JoinSet<()>,
+    /// All tasks, by whom they serve.
+    running: HashMap<Id, SocketAddr>,
+    /// The newest task of each port.
+    newest: HashMap<SocketAddr, Running>,
+    per_peer: HashMap<IpAddr, usize>,
+}
+
+struct Running {
+    id: Id,
+    request: Request,
+    heard: Arc<AtomicBool>,
+    nudge: mpsc::Sender<Nudge>,
+}
+
+impl Desk {
+    fn request(&mut self, datagram: &[u8], peer: SocketAddr, to: Option<IpAddr>) {
+        let counters = Arc::clone(&self.server.counters);
+        // RFC 1123 §4.2.3.3: no answer to a broadcast request.
+        let everybody = to.is_some_and(|to| match to {
+            IpAddr::V4(to) => to.is_broadcast() || to.is_multicast(),
+            IpAddr::V6(to) => to.is_multicast(),
+        });
+        if everybody || peer.port() == 0 {
+            return count(&counters.stray);
+        }
+        let asked = match packet::decode(datagram) {
+            Ok(Packet::Read(request)) => Ok(request),
+            Ok(Packet::Write) => Err("nothing can be written here".to_string()),
+            Ok(Packet::Ack(_) | Packet::Error { .. } | Packet::Stray) => {
+                return count(&counters.stray);
+            }
+            Err(error @ (packet::Malformed::Name | packet::Malformed::Mode)) => {
+                count(&counters.malformed);
+                Err(error.to_string())
+            }
+            Err(_) => return count(&counters.malformed),
+        };
+        count(&counters.requests);
+        if let (Ok(request), Some(running)) = (&asked, self.newest.get(&peer)) {
+            // ROMs with a fixed port (2070 is a favourite) ask again from it, be it that our answer
+            // got lost or that the machine was reset in the middle.
+            if running.request == *request && !running.heard.load(Ordering::Relaxed) {
+                count(&counters.repeated);
+                let _ = running.nudge.try_send(Nudge::Again);
+                return;
+            }
+            let _ = running.nudge.try_send(Nudge::StepAside);
+        }
+        let mine = self.per_peer.get(&peer.ip()).copied().unwrap_or(0);
+        let limits = &self.server.limits;
+        if self.tasks.len() >= limits.transfers || mine >= limits.per_peer {
+            return count(&counters.overload);
+        }
+        self.begin(asked, peer, to, mine);
+    }
+
+    fn begin(
+        &mut self,
+        asked: Result<Request, String>,
+        peer: SocketAddr,
+        to: Option<IpAddr>,
+        mine: usize,
+    ) {
+        let port = match Port::open(to, peer, self.server.device.as_deref()) {
+            Ok(port) => port,
+            Err(error) => {
+                tracing::warn!(%peer, ?to, %error, "no port for a TFTP transfer");
+                return count(&self.server.counters.overload);
+            }
+        };
+        let heard = Arc::new(AtomicBool::new(false));
+        let (nudge, nudged) = mpsc::channel(4);
+        let delivery = Delivery {
+            server: Arc::clone(&self.server),
+            port,
+            peer,
+            heard: Arc::clone(&heard),
+            nudged,
+            cancel: self.cancel.clone(),
+        };
+        let request = asked.as_ref().ok().cloned();
+        let id = self.tasks.spawn(delivery.run(asked)).id();
+        self.running.insert(id, peer);
+        self.per_peer.insert(peer.ip(), mine + 1);
+        if let Some(request) = request {
+            self.newest.insert(peer, Running { id, request, heard, nudge });
+        }
+        self.server.counters.running.store(self.tasks.len() as u64, Ordering::Relaxed);
+    }
+
+    fn ended(&mut self, id: Id) {
+        let Some(peer) = self.running.remove(&id) else { return };
+        if self.newest.get(&peer).is_some_and(|running| running.id == id) {
+            self.newest.remove(&peer);
+        }
+        match self.per_peer.get_mut(&peer.ip()) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.per_peer.remove(&peer.ip())),
+        }
+        self.server.counters.running.store(self.tasks.len() as u64, Ordering::Relaxed);
+    }
+}

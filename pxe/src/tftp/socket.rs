@@ -1,0 +1,155 @@
+//! The port that ROMs knock at, and the port of one transfer. RFC 1350 §4 gives each transfer a port
+//! of its own; ours is bound to the very address the request was sent to, since a ROM drops what
+//! comes from another one, and is connected, so that the kernel drops what others send to it.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// Largest request we read; RFC 2347 §2 says 512 bytes.
+pub(super) const REQUEST_MAX: usize = 1500;
+
+/// A rack that is powered on asks all at once.
+const LISTEN_BUFFER: usize = 1 << 20;
+
+/// Binds a listening port, to one interface only if a `device` is named.
+pub fn bind(address: SocketAddr, device: Option<&str>) -> io::Result<UdpSocket> {
+    let socket = udp(address, device)?;
+    // The kernel gives as much as net.core.rmem_max allows, and says nothing of it.
+    socket.set_recv_buffer_size(LISTEN_BUFFER)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// A listening port that tells which of our addresses a request was sent to.
+pub(super) struct Listener {
+    socket: UdpSocket,
+    state: UdpSocketState,
+}
+
+impl Listener {
+    pub(super) fn new(socket: UdpSocket) -> io::Result<Listener> {
+        let state = state(&socket)?;
+        Ok(Listener { socket, state })
+    }
+
+    /// The next datagram: its length, who sent it, and to which address.
+    pub(super) async fn receive(
+        &self,
+        buffer: &mut [u8],
+    ) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+        let mut meta = [RecvMeta::default()];
+        let receive = || {
+            let mut buffers = [IoSliceMut::new(buffer)];
+            self.state.recv(UdpSockRef::from(&self.socket), &mut buffers, &mut meta)
+        };
+        self.socket.async_io(Interest::READABLE, receive).await?;
+        let [meta] = meta;
+        // A dual-stack socket shows IPv4 as ::ffff:a.b.c.d.
+        let peer = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+        let peer = if peer.is_ipv4() { peer } else { meta.addr };
+        Ok((meta.len, peer, meta.dst_ip.map(|to| to.to_canonical())))
+    }
+}
+
+/// The port of one transfer.
+pub(super) struct Port {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    peer: SocketAddr,
+}
+
+impl Port {
+    /// Opens a port at the address `to`, which the request was sent to, for one peer.
+    pub(super) fn open(to: Option<IpAddr>, peer: SocketAddr, device: Option<&str>) -> io::Result<Port> {
+        let local = match (to, peer) {
+            (Some(IpAddr::V6(to)), SocketAddr::V6(peer)) => {
+                SocketAddrV6::new(to, 0, 0, peer.scope_id()).into()
+            }
+            (Some(to), _) => SocketAddr::new(to, 0),
+            (None, SocketAddr::V4(_)) => SocketAddr::new([0, 0, 0, 0].into(), 0),
+            (None, SocketAddr::V6(_)) => SocketAddr::new([0; 16].into(), 0),
+        };
+        let socket = udp(local, device)?;
+        socket.bind(&local.into())?;
+        socket.connect(&peer.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let state = state(&socket)?;
+        // A path that carries less than we know of must be able to cut our packets: TFTP cannot
+        // change its block size any more.
+        if peer.is_ipv4() {
+            set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::WANT)?;
+        }
+        Ok(Port { socket, state, peer })
+    }
+
+    /// Bytes of one datagram that this path carries in one piece, as far as the kernel knows.
+    pub(super) fn payload(&self) -> usize {
+        match self.peer {
+            SocketAddr::V4(_) => {
+                let mtu = nix::sys::socket::getsockopt(&self.socket, sockopt::IpMtu);
+                mtu.ok().and_then(|mtu| usize::try_from(mtu).ok()).unwrap_or(1500) - 28
+            }
+            // Nobody must cut IPv6 below 1280; Ethernet's 1500 is what a ROM sits on.
+            SocketAddr::V6(_) => 1500 - 48,
+        }
+    }
+
+    /// The next datagram from the peer.
+    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.recv(buffer).await
+    }
+
+    /// Sends datagrams of `size` bytes each, the last perhaps shorter, that lie one behind the other.
+    /// In one call where the kernel and the card can; else one by one. Only a closed port is an
+    /// error: all else (no route, no answer to ARP, a full queue) is a loss like any other.
+    pub(super) async fn send(&self, datagrams: &[u8], size: usize) -> io::Result<()> {
+        let one_by_one = self.state.max_gso_segments() < 2 || datagrams.len() <= size;
+        if !one_by_one && self.transmit(datagrams, Some(size)).await.is_ok() {
+            return Ok(());
+        }
+        for datagram in datagrams.chunks(size.max(1)) {
+            match self.transmit(datagram, None).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(error),
+                Err(error) => tracing::debug!(peer = %self.peer, %error, "TFTP datagram not sent"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn transmit(&self, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
+        let transmit =
+            Transmit { destination: self.peer, ecn: None, contents, segment_size, src_ip: None };
+        let send = || self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.socket.async_io(Interest::WRITABLE, send).await
+            }
+            other => other,
+        }
+    }
+}
+
+fn udp(address: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+    if let Some(device) = device {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
+    Ok(socket)
+}
+
+fn state(socket: &UdpSocket) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    // Several ACKs glued into one buffer help nobody here. Kernels before 5.0 know no gluing.
+    let _ = setsockopt(socket, sockopt::UdpGroSegment, &false);
+    Ok(state)
+}
