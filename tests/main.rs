@@ -1,1 +1,12 @@
-//! Tests against the outside world.
+//! Tests against the outside world, with the program as a user runs it.
+//!
+//! - `boot`: real firmware, from power-on to a running role. New claims go into an existing boot
+//!   where they can: a boot costs half a minute of both cores.
+//! - `wire`: the appliance on a network with reference clients, without machines.
+//! - `program`: the command line: `check`, `explain`, `image`, exit codes. No root needed.
+//! - `world`: what the first two stand on: a site, an appliance, a rack.
+
+mod boot;
+mod program;
+mod wire;
+mod world;

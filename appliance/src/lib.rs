@@ -1,1 +1,31 @@
-//! skeleton
+//! The appliance: composes what boots machines, reads the site file, keeps what happened, and
+//! answers people and programs.
+//!
+//! ```text
+//! site/     the site file: as written, as meant, every error at once, reload, edit
+//! publish   site + images = the one snapshot all services read
+//! plan      what one boot is promised; the only place that writes a kernel command line
+//! loaders   iPXE, from the distribution's packages
+//! serve     the services stood up in order
+//! app       the running appliance as its operations see it
+//! ledger    timelines, holdings, events; `store` keeps them
+//! rights    may(principal, verb, machine)
+//! api/      /api/v1 on the Unix socket, and its client
+//! ops/      one module an operation: what it is asked, what it answers, how that is shown
+//! cli       words in, exit code out
+//! lab/      a rack of virtual machines with real firmware
+//! ```
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod lab;
+pub mod ledger;
+pub mod loaders;
+pub mod ops;
+pub mod plan;
+pub mod publish;
+pub mod rights;
+pub mod serve;
+pub mod site;
+pub mod store;

@@ -1,2 +1,7 @@
-//! The koboshi program.
-fn main() {}
+//! The `koboshi` program: words in, an exit code out. All it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    koboshi::cli::main()
+}

@@ -1,1 +1,42 @@
-//! skeleton
+//! The image store: what a role's machines boot, kept as an OCI image layout.
+//!
+//! Layout, in the order an import runs through it:
+//! - `source`: a directory, a tar, an OCI or docker archive, read into a [`tree`] without
+//!   unpacking anything onto the host: no root, no device nodes, no path that could escape;
+//! - `kernel`: which kernel the tree boots, and whether its modules are there; `modules`: which
+//!   of them the root itself keeps;
+//! - `pack`: the tree as one normalised tar, the same bytes wherever the tree came from;
+//! - `boot`: kernel, microcode and modules as artefacts of their own, beside the image;
+//! - `staging` and `store`: blobs enter the layout whole or not at all;
+//! - `version`: names, versions, publishing, and what a machine is to boot;
+//! - `recipe`, `build`, `debian`: images made from a description of a page.
+//!
+//! Everything blocks; the caller decides on which thread.
+
+mod boot;
+mod build;
+mod content;
+mod debian;
+mod digest;
+mod error;
+mod import;
+mod kernel;
+mod modules;
+mod oci;
+mod pack;
+mod recipe;
+mod source;
+mod staging;
+mod store;
+mod tree;
+mod version;
+
+pub use build::{BuildOptions, build};
+pub use digest::{BadDigest, Digest};
+pub use error::{Error, Fault};
+pub use import::{ImportOptions, Imported, Progress, import};
+pub use modules::Modules;
+pub use recipe::{BadRecipe, Kernel, Recipe, shipped};
+pub use source::Limits;
+pub use store::Store;
+pub use version::{Blob, Bootable, ImageRef, Version, check_name};

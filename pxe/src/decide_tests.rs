@@ -11,12 +11,7 @@ fn known(place: Place, loader: Option<&str>) -> Entry {
 }
 
 fn seated(loader: Option<&str>) -> Entry {
-    let seat = Seat {
-        name: "web1".into(),
-        role: "web".into(),
-        address: Some(SEAT),
-        trouble: None,
-    };
+    let seat = Seat { name: "web1".into(), role: "web".into(), address: Some(SEAT), trouble: None };
     known(Place::Seat(seat), loader)
 }
 
@@ -44,12 +39,7 @@ fn plan(address: Ipv4Addr) -> Arc<Plan> {
 }
 
 fn live(stage: Stage, seconds: u64, address: Option<Ipv4Addr>) -> Live {
-    Live {
-        stage,
-        age: Duration::from_secs(seconds),
-        plan: address.map(plan),
-        fixed: true,
-    }
+    Live { stage, age: Duration::from_secs(seconds), plan: address.map(plan), fixed: true }
 }
 
 /// Address, loader, and whether a boot begins.
@@ -112,11 +102,9 @@ fn a_group_address_is_no_machine() {
 #[test]
 fn a_reload_in_mid_boot_does_not_mix_two_seats() {
     // The matrix moved the machine to another seat after its firmware had begun.
-    for (stage, client) in [
-        (Stage::Ack, Client::Firmware),
-        (Stage::Loader, Client::Ipxe),
-        (Stage::Up, Client::System),
-    ] {
+    for (stage, client) in
+        [(Stage::Ack, Client::Firmware), (Stage::Loader, Client::Ipxe), (Stage::Up, Client::System)]
+    {
         let boot = live(stage, 10, Some(OTHER));
         let step = decide(&dhcp(client, Some(Arch::BIOS), false), &seated(None), Some(&boot));
         let (address, _, opens) = given(&step);
@@ -173,7 +161,9 @@ fn a_spare_waits_in_one_boot_until_it_has_a_seat() {
 
     let script = Facts { mac: MAC, asks: Asks::Script };
     let step = decide(&script, &known(Place::Spare, None), Some(&waiting));
-    assert!(matches!(step.action, Action::Wait { says } if says == "m01 is a spare and waits for a seat"));
+    assert!(
+        matches!(step.action, Action::Wait { says } if says == "m01 is a spare and waits for a seat")
+    );
 }
 
 #[test]
@@ -184,7 +174,8 @@ fn an_image_that_is_missing_is_said_on_the_console() {
         address: Some(SEAT),
         trouble: Some("no published image web".into()),
     };
-    let step = decide(&Facts { mac: MAC, asks: Asks::Script }, &known(Place::Seat(seat), None), None);
+    let step =
+        decide(&Facts { mac: MAC, asks: Asks::Script }, &known(Place::Seat(seat), None), None);
     assert!(matches!(step.action, Action::Wait { says } if says == "no published image web"));
     assert!(step.because.contains(&Rule::RoleTrouble("no published image web".into())));
 }

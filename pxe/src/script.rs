@@ -40,12 +40,7 @@ pub fn boot(server: &str, id: BootId, plan: &Plan) -> String {
         plain(&plan.cmdline)
     );
     for part in &plan.segments {
-        let _ = writeln!(
-            text,
-            "initrd --name {} {} || goto failed",
-            part.name,
-            blob(&part.sha256)
-        );
+        let _ = writeln!(text, "initrd --name {} {} || goto failed", part.name, blob(&part.sha256));
     }
     text.push_str(
         "echo koboshi: starts the kernel; koboshi-init speaks next, on the serial line\n\

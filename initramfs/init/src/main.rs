@@ -1,2 +1,239 @@
-//! koboshi-init
-fn main() {}
+//! `koboshi-init`, PID 1 of a booting machine: fetches its role's root and becomes it.
+//!
+//! The moments of a boot, in order; each is a module of the same name:
+//! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`link`] ([`netlink`],
+//! [`arp`]) → [`report`] and [`clock`] (over [`http`]) → [`memory`] → [`root`] ([`fetch`] →
+//! [`tape`] → [`unpack`], with [`progress`] and [`backoff`]) → [`settle`] and [`handover`] (in
+//! [`intree`]) → [`switch`]. [`agent`] stays behind in the running system; [`rescue`] is where a
+//! boot ends up that cannot go on.
+
+#[path = "../../src/contract.rs"]
+#[allow(dead_code, reason = "the appliance's half of the contract is not used here")]
+mod contract;
+
+mod agent;
+mod arp;
+mod backoff;
+mod clock;
+mod cmdline;
+mod console;
+mod fetch;
+mod handover;
+mod http;
+mod intree;
+mod link;
+mod memory;
+mod modules;
+mod mounts;
+mod netlink;
+mod orders;
+mod progress;
+mod report;
+mod rescue;
+mod root;
+mod settle;
+mod switch;
+mod tape;
+mod unpack;
+
+use std::convert::Infallible;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use cmdline::Cmdline;
+use console::{Pause, pause, say};
+use contract::{ALIASES_LIST, MODULES_LIST, ORDERS_PATH, Orders, Phase};
+use fetch::Event;
+use http::Server;
+use link::Card;
+use memory::Memory;
+use report::Reporter;
+use rescue::Stop;
+
+/// Every failure is told up to here, then each of this many: an appliance knows by then.
+const TOLD: u32 = 8;
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(agent::WORD) && !is_init() {
+        return agent::run();
+    }
+    if !is_init() {
+        eprintln!(
+            "koboshi-init is PID 1 of a machine that boots from a koboshi appliance, and nothing else"
+        );
+        return ExitCode::from(2);
+    }
+    rescue::catch_panics();
+    let troubles = mounts::basics();
+    console::open();
+    let text = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let line = cmdline::parse(&text);
+    let seq = std::env::var(rescue::SEQ_KEY).ok().and_then(|seq| seq.parse().ok()).unwrap_or(0);
+    let boot = line.boot.as_deref().and_then(report::boot_id);
+    let mut reporter = Reporter { server: None, boot, seq };
+    say(format!("koboshi-init {}, kernel {}", env!("CARGO_PKG_VERSION"), kernel()));
+    troubles.iter().for_each(say);
+    match boot_machine(&line, &mut reporter) {
+        Err(stop) => rescue::shell(&stop, &mut reporter),
+    }
+}
+
+fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, Stop> {
+    let server = line.server.as_deref().ok_or("no koboshi.server= on the command line".to_owned());
+    let server = server.and_then(Server::parse).map_err(Stop::Because)?;
+    reporter.server = Some(server);
+    let orders = orders::read(&Path::new("/").join(ORDERS_PATH), line).map_err(Stop::Because)?;
+    clock::mind(None, orders.written);
+    say(format!(
+        "seat {}, role {}, root {}",
+        line.seat.as_deref().unwrap_or("none"),
+        line.role.as_deref().unwrap_or("none"),
+        orders.root.image
+    ));
+    if reporter.boot.is_none() {
+        say("no koboshi.boot= on the command line: this boot will not be reported");
+    }
+
+    let mut card = find_nic(line, &orders)?;
+    let trouble = link::configure(&orders.nic, &mut card)?;
+    let begun = Phase::Init {
+        kernel: kernel(),
+        memory_mib: Memory::now().total >> 20,
+        nic: card.name.clone(),
+    };
+    tell(reporter, begun, orders.written);
+    if let Some(message) = trouble {
+        tell(reporter, Phase::Trouble { message }, orders.written);
+    }
+
+    let root = &orders.root;
+    let memory = Memory::now();
+    memory::check(root.unpacked, &root.tmpfs, memory).map_err(Stop::Because)?;
+    let tmpfs = memory::tmpfs_bytes(&root.tmpfs, memory.total).map_err(Stop::Because)?;
+    fetch_root(server, &orders, tmpfs, reporter)?;
+
+    let tree = intree::Tree(PathBuf::from(mounts::NEW_ROOT));
+    let init = switch::find_init(&tree, line.init.as_deref())
+        .ok_or_else(|| Stop::because(format!("{} holds no init and no shell", root.image)))?;
+    settle::settle(&tree, &orders, &card.name).iter().for_each(say);
+    if let Err(errno) = rustix::system::sethostname(orders.hostname.as_bytes()) {
+        say(format!("host name not set: {errno}"));
+    }
+    // The second of RFC 5227's two announcements: the first may have met a port still learning.
+    link::announce(&card, orders.nic.address);
+    tell(reporter, Phase::Switching, orders.written);
+    if let Err(error) = agent::leave(reporter, orders.heartbeat) {
+        say(format!("no agent: {error}"));
+    }
+    say(format!("{} becomes {} by {init}", orders.hostname, root.image));
+    Err(switch::switch(&init))
+}
+
+/// Loads drivers until the boot NIC is there and no device asks for more.
+fn find_nic(line: &Cmdline, orders: &Orders) -> Result<Card, Stop> {
+    let list = |path: &str| fs::read_to_string(Path::new("/").join(path)).unwrap_or_default();
+    let mut modules = modules::Modules::parse(&list(MODULES_LIST), &list(ALIASES_LIST));
+    say(format!("looking for NIC {} ({} modules at hand)", orders.nic.mac, modules.len()));
+    // ARP for ourselves goes through packet sockets, a module in most distributions.
+    let mut loaded = modules.load("af_packet", line);
+    let begun = Instant::now();
+    let mut next_word = 5;
+    loop {
+        let more = modules.coldplug(Path::new("/sys"), line);
+        loaded += more;
+        if more > 0 {
+            continue;
+        }
+        if let Some(card) = link::boot_nic(&orders.nic) {
+            say(format!("NIC {} is {} ({loaded} modules loaded)", orders.nic.mac, card.name));
+            return Ok(card);
+        }
+        let waited = begun.elapsed().as_secs();
+        if waited >= next_word {
+            // Ten seconds for a slow card; after a minute it is likely not to come at all.
+            next_word = if waited < 60 { waited + 10 } else { waited + 60 };
+            say(format!(
+                "no NIC {} after {waited} s; there is: {}; waiting ('rescue' for a shell)",
+                orders.nic.mac,
+                link::inventory()
+            ));
+        }
+        if pause(Duration::from_millis(200)) == Pause::Rescue {
+            return Err(Stop::Asked);
+        }
+    }
+}
+
+fn fetch_root(
+    server: Server,
+    orders: &Orders,
+    tmpfs: u64,
+    reporter: &mut Reporter,
+) -> Result<(), Stop> {
+    let root = &orders.root;
+    say(format!("root {} from {}, {} MB", root.image, server.0, root.size / 1_000_000));
+    let mut fresh = || mounts::fresh_root(&root.tmpfs);
+    let mut listener = |event: Event| match event {
+        Event::Begun { attempt } => {
+            tell(reporter, Phase::RootBegun { attempt }, orders.written);
+            true
+        }
+        Event::Progress(line) => {
+            say(line);
+            true
+        }
+        Event::Date(date) => {
+            clock::mind(Some(date), orders.written);
+            true
+        }
+        Event::Failed { attempt, why, wait } => {
+            let message = format!("try {attempt}: {why}; next in {} s", wait.as_secs_f32().ceil());
+            say(format!("{message} ('rescue' for a shell)"));
+            if attempt <= TOLD || attempt % TOLD == 0 {
+                tell(reporter, Phase::Trouble { message }, orders.written);
+            }
+            pause(wait) == Pause::Over
+        }
+    };
+    let place = Path::new(mounts::NEW_ROOT);
+    let ready = root::fetch(server, root, tmpfs, place, &mut fresh, fetch::PATIENCE, &mut listener)
+        .map_err(|none| match none {
+            root::NoRoot::Stopped => Stop::Asked,
+            root::NoRoot::Unusable(why) => Stop::Because(why),
+        })?;
+    let ms = u64::try_from(ready.took.as_millis()).unwrap_or(u64::MAX);
+    say(format!(
+        "root whole, sha256 right: {} members, {} MB in {}.{} s, {}",
+        ready.unpacked.members,
+        ready.unpacked.bytes / 1_000_000,
+        ms / 1000,
+        ms % 1000 / 100,
+        ready.rate
+    ));
+    if !ready.unpacked.lost.is_empty() {
+        say(format!("extended attributes this kernel does not keep: {:?}", ready.unpacked.lost));
+    }
+    tell(
+        reporter,
+        Phase::RootReady { bytes: root.size, ms, attempts: ready.attempts },
+        orders.written,
+    );
+    Ok(())
+}
+
+/// A report, and the appliance's clock from its answer.
+fn tell(reporter: &mut Reporter, phase: Phase, floor: u64) {
+    if let Ok(Some(date)) = reporter.tell(phase) {
+        clock::mind(Some(date), floor);
+    }
+}
+
+fn is_init() -> bool {
+    rustix::process::getpid().is_init()
+}
+
+fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}

@@ -19,7 +19,6 @@ use crate::content::{BootId, Content};
 use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown, decide};
 use crate::{Mac, dhcp, script};
 
-
 /// One reading of the site, as far as booting machines are concerned. Published whole.
 pub struct Snapshot {
     /// Counts readings.
@@ -45,7 +44,13 @@ pub struct Snapshot {
 /// Makes the plan of a boot. The appliance knows roles, images and archives; the desk only when.
 pub trait Freeze: Send + Sync {
     /// The plan for this machine at this address, or in words why there is nothing to boot.
-    fn freeze(&self, mac: Mac, entry: &Entry, id: BootId, address: Ipv4Addr) -> Result<Plan, String>;
+    fn freeze(
+        &self,
+        mac: Mac,
+        entry: &Entry,
+        id: BootId,
+        address: Ipv4Addr,
+    ) -> Result<Plan, String>;
 }
 
 /// What happened, for the appliance's ledger.
@@ -235,7 +240,12 @@ impl Desk {
             Asks::Script => "its script".to_string(),
         };
         let why = why.map(|why| format!("; nothing to boot: {why}")).unwrap_or_default();
-        self.tell(News::Mark { id, stage: Stage::Offer, note: format!("{address} to {who}{why}"), at });
+        self.tell(News::Mark {
+            id,
+            stage: Stage::Offer,
+            note: format!("{address} to {who}{why}"),
+            at,
+        });
     }
 
     /// Puts a boot back after a restart of the appliance.
@@ -297,12 +307,7 @@ impl Desk {
 
     /// A blob by digest: of the site as it stands, or promised to a boot under way.
     pub fn blob(&self, digest: &[u8; 32]) -> Option<Content> {
-        self.site
-            .load()
-            .blobs
-            .get(digest)
-            .cloned()
-            .or_else(|| self.inner().boots.blob(digest))
+        self.site.load().blobs.get(digest).cloned().or_else(|| self.inner().boots.blob(digest))
     }
 
     /// A blob begins to travel to this address.

@@ -40,12 +40,8 @@ impl Freeze for Plans {
 }
 
 fn snapshot(seat: &str, address: Ipv4Addr) -> Snapshot {
-    let seat = Seat {
-        name: seat.into(),
-        role: "web".into(),
-        address: Some(address),
-        trouble: None,
-    };
+    let seat =
+        Seat { name: seat.into(), role: "web".into(), address: Some(address), trouble: None };
     let known = Known { name: "m01".into(), place: Place::Seat(seat), loader: None };
     Snapshot {
         revision: 1,
@@ -54,7 +50,8 @@ fn snapshot(seat: &str, address: Ipv4Addr) -> Snapshot {
         http_port: 8080,
         machines: [(MAC, Arc::new(known))].into(),
         unknown: Arc::new(Unknown::Ignore),
-        loaders: [("undionly.kpxe".to_string(), Content::Bytes(Bytes::from_static(b"loader")))].into(),
+        loaders: [("undionly.kpxe".to_string(), Content::Bytes(Bytes::from_static(b"loader")))]
+            .into(),
         blobs: HashMap::new(),
         freeze: Arc::new(Plans),
     }
@@ -144,7 +141,10 @@ fn a_report_counts_only_from_the_address_of_its_boot() {
     let body = || Bytes::from_static(b"{}");
     let stranger = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99));
     assert_eq!(desk.report(id, stranger, body()), Err(ReportRefusal::WrongAddress));
-    assert_eq!(desk.report(BootId([9; 16]), IpAddr::V4(SEAT), body()), Err(ReportRefusal::NoSuchBoot));
+    assert_eq!(
+        desk.report(BootId([9; 16]), IpAddr::V4(SEAT), body()),
+        Err(ReportRefusal::NoSuchBoot)
+    );
     assert_eq!(desk.report(id, IpAddr::V4(SEAT), body()), Ok(()));
     let refused = (0..100).filter(|_| desk.report(id, IpAddr::V4(SEAT), body()).is_err()).count();
     assert!(refused >= 60, "a flood of reports is cut: {refused}");
@@ -156,7 +156,8 @@ fn nothing_else_can_be_read_over_tftp() {
     let (desk, _heard) = desk();
     assert!(desk.tftp_file("undionly.kpxe").is_some());
     assert!(desk.tftp_file("autoexec.ipxe").is_some());
-    for name in ["", "etc/passwd", "blob/sha256/", "blob/sha256/zz", "boot/52:54:00:77:00:01.ipxe"] {
+    for name in ["", "etc/passwd", "blob/sha256/", "blob/sha256/zz", "boot/52:54:00:77:00:01.ipxe"]
+    {
         assert!(desk.tftp_file(name).is_none(), "{name}");
     }
 }

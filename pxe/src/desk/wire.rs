@@ -3,14 +3,17 @@
 
 use crate::decide::{Action, Arch, Asks, Client, Facts, Loader};
 use crate::desk::Desk;
-use crate::dhcp::{self, Address, Answer, BootFile, EventKind, MessageType, Reason, Serving, Vendor};
+use crate::dhcp::{
+    self, Address, Answer, BootFile, EventKind, MessageType, Reason, Serving, Vendor,
+};
 use crate::{script, tftp};
 
 impl Desk {
     /// What DHCP is to do about a client.
     pub fn dhcp(&self, request: &dhcp::Request) -> Answer {
         let discover = request.kind == MessageType::Discover;
-        let facts = facts(request.mac, request.is_ipxe(), request.vendor(), &request.archs, discover);
+        let facts =
+            facts(request.mac, request.is_ipxe(), request.vendor(), &request.archs, discover);
         let step = self.ask(&facts);
         let Action::Address { address, hostname, loader, .. } = step.action else {
             return Answer::Silence;
@@ -49,7 +52,9 @@ impl Desk {
                     self.acked(&facts(false), address, event.boot_file.as_deref());
                 }
             }
-            EventKind::Nacked(why) => self.heard(Some(mac), "nak", format!("refused{}: {why}", at())),
+            EventKind::Nacked(why) => {
+                self.heard(Some(mac), "nak", format!("refused{}: {why}", at()))
+            }
             EventKind::Declined => {
                 let text = format!("found{} in use by another machine; it rests", at());
                 self.heard(Some(mac), "declined", text);
@@ -59,7 +64,8 @@ impl Desk {
                 self.heard(Some(mac), "pool-empty", text);
             }
             EventKind::Occupied => {
-                let text = format!("{} answers ARP though nobody was given it; it rests", at().trim());
+                let text =
+                    format!("{} answers ARP though nobody was given it; it rests", at().trim());
                 self.heard(None, "occupied", text);
             }
             EventKind::Ignored(Reason::NotServed) => {
@@ -70,7 +76,8 @@ impl Desk {
                 } else {
                     "a system"
                 };
-                let text = format!("{who} asks for an address; the site does not know it, no answer");
+                let text =
+                    format!("{who} asks for an address; the site does not know it, no answer");
                 self.heard(Some(mac), "unknown-machine", text);
             }
             EventKind::Ignored(Reason::AddressInUse) => {
@@ -103,7 +110,8 @@ impl Desk {
                 self.loader_sent(*peer, name, note);
             }
             Event::Aborted { peer, name, message, bytes, .. } => {
-                let text = format!("{name} broke off after {} KiB: {}", bytes / 1024, message.trim());
+                let text =
+                    format!("{name} broke off after {} KiB: {}", bytes / 1024, message.trim());
                 self.remark(peer.ip(), text);
             }
             Event::TimedOut { peer, name, bytes, size } => {
@@ -127,5 +135,8 @@ fn facts(mac: crate::Mac, ipxe: bool, vendor: Vendor, archs: &[u16], discover: b
         Vendor::Http => Client::HttpBoot,
         Vendor::Other | Vendor::None => Client::System,
     };
-    Facts { mac, asks: Asks::Dhcp { client, archs: archs.iter().copied().map(Arch).collect(), discover } }
+    Facts {
+        mac,
+        asks: Asks::Dhcp { client, archs: archs.iter().copied().map(Arch).collect(), discover },
+    }
 }

@@ -36,6 +36,10 @@ pub struct ClientKey {
     pub mac: Mac,
 }
 
+/// A lease ends for us a little later than for its client, who counts from when it asked: writing
+/// it down takes its time too.
+pub(super) const SLACK: u32 = 2;
+
 /// A lease as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRecord {
@@ -45,7 +49,7 @@ pub struct LeaseRecord {
     pub address: Ipv4Addr,
     /// For how long it was lent, from when it was last confirmed.
     pub seconds: u32,
-    /// Unix time of its end.
+    /// Unix time of its end, as we count it.
     pub expires: u64,
     /// Rises with every record written. Where two name one address, the later one holds.
     pub serial: u64,
@@ -83,7 +87,8 @@ impl Leases {
         records.sort_by_key(|record| record.serial);
         let mut leases = Leases::default();
         for record in records {
-            let left = record.expires.saturating_sub(now.wall).min(u64::from(record.seconds));
+            let most = u64::from(record.seconds) + u64::from(SLACK);
+            let left = record.expires.saturating_sub(now.wall).min(most);
             leases.put(record, now.mono + Duration::from_secs(left));
         }
         leases
@@ -163,7 +168,7 @@ mod tests {
         let now = now(1000);
         let leases = Leases::restore(vec![record(1, 50, 4_000_000_000, 1)], now);
         let lease = leases.iter().next().expect("kept");
-        assert_eq!(lease.until, now.mono + Duration::from_secs(3600));
+        assert_eq!(lease.until, now.mono + Duration::from_secs(3602));
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! lease, hold, pool    what it remembers: for good, until the next ACK, and what is left to give
 //! event                what the timeline and the counters hear
 //! frame                Ethernet, IPv4, UDP and ARP by hand, for clients without an address
-//! socket, probe        the driver
+//! wire, probe          sockets; is anybody there
+//! socket               the driver
 //! ```
 
 pub mod answer;
@@ -26,6 +27,7 @@ pub mod reply;
 pub mod request;
 pub mod server;
 pub mod socket;
+pub mod wire;
 
 pub use answer::{Address, Answer, BootFile, Serving, Subnet};
 pub use event::{Counters, Event, EventKind, Reason, Refusal};
@@ -33,5 +35,6 @@ pub use lease::{ClientKey, LeaseChange, LeaseRecord, Now};
 pub use packet::{BadPacket, Packet};
 pub use reply::{Destination, Outgoing};
 pub use request::{MessageType, Request, Vendor};
-pub use server::{Effect, Server, Ticket};
-pub use socket::{Config, Control, JournalWrite, Wire, serve};
+pub use server::{Effect, LeaseStatus, Server, Ticket};
+pub use socket::{Control, JournalWrite, serve};
+pub use wire::{Config, Wire, WireError};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::answer::{Address, Answer, Serving};
 use super::event::{Counters, Event, EventKind, Reason, Refusal};
 use super::hold::{Asked, Hold, Holds, OFFER, Stage, Then};
-use super::lease::{ClientKey, LeaseChange, LeaseRecord, Leases, Now};
+use super::lease::{ClientKey, LeaseChange, LeaseRecord, Leases, Now, SLACK};
 use super::pool::Pool;
 use super::reply::{FOR_EVER, Outgoing, grant, nak};
 use super::request::{MessageType, Request};
@@ -174,10 +174,14 @@ impl Server {
         self.counters.not_stored += u64::from(!ok);
         let Some((key, hold)) = self.holds.redeem(ticket) else { return out };
         let Stage::Committing { record, until, asked } = hold.stage else { return out };
-        let (address, seconds) = (record.address, record.seconds);
+        // A slow disk, and a client that asked again meanwhile: it must not count the whole time
+        // from its last question.
+        let left = until.saturating_duration_since(now.mono).as_secs();
+        let seconds = record.seconds.min(u32::try_from(left).unwrap_or(record.seconds));
+        let address = record.address;
         if ok {
             self.leases.put(record, until);
-            if let Some(asked) = asked {
+            if let Some(asked) = asked.filter(|_| seconds > 0) {
                 self.ack(&asked.request, &asked.serving, Some((address, seconds)), &mut out);
             }
         } else if let Some(asked) = asked {
@@ -247,8 +251,10 @@ impl Server {
             .iter()
             .map(|lease| LeaseStatus {
                 record: lease.record.clone(),
-                left: (lease.until > now.mono)
-                    .then(|| lease.until.duration_since(now.mono).as_secs()),
+                left: (lease.until > now.mono).then(|| {
+                    let left = lease.until.duration_since(now.mono).as_secs();
+                    left.min(u64::from(lease.record.seconds))
+                }),
             })
             .collect();
         all.sort_by_key(|lease| lease.record.address);
@@ -305,14 +311,15 @@ impl Server {
             self.forget(former, out);
         }
         self.serial += 1;
+        let ours = u64::from(seconds) + u64::from(SLACK);
         let record = LeaseRecord {
             key,
             address,
             seconds,
-            expires: now.wall.saturating_add(u64::from(seconds)),
+            expires: now.wall.saturating_add(ours),
             serial: self.serial,
         };
-        let until = now.mono + Duration::from_secs(u64::from(seconds));
+        let until = now.mono + Duration::from_secs(ours);
         let change = LeaseChange::Put(record.clone());
         let stage = Stage::Committing { record, until, asked: asked.map(Box::new) };
         self.holds.put(key, Hold { address, stage });

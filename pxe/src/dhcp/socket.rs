@@ -1,194 +1,29 @@
-//! The driver: port 67 of one interface, a packet socket for frames to clients without an address,
-//! another for ARP, and the loop between them and the state machine.
+//! The driver: the loop between the sockets of one interface, the state machine, the boot decision
+//! and the journal.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSliceMut};
-use std::mem::size_of;
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::io;
+use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use nix::libc;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, LinkAddr, MsgFlags, SockaddrIn, bind, recvfrom, recvmsg,
-    sendmsg, setsockopt, sockopt,
-};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
 use super::event::{Counters, Event};
-use super::frame::{ARP, Arp, Datagram};
 use super::lease::{LeaseChange, Now};
 use super::packet::BadPacket;
 use super::probe::{Due, Probes};
-use super::reply::{Destination, Outgoing};
 use super::request::Request;
 use super::server::{Effect, LeaseStatus, Server, Ticket};
+use super::wire::Wire;
 use crate::Mac;
 
-/// A rack that comes back from a power cut asks all at once: 8 MiB hold some 10,000 DISCOVERs.
-const RECEIVE_BUFFER: usize = 8 << 20;
 /// Datagrams, or ARP packets, taken before the others get a turn.
 const BATCH: usize = 256;
-
-/// Where to serve.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The interface: physical, VLAN, bridge or bond.
-    pub interface: String,
-    /// 67; relays are answered there too.
-    pub server_port: u16,
-    /// 68.
-    pub client_port: u16,
-    /// How long a probe listens.
-    pub probe: Duration,
-}
-
-impl Config {
-    /// The ports of RFC 2131 on an interface.
-    pub fn on(interface: impl Into<String>) -> Config {
-        Config {
-            interface: interface.into(),
-            server_port: 67,
-            client_port: 68,
-            probe: Duration::from_millis(300),
-        }
-    }
-}
-
-/// Why an interface cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum WireError {
-    /// Not there, or no Ethernet.
-    #[error("no Ethernet interface {0}")]
-    NoInterface(String),
-    /// A socket could not be had.
-    #[error("{what} on {interface}: {source}{}", hint(.source))]
-    Socket {
-        /// Which.
-        what: &'static str,
-        /// Where.
-        interface: String,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => " (CAP_NET_BIND_SERVICE and CAP_NET_RAW are needed)",
-        _ => "",
-    }
-}
-
-/// The sockets of one interface, open.
-#[derive(Debug)]
-pub struct Wire {
-    config: Config,
-    mac: Mac,
-    index: usize,
-    udp: UdpSocket,
-    /// A packet socket. tokio's `AsyncFd` wants `unsafe`; its `UdpSocket` waits for any socket of
-    /// datagrams, and waiting is all it does here.
-    arp: UdpSocket,
-    raw: Socket,
-}
-
-impl Wire {
-    /// Opens them. From here on datagrams are kept for us.
-    pub fn open(config: Config) -> Result<Wire, WireError> {
-        let failed = |what| {
-            let interface = config.interface.clone();
-            move |source| WireError::Socket { what, interface, source }
-        };
-        let link = link_address(&config.interface).map_err(failed("reading addresses"))?;
-        let link = link.ok_or_else(|| WireError::NoInterface(config.interface.clone()))?;
-        let mac = Mac(link.addr().unwrap_or_default());
-        let udp = udp_socket(&config).map_err(failed("DHCP socket"))?;
-        // A packet socket with no protocol receives nothing and sends what it is given.
-        let raw = packet_socket(0, &link).map_err(failed("packet socket"))?;
-        let arp = packet_socket(ARP, &link)
-            .and_then(|socket| UdpSocket::from_std(socket.into()))
-            .map_err(failed("ARP socket"))?;
-        Ok(Wire { mac, index: link.ifindex(), udp, arp, raw, config })
-    }
-
-    fn send(&self, out: &Outgoing) -> io::Result<()> {
-        let config = &self.config;
-        let to = match out.destination {
-            Destination::Frame { mac, ip } => {
-                let frame = Datagram {
-                    from: (self.mac, out.source, config.server_port),
-                    to: (mac, ip, config.client_port),
-                    payload: &out.bytes,
-                };
-                return self.raw.send(&frame.encode()).map(drop);
-            }
-            Destination::Relay(ip) => SocketAddrV4::new(ip, config.server_port),
-            Destination::Client(ip) => SocketAddrV4::new(ip, config.client_port),
-            Destination::Broadcast => SocketAddrV4::new(Ipv4Addr::BROADCAST, config.client_port),
-        };
-        // Relays and firmware drop what does not come from the address in option 54; with several
-        // addresses on the interface the kernel would choose another one.
-        let source = libc::in_pktinfo {
-            ipi_ifindex: 0,
-            ipi_spec_dst: libc::in_addr { s_addr: out.source.to_bits().to_be() },
-            ipi_addr: libc::in_addr { s_addr: 0 },
-        };
-        sendmsg(
-            self.udp.as_raw_fd(),
-            &[io::IoSlice::new(&out.bytes)],
-            &[ControlMessage::Ipv4PacketInfo(&source)],
-            MsgFlags::MSG_DONTWAIT,
-            Some(&SockaddrIn::from(to)),
-        )?;
-        Ok(())
-    }
-
-    fn ask(&self, arp: &Arp) {
-        if let Err(error) = self.raw.send(&arp.encode()) {
-            tracing::debug!(%error, address = %arp.target.1, "ARP probe not sent");
-        }
-    }
-}
-
-fn link_address(interface: &str) -> io::Result<Option<LinkAddr>> {
-    let mut all = nix::ifaddrs::getifaddrs()?;
-    Ok(all.find_map(|one| {
-        (one.interface_name == interface).then_some(one.address?.as_link_addr().copied()).flatten()
-    }))
-}
-
-fn udp_socket(config: &Config) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_broadcast(true)?;
-    socket.bind_device(Some(config.interface.as_bytes()))?;
-    // Over the host's limit where we may, up to it where we may not.
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    }
-    setsockopt(&socket, sockopt::RxqOvfl, &1)?;
-    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, config.server_port).into())?;
-    socket.set_nonblocking(true)?;
-    UdpSocket::from_std(socket.into())
-}
-
-fn packet_socket(protocol: u16, link: &LinkAddr) -> io::Result<Socket> {
-    let protocol = Protocol::from(i32::from(protocol.to_be()));
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
-    socket.set_nonblocking(true)?;
-    // The address of the interface names no protocol, and so leaves the socket's as it is.
-    bind(socket.as_raw_fd(), link)?;
-    Ok(socket)
-}
 
 /// One change for the journal. Dropping `done` says that it failed.
 #[derive(Debug)]
@@ -267,17 +102,14 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
     fn receive(&mut self) {
         let mut buffer = [0; 2048];
         for _ in 0..BATCH {
-            let received = self.wire.udp.try_io(Interest::READABLE, || {
-                Ok(receive_one(self.wire.udp.as_raw_fd(), &mut buffer)?)
-            });
-            let (length, overrun) = match received {
+            let (length, dropped) = match self.wire.receive(&mut buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // An interface that goes down says so once, here; the socket outlives it.
                 Err(error) => return tracing::warn!(%error, "DHCP socket"),
             };
-            if let Some(overrun) = overrun {
-                self.server.counters_mut().overrun = u64::from(overrun);
+            if let Some(dropped) = dropped {
+                self.server.counters_mut().overrun = u64::from(dropped);
             }
             match Request::decode(&buffer[..length]) {
                 Ok(request) => {
@@ -295,24 +127,17 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
     }
 
     fn hear(&mut self) {
-        let mut buffer = [0; 128];
         for _ in 0..BATCH {
-            let heard = self.wire.arp.try_io(Interest::READABLE, || {
-                Ok(recvfrom::<LinkAddr>(self.wire.arp.as_raw_fd(), &mut buffer)?)
-            });
-            let (length, from) = match heard {
-                Ok(heard) => heard,
+            match self.wire.hear() {
+                Ok(Some(arp)) => {
+                    if let Some(address) = self.probes.heard(&arp) {
+                        let effects = self.server.probed(address, true, Now::read());
+                        self.perform(effects);
+                    }
+                }
+                Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return tracing::warn!(%error, "ARP socket"),
-            };
-            // Between its making and its binding the socket heard every interface.
-            if from.is_some_and(|from| from.ifindex() != self.wire.index) {
-                continue;
-            }
-            let arp = Arp::decode(&buffer[..length]);
-            if let Some(address) = arp.and_then(|arp| self.probes.heard(&arp)) {
-                let effects = self.server.probed(address, true, Now::read());
-                self.perform(effects);
             }
         }
     }
@@ -385,15 +210,19 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
     }
 }
 
-/// One datagram's length, and how many the socket has dropped so far, where it did.
-fn receive_one(fd: i32, buffer: &mut [u8]) -> nix::Result<(usize, Option<u32>)> {
-    let mut space = [0; 64];
-    debug_assert!(space.len() >= size_of::<libc::cmsghdr>() + size_of::<u32>());
-    let mut slices = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<SockaddrIn>(fd, &mut slices, Some(&mut space), MsgFlags::MSG_DONTWAIT)?;
-    let overrun = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::RxqOvfl(count) => Some(count),
-        _ => None,
-    });
-    Ok((message.bytes, overrun))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The appliance spawns it.
+    #[test]
+    fn serving_moves_between_threads() {
+        fn is_send<T: Send>(_: impl FnOnce(Wire, Server) -> T) {}
+        is_send(|wire, server| {
+            let (journal, _) = mpsc::channel(1);
+            let (_, control) = mpsc::channel(1);
+            let desk = |_: &Request| Answer::Silence;
+            serve(wire, server, desk, drop::<Event>, journal, control, CancellationToken::new())
+        });
+    }
 }

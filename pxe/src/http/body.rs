@@ -56,9 +56,7 @@ pub fn respond(
     };
     let body = match source {
         _ if *method == Method::HEAD || length == 0 => Body::empty(),
-        Source::Bytes(bytes) => {
-            Body::from(bytes.slice(first as usize..(first + length) as usize))
-        }
+        Source::Bytes(bytes) => Body::from(bytes.slice(first as usize..(first + length) as usize)),
         source => Body::new(FileBody::new(source, first, length)),
     };
     let mut response = Response::new(body);

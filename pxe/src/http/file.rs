@@ -78,8 +78,7 @@ impl Source {
             Source::File { file, warm, .. } => {
                 let end = offset + buffer.len() as u64;
                 let is_warm = warm.start <= offset && end <= warm.end;
-                let flags =
-                    if is_warm { ReadWriteFlags::empty() } else { ReadWriteFlags::NOWAIT };
+                let flags = if is_warm { ReadWriteFlags::empty() } else { ReadWriteFlags::NOWAIT };
                 read(file, offset, buffer, flags)
             }
         }
@@ -117,12 +116,7 @@ impl Source {
     }
 }
 
-fn read(
-    file: &File,
-    offset: u64,
-    buffer: &mut [u8],
-    flags: ReadWriteFlags,
-) -> io::Result<bool> {
+fn read(file: &File, offset: u64, buffer: &mut [u8], flags: ReadWriteFlags) -> io::Result<bool> {
     let mut filled = 0;
     while filled < buffer.len() {
         let rest = &mut [IoSliceMut::new(&mut buffer[filled..])];
@@ -178,10 +172,7 @@ mod tests {
     fn what_is_not_as_the_store_says_is_not_opened() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
-        assert_eq!(
-            Source::open(&content(&path, 3)).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(Source::open(&content(&path, 3)).unwrap_err().kind(), io::ErrorKind::NotFound);
         std::fs::write(&path, "four").unwrap();
         let error = Source::open(&content(&path, 3)).unwrap_err().to_string();
         assert!(error.contains("4 bytes, expected 3"), "{error}");

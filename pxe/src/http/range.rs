@@ -37,7 +37,8 @@ pub fn owed(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Owed
         return Owed::Whole;
     }
     // A date in If-Range never matches: we know none.
-    let unchanged = headers.get(header::IF_RANGE).is_none_or(|given| given.as_bytes() == etag.as_bytes());
+    let unchanged =
+        headers.get(header::IF_RANGE).is_none_or(|given| given.as_bytes() == etag.as_bytes());
     let mut ranges = headers.get_all(header::RANGE).iter();
     match (ranges.next(), ranges.next()) {
         (Some(range), None) if unchanged => {
@@ -56,9 +57,7 @@ fn one_range(range: &str, size: u64) -> Owed {
     }
     let Some((first, last)) = set.trim().split_once('-') else { return Owed::Whole };
     match (position(first), position(last)) {
-        (Some(first), _) if last.is_empty() && first < size => {
-            Owed::Part { first, last: size - 1 }
-        }
+        (Some(first), _) if last.is_empty() && first < size => Owed::Part { first, last: size - 1 },
         (Some(first), Some(last)) if first <= last && first < size => {
             Owed::Part { first, last: last.min(size - 1) }
         }

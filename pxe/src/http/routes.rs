@@ -47,7 +47,9 @@ async fn blob(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    let Some(digest) = parse_hex::<32>(&hex) else { return no("a digest is 64 hexadecimal digits") };
+    let Some(digest) = parse_hex::<32>(&hex) else {
+        return no("a digest is 64 hexadecimal digits");
+    };
     let Some(content) = desk.blob(&digest) else { return no("no such blob") };
     if method == Method::GET {
         desk.blob_sent(peer.ip(), &digest);

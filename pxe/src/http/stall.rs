@@ -35,9 +35,10 @@ impl<S> Watched<S> {
             self.armed = true;
             self.alarm.as_mut().reset(Instant::now() + self.stall);
         }
-        self.alarm.as_mut().poll(cx).map(|()| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no more"))
-        })
+        self.alarm
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no more")))
     }
 }
 

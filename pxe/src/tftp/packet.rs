@@ -174,8 +174,8 @@ fn request(bytes: &[u8]) -> Result<Request, Malformed> {
     };
     let mut options = Options::default();
     // A pair that is cut off ends the list; what came before it counts.
-    while let Some((option, value, after)) =
-        string(rest).and_then(|(option, rest)| string(rest).map(|(value, rest)| (option, value, rest)))
+    while let Some((option, value, after)) = string(rest)
+        .and_then(|(option, rest)| string(rest).map(|(value, rest)| (option, value, rest)))
     {
         take(&mut options, option, value);
         rest = after;

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Delivery, Nudge};
-use super::packet::{self, Packet, Request};
+use super::delivery::{Delivery, Nudge, Refusal};
+use super::packet::{self, Code, Packet, Request};
 use super::socket::{Listener, Port, REQUEST_MAX};
 use super::transfer::Patience;
 use crate::content::Content;
@@ -116,11 +117,7 @@ pub(super) fn count(counter: &AtomicU64) {
 
 /// Answers requests until it is cancelled; then the transfers under way get an ERROR, so that their
 /// ROMs need not wait. An error means that the port is gone for good.
-pub async fn serve(
-    socket: UdpSocket,
-    server: Server,
-    cancel: CancellationToken,
-) -> io::Result<()> {
+pub async fn serve(socket: UdpSocket, server: Server, cancel: CancellationToken) -> io::Result<()> {
     let listener = Listener::new(socket)?;
     let mut desk = Desk {
         server: Arc::new(server),
@@ -136,13 +133,13 @@ pub async fn serve(
         tokio::select! {
             () = cancel.cancelled() => break,
             Some(ended) = desk.tasks.join_next_with_id(), if !desk.tasks.is_empty() => {
-                desk.ended(match ended {
-                    Ok((id, ())) => id,
+                match ended {
+                    Ok((id, unanswered)) => desk.ended(id, unanswered),
                     Err(error) => {
                         tracing::error!(%error, "a TFTP transfer's task failed");
-                        error.id()
+                        desk.ended(error.id(), false);
                     }
-                });
+                }
             }
             received = listener.receive(&mut buffer) => match received {
                 Ok((length, peer, to)) => {
@@ -168,7 +165,8 @@ pub async fn serve(
 struct Desk {
     server: Arc<Server>,
     cancel: CancellationToken,
-    tasks: JoinSet<()>,
+    /// Each tells whether its peer has asked again without an answer.
+    tasks: JoinSet<bool>,
     /// All tasks, by whom they serve.
     running: HashMap<Id, SocketAddr>,
     /// The newest task of each port.
@@ -179,6 +177,7 @@ struct Desk {
 struct Running {
     id: Id,
     request: Request,
+    to: Option<IpAddr>,
     heard: Arc<AtomicBool>,
     nudge: mpsc::Sender<Nudge>,
 }
@@ -196,13 +195,15 @@ impl Desk {
         }
         let asked = match packet::decode(datagram) {
             Ok(Packet::Read(request)) => Ok(request),
-            Ok(Packet::Write) => Err("nothing can be written here".to_string()),
+            Ok(Packet::Write) => {
+                Err(Refusal::new(Code::AccessViolation, "nothing can be written here"))
+            }
             Ok(Packet::Ack(_) | Packet::Error { .. } | Packet::Stray) => {
                 return count(&counters.stray);
             }
             Err(error @ (packet::Malformed::Name | packet::Malformed::Mode)) => {
                 count(&counters.malformed);
-                Err(error.to_string())
+                Err(Refusal::new(Code::IllegalOperation, error.to_string()))
             }
             Err(_) => return count(&counters.malformed),
         };
@@ -210,28 +211,23 @@ impl Desk {
         if let (Ok(request), Some(running)) = (&asked, self.newest.get(&peer)) {
             // ROMs with a fixed port (2070 is a favourite) ask again from it, be it that our answer
             // got lost or that the machine was reset in the middle.
-            if running.request == *request && !running.heard.load(Ordering::Relaxed) {
-                count(&counters.repeated);
-                let _ = running.nudge.try_send(Nudge::Again);
-                return;
+            let repeated = running.request == *request && !running.heard.load(Ordering::Relaxed);
+            let nudge = if repeated { Nudge::Again } else { Nudge::StepAside };
+            // One that is just ending takes no more.
+            let taken = running.nudge.try_send(nudge);
+            if repeated && !matches!(taken, Err(TrySendError::Closed(_))) {
+                return count(&counters.repeated);
             }
-            let _ = running.nudge.try_send(Nudge::StepAside);
         }
+        self.begin(asked, peer, to);
+    }
+
+    fn begin(&mut self, asked: Result<Request, Refusal>, peer: SocketAddr, to: Option<IpAddr>) {
         let mine = self.per_peer.get(&peer.ip()).copied().unwrap_or(0);
         let limits = &self.server.limits;
         if self.tasks.len() >= limits.transfers || mine >= limits.per_peer {
-            return count(&counters.overload);
+            return count(&self.server.counters.overload);
         }
-        self.begin(asked, peer, to, mine);
-    }
-
-    fn begin(
-        &mut self,
-        asked: Result<Request, String>,
-        peer: SocketAddr,
-        to: Option<IpAddr>,
-        mine: usize,
-    ) {
         let port = match Port::open(to, peer, self.server.device.as_deref()) {
             Ok(port) => port,
             Err(error) => {
@@ -247,6 +243,7 @@ impl Desk {
             peer,
             heard: Arc::clone(&heard),
             nudged,
+            unanswered: false,
             cancel: self.cancel.clone(),
         };
         let request = asked.as_ref().ok().cloned();
@@ -254,19 +251,22 @@ impl Desk {
         self.running.insert(id, peer);
         self.per_peer.insert(peer.ip(), mine + 1);
         if let Some(request) = request {
-            self.newest.insert(peer, Running { id, request, heard, nudge });
+            self.newest.insert(peer, Running { id, request, to, heard, nudge });
         }
         self.server.counters.running.store(self.tasks.len() as u64, Ordering::Relaxed);
     }
 
-    fn ended(&mut self, id: Id) {
+    fn ended(&mut self, id: Id, unanswered: bool) {
         let Some(peer) = self.running.remove(&id) else { return };
-        if self.newest.get(&peer).is_some_and(|running| running.id == id) {
-            self.newest.remove(&peer);
-        }
         match self.per_peer.get_mut(&peer.ip()) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(self.per_peer.remove(&peer.ip())),
+        }
+        if self.newest.get(&peer).is_some_and(|running| running.id == id)
+            && let Some(Running { request, to, .. }) = self.newest.remove(&peer)
+            && unanswered
+        {
+            self.begin(Ok(request), peer, to);
         }
         self.server.counters.running.store(self.tasks.len() as u64, Ordering::Relaxed);
     }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use rustix::net::RecvFlags;
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -23,7 +24,6 @@ pub fn bind(address: SocketAddr, device: Option<&str>) -> io::Result<UdpSocket> 
     let socket = udp(address, device)?;
     // The kernel gives as much as net.core.rmem_max allows, and says nothing of it.
     socket.set_recv_buffer_size(LISTEN_BUFFER)?;
-    socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
 }
@@ -68,7 +68,11 @@ pub(super) struct Port {
 
 impl Port {
     /// Opens a port at the address `to`, which the request was sent to, for one peer.
-    pub(super) fn open(to: Option<IpAddr>, peer: SocketAddr, device: Option<&str>) -> io::Result<Port> {
+    pub(super) fn open(
+        to: Option<IpAddr>,
+        peer: SocketAddr,
+        device: Option<&str>,
+    ) -> io::Result<Port> {
         let local = match (to, peer) {
             (Some(IpAddr::V6(to)), SocketAddr::V6(peer)) => {
                 SocketAddrV6::new(to, 0, 0, peer.scope_id()).into()
@@ -95,7 +99,10 @@ impl Port {
         match self.peer {
             SocketAddr::V4(_) => {
                 let mtu = nix::sys::socket::getsockopt(&self.socket, sockopt::IpMtu);
-                mtu.ok().and_then(|mtu| usize::try_from(mtu).ok()).unwrap_or(1500) - 28
+                mtu.ok()
+                    .and_then(|mtu| usize::try_from(mtu).ok())
+                    .unwrap_or(1500)
+                    .saturating_sub(28)
             }
             // Nobody must cut IPv6 below 1280; Ethernet's 1500 is what a ROM sits on.
             SocketAddr::V6(_) => 1500 - 48,
@@ -105,6 +112,12 @@ impl Port {
     /// The next datagram from the peer.
     pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.recv(buffer).await
+    }
+
+    /// A datagram that is here already, whether or not the runtime has noticed.
+    pub(super) fn receive_now(&self, buffer: &mut [u8]) -> Option<usize> {
+        let received = rustix::net::recv(&self.socket, buffer, RecvFlags::DONTWAIT);
+        received.ok().map(|(length, _)| length)
     }
 
     /// Sends datagrams of `size` bytes each, the last perhaps shorter, that lie one behind the other.
@@ -117,7 +130,9 @@ impl Port {
         }
         for datagram in datagrams.chunks(size.max(1)) {
             match self.transmit(datagram, None).await {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    return Err(error);
+                }
                 Err(error) => tracing::debug!(peer = %self.peer, %error, "TFTP datagram not sent"),
                 Ok(()) => {}
             }

@@ -13,9 +13,10 @@ pub const WINDOW_BYTES: usize = 65507;
 /// Blocks of one window: what the kernel splits in one call.
 const WINDOW_BLOCKS: usize = 64;
 
-/// Longest resend interval we agree to. RFC 2349 lets us take the value as it is or leave the
-/// option out, not change it.
-const TIMEOUT_MAX: u8 = 30;
+/// Longest resend interval we agree to, in seconds. RFC 2349 lets us take the value as it is or
+/// leave the option out, not change it. U-Boot asks for 5 and curl for 6: taken at their word, each
+/// lost datagram would cost that long where a round trip takes a millisecond.
+const TIMEOUT_MAX: u8 = 3;
 
 /// Agreed between client and server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +106,7 @@ mod tests {
             agree(&all, 7_000_000_000, 1472).oack.unwrap(),
             b"\0\x06tsize\x007000000000\0blksize\x001468\0timeout\x003\0windowsize\x0044\0"
         );
-        let slow = Options { timeout: Some(31), ..Options::default() };
+        let slow = Options { timeout: Some(4), ..Options::default() };
         let terms = agree(&slow, 5, 1472);
         assert_eq!((terms.timeout, terms.oack), (None, None));
     }

@@ -310,9 +310,8 @@ impl Transfer {
 
     fn interval(&self) -> Duration {
         self.timeout.unwrap_or_else(|| {
-            self.rtt.map_or(FIRST_INTERVAL, |rtt| {
-                (rtt * 8).clamp(SHORTEST_INTERVAL, FIRST_INTERVAL)
-            })
+            self.rtt
+                .map_or(FIRST_INTERVAL, |rtt| (rtt * 8).clamp(SHORTEST_INTERVAL, FIRST_INTERVAL))
         })
     }
 

@@ -1,0 +1,35 @@
+# Two commands do it all on a fresh Debian 12 with cargo:
+#   make demo   builds koboshi, raises a rack of three virtual machines, boots them into roles
+#   make test   everything CI runs
+.PHONY: demo test setup check rack-images clean
+
+# QEMU and firmware for the rack, peers that judge our protocols, tools that build images.
+PACKAGES := qemu-system-x86 ipxe-qemu seabios ovmf ipxe busybox-static mmdebstrap kmod zstd cpio \
+	curl iproute2 util-linux uidmap udhcpc atftp tftp-hpa kea-admin
+
+RACK := target/rack
+CARGO ?= cargo
+
+setup:
+	@sh tests/setup.sh $(PACKAGES)
+
+# fmt and clippy with warnings as errors, then every test; real machines boot two at a time.
+test: setup check rack-images
+	$(CARGO) nextest run --workspace --no-fail-fast
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# The images the rack boots, made once and kept.
+rack-images: setup
+	$(CARGO) build --workspace --all-targets
+	target/debug/koboshi image build rescue --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
+	target/debug/koboshi image build web --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
+
+demo: setup
+	$(CARGO) build --release
+	target/release/koboshi lab demo $(DEMO)
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,8 @@
+//! `/api/v1` on the appliance's Unix socket. Every command line verb is a client of it; each
+//! operation lives in a module of `ops`, which serves the handler here and the command there.
+
+mod client;
+mod server;
+
+pub use client::{Client, ClientError};
+pub use server::{Refusal, serve, socket_path};

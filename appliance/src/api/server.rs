@@ -1,0 +1,210 @@
+//! The socket's side: who calls, by the credentials of the connection; whether they may; which
+//! operation; an answer or a refusal as JSON.
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use futures::stream::{self, Stream, StreamExt};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::ops;
+use crate::rights::{Principal, Verb, may};
+use crate::store::Event;
+
+/// Where the socket of an appliance with this state directory is.
+pub fn socket_path(state: &Path) -> PathBuf {
+    state.join("koboshi.sock")
+}
+
+/// Why an operation was not done, and what to do about it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Refusal {
+    /// HTTP status.
+    #[serde(skip)]
+    pub status: u16,
+    /// In words.
+    pub error: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+impl Refusal {
+    /// The request names something that is not there.
+    pub fn not_found(error: impl Into<String>, help: Option<String>) -> Refusal {
+        Refusal { status: 404, error: error.into(), help }
+    }
+
+    /// The request cannot be done as things stand.
+    pub fn conflict(error: impl Into<String>, help: Option<String>) -> Refusal {
+        Refusal { status: 409, error: error.into(), help }
+    }
+
+    /// Something failed on this side.
+    pub fn failed(error: impl Into<String>) -> Refusal {
+        Refusal { status: 500, error: error.into(), help: None }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self)).into_response()
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone)]
+struct Caller(Option<Principal>);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Caller {
+        Caller(stream.io().peer_cred().ok().map(|cred| Principal::Local { uid: cred.uid() }))
+    }
+}
+
+/// Serves until cancelled.
+pub async fn serve(app: Arc<App>, cancel: CancellationToken) -> std::io::Result<()> {
+    let path = socket_path(&app.state);
+    // The lock on the state directory is ours: a socket that is there is a dead appliance's.
+    match std::fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660))?;
+    let service = routes(app).into_make_service_with_connect_info::<Caller>();
+    let result = axum::serve(listener, service)
+        .with_graceful_shutdown(async move { cancel.cancelled().await })
+        .await;
+    // A path that is gone already is as good.
+    std::fs::remove_file(&path).unwrap_or(());
+    result
+}
+
+fn routes(app: Arc<App>) -> Router {
+    let v1 = Router::new()
+        .route("/status", get(status))
+        .route("/boots", get(boots))
+        .route("/events", get(events))
+        .route("/explain", get(explain))
+        .route("/seat", post(seat))
+        .route("/reload", post(reload));
+    Router::new().nest("/api/v1", v1).with_state(app)
+}
+
+type Api = State<Arc<App>>;
+type From = ConnectInfo<Caller>;
+
+fn allow(caller: &Caller, verb: Verb, machine: Option<&str>) -> Result<(), Refusal> {
+    if caller.0.as_ref().is_some_and(|principal| may(principal, verb, machine)) {
+        return Ok(());
+    }
+    let error = "you may look, and not change anything".to_string();
+    let help = Some("run it as root or as the user the appliance runs as".to_string());
+    Err(Refusal { status: 403, error, help })
+}
+
+async fn status(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<ops::status::Query>,
+) -> Result<Json<Vec<ops::status::Row>>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    ops::status::answer(&app, &query).map(Json)
+}
+
+async fn boots(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<ops::boots::Query>,
+) -> Result<Json<Vec<ops::boots::Boot>>, Refusal> {
+    allow(&caller, Verb::Look, Some(&query.who))?;
+    ops::boots::answer(&app, &query).map(Json)
+}
+
+async fn explain(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<ops::explain::Query>,
+) -> Result<Json<ops::explain::Explanation>, Refusal> {
+    allow(&caller, Verb::Look, Some(&query.who))?;
+    ops::explain::explain(&app.site.load(), &app.desk, &query).map(Json)
+}
+
+async fn seat(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Json(query): Json<ops::seat::Query>,
+) -> Result<Json<ops::seat::Answer>, Refusal> {
+    allow(&caller, Verb::Change, Some(&query.machine))?;
+    ops::seat::answer(&app, query).await.map(Json)
+}
+
+async fn reload(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Json(query): Json<ops::reload::Query>,
+) -> Result<Json<crate::app::Reloaded>, Refusal> {
+    allow(&caller, if query.dry { Verb::Look } else { Verb::Change }, None)?;
+    Ok(Json(app.reload(query.accept, query.dry).await))
+}
+
+async fn events(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<ops::events::Query>,
+) -> Result<Response, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    let follow = app.ledger.follow();
+    let past = app
+        .store
+        .events(query.since, query.count.min(10_000))
+        .map_err(|error| Refusal::failed(error.to_string()))?;
+    if !query.follow {
+        return Ok(Json(past).into_response());
+    }
+    let last = past.last().map_or(0, |event| event.id);
+    Ok(Sse::new(live(past, follow, last)).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// What was, then what happens; an event that is in both is told once, and a follower that was too
+/// slow is told how many it missed.
+fn live(
+    past: Vec<Event>,
+    follow: tokio::sync::broadcast::Receiver<Event>,
+    last: u64,
+) -> impl Stream<Item = Result<SseEvent, Infallible>> {
+    let now = BroadcastStream::new(follow).filter_map(move |event| async move {
+        match event {
+            Ok(event) if event.id <= last => None,
+            Ok(event) => Some(event),
+            Err(lagged) => Some(Event {
+                id: 0,
+                at: crate::ledger::now_ms(),
+                kind: "gap".to_string(),
+                who: None,
+                text: format!("this follower was too slow: {lagged}"),
+            }),
+        }
+    });
+    stream::iter(past).chain(now).map(|event| {
+        let text = serde_json::to_string(&event).expect("an event is plain JSON");
+        Ok(SseEvent::default().event(event.kind).data(text))
+    })
+}

@@ -1,0 +1,177 @@
+//! The running appliance as its operations see it: the site in force, the desk, the ledger, the
+//! store, and the one way to change what is in force.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use koboshi_pxe::desk::Desk;
+use koboshi_pxe::dhcp;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::ledger::Ledger;
+use crate::publish::{self, Home};
+use crate::site::{self, Problems, Site, reload};
+use crate::store::Store;
+
+/// See the module.
+pub struct App {
+    /// The site file.
+    pub path: PathBuf,
+    /// Where its state is.
+    pub state: PathBuf,
+    /// Its place on the provisioning network.
+    pub home: Home,
+    /// The site in force.
+    pub site: ArcSwap<Site>,
+    /// Where machines come to.
+    pub desk: Arc<Desk>,
+    /// What happened.
+    pub ledger: Arc<Ledger>,
+    /// What is kept.
+    pub store: Store,
+    /// To the DHCP service.
+    pub dhcp: mpsc::Sender<dhcp::Control>,
+    /// The common initramfs segment and its digest.
+    pub common: (Bytes, [u8; 32]),
+    /// One reload at a time; the number of the last reading.
+    pub revision: Mutex<u64>,
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum Reloaded {
+    /// Nothing differs.
+    Same,
+    /// In force.
+    Applied {
+        /// What changed, a line each.
+        changes: Vec<String>,
+        /// What is not as it should be.
+        warnings: Vec<String>,
+        /// Changes that wait for a restart of the appliance.
+        restart: Vec<String>,
+    },
+    /// The former site stays until `koboshi reload --accept`.
+    Waits {
+        /// Why, a line each.
+        reasons: Vec<String>,
+    },
+    /// The former site stays.
+    Refused {
+        /// Every error, as `koboshi check` shows it.
+        report: String,
+        /// How many.
+        errors: usize,
+    },
+}
+
+impl App {
+    /// Reads the site file again and puts it in force if it is right and harmless, or accepted;
+    /// `dry` only says what would come of it.
+    pub async fn reload(&self, accept: bool, dry: bool) -> Reloaded {
+        let mut revision = self.revision.lock().await;
+        let path = self.path.clone();
+        let loaded = tokio::task::spawn_blocking(move || {
+            site::load(&path, &site::Env::system(site::Purpose::Serve))
+                .map_err(|problems| render(&problems))
+        })
+        .await;
+        let site = match loaded {
+            Ok(Ok(site)) => site,
+            Ok(Err((report, errors))) if dry => return Reloaded::Refused { report, errors },
+            Ok(Err((report, errors))) => {
+                let text = format!(
+                    "the site file has {errors} errors and the former site stays; koboshi check shows them"
+                );
+                self.ledger.event("reload-refused", None, text).await;
+                return Reloaded::Refused { report, errors };
+            }
+            Err(error) => {
+                return Reloaded::Refused {
+                    report: format!("reading the site file failed: {error}"),
+                    errors: 1,
+                };
+            }
+        };
+        let old = self.site.load_full();
+        let changes = reload::diff(&old, &site);
+        let newest = self.ledger.newest();
+        let running = |machine: &site::MachineName| {
+            let mut boots = newest.values().filter(|boot| boot.machine == machine.as_str());
+            boots.any(|boot| boot.stage == koboshi_pxe::boots::Stage::Up && !boot.over)
+        };
+        let restart = changes.restart.clone();
+        match reload::judge(&changes, &running) {
+            reload::Verdict::Apply | reload::Verdict::Restart(_) => {}
+            reload::Verdict::Wait(_) if accept => {}
+            reload::Verdict::Wait(reasons) if dry => return Reloaded::Waits { reasons },
+            reload::Verdict::Wait(reasons) => {
+                let text =
+                    format!("a reload waits for `koboshi reload --accept`: {}", reasons.join("; "));
+                self.ledger.event("reload-waits", None, text).await;
+                return Reloaded::Waits { reasons };
+            }
+        }
+        let lines: Vec<String> = changes.to_string().lines().map(str::to_string).collect();
+        if dry {
+            return match lines.is_empty() {
+                true => Reloaded::Same,
+                false => Reloaded::Applied { changes: lines, warnings: Vec::new(), restart },
+            };
+        }
+        *revision += 1;
+        let site = Arc::new(site);
+        let warnings = match self.publish(site.clone(), *revision).await {
+            Ok(warnings) => warnings,
+            Err(error) => return Reloaded::Refused { report: error, errors: 1 },
+        };
+        self.site.store(site);
+        if lines.is_empty() {
+            return Reloaded::Same;
+        }
+        let text = format!("the site was read again: {}", lines.join("; "));
+        self.ledger.event("reload", None, text).await;
+        Reloaded::Applied { changes: lines, warnings, restart }
+    }
+
+    /// Images changed: the same site, read against what is there now.
+    pub async fn republish(&self) {
+        let mut revision = self.revision.lock().await;
+        *revision += 1;
+        match self.publish(self.site.load_full(), *revision).await {
+            Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    async fn publish(&self, site: Arc<Site>, revision: u64) -> Result<Vec<String>, String> {
+        let (state, home, common) = (self.state.clone(), self.home, self.common.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let images = koboshi_images::Store::open(state.join("images"))
+                .map_err(|error| error.to_string())?;
+            Ok::<_, String>(publish::read(site, &images, home, revision, common))
+        })
+        .await
+        .map_err(|error| format!("the site could not be put in force: {error}"))??;
+        self.desk.publish(reading.snapshot);
+        Ok(reading.warnings)
+    }
+
+    /// The DHCP service's leases.
+    pub async fn leases(&self) -> Vec<dhcp::server::LeaseStatus> {
+        let (answer, leases) = oneshot::channel();
+        if self.dhcp.send(dhcp::Control::Leases(answer)).await.is_err() {
+            return Vec::new();
+        }
+        leases.await.unwrap_or_default()
+    }
+}
+
+/// The report of `koboshi check`, plain, and the number of errors.
+pub fn render(problems: &Problems) -> (String, usize) {
+    let errors = problems.iter().filter(|problem| problem.severity == site::Severity::Error);
+    (problems.render(site::Look::Plain), errors.count())
+}

@@ -1,0 +1,290 @@
+//! `koboshi lab demo`, behind `make demo`: three blank machines boot into two roles before your eyes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use koboshi_pxe::mac::Mac;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::appliance::{Appliance, Row, own_path};
+use super::control::Door;
+use super::net::{Plan, Wire};
+use super::qemu::{Accel, Firmware, Spec};
+use super::rack::Rack;
+
+/// Three machines come up in about two minutes on two cores; a loaded machine gets five times that.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+pub(super) const SITE: &str = include_str!("demo.toml");
+
+/// How to show it.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Leave when all machines are up and the page was fetched (exit code 0), instead of waiting
+    #[arg(long)]
+    once: bool,
+    /// State directory of the appliance [default: DIR/state]
+    #[arg(long, value_name = "STATE")]
+    state: Option<PathBuf>,
+    /// How instructions are executed
+    #[arg(long, value_enum, default_value_t = super::cli::AccelWord::Tcg)]
+    accel: super::cli::AccelWord,
+    #[command(flatten)]
+    at: super::cli::Place,
+}
+
+/// Shows it. Blocks; brings its own runtime.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    super::ensure_namespace()?;
+    let dir = options.at.make()?;
+    let state = options.state.clone().unwrap_or_else(|| dir.join("state"));
+    let site = dir.join("site.toml");
+    std::fs::write(&site, SITE).with_context(|| format!("writing {}", site.display()))?;
+    // Before the wire: a build fetches packages, and the rack's network leads nowhere.
+    for image in ["rescue", "web"] {
+        provide(image, &state)?;
+    }
+    super::on_wire(Plan::default(), move |wire| async move {
+        let stop = stop_token();
+        let stage = Stage { dir, state, site };
+        let show = tokio::select! {
+            show = Show::raise(wire, &stage, options.accel.into()) => show,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let mut show = show?;
+        let watched = tokio::select! {
+            watched = show.watch(&stage) => watched,
+            () = stop.cancelled() => Ok(()),
+        };
+        if watched.is_ok() && !options.once && !stop.is_cancelled() {
+            stage.suggest();
+            tokio::select! {
+                status = show.appliance.ended() => eprintln!("The appliance ended: {status}"),
+                () = stop.cancelled() => {}
+            }
+        }
+        show.lower().await;
+        println!("\nThe rack is down; its files are in {}.", stage.dir.display());
+        watched
+    })?
+}
+
+/// Where everything is.
+struct Stage {
+    dir: PathBuf,
+    state: PathBuf,
+    site: PathBuf,
+}
+
+/// What runs.
+struct Show {
+    rack: Arc<Rack>,
+    appliance: Appliance,
+    door: tokio::task::JoinHandle<()>,
+}
+
+impl Show {
+    async fn raise(wire: Wire, stage: &Stage, accel: Accel) -> anyhow::Result<Show> {
+        let rack = Arc::new(Rack::raise(wire, &stage.dir, machines(accel))?);
+        let door = Door::open(&stage.dir).await?;
+        let door = tokio::spawn(door.serve(Arc::clone(&rack)));
+        let appliance = Appliance::start(&rack, &own_path(), &stage.site, &stage.state).await?;
+        Ok(Show { rack, appliance, door })
+    }
+
+    /// Switches the machines on, shows how they come up, and fetches a page.
+    async fn watch(&self, stage: &Stage) -> anyhow::Result<()> {
+        println!("The appliance serves {}. Switching on, two at a time.", stage.site.display());
+        let up: Mutex<BTreeSet<String>> = Mutex::default();
+        let settled = |machine: &super::machine::Machine| {
+            up.lock().unwrap_or_else(PoisonError::into_inner).contains(machine.name())
+        };
+        let rack = &self.rack;
+        let ((), rows) = tokio::try_join!(
+            async { Ok(rack.power_on_in_turn(rack.machines(), 2, settled).await?) },
+            watch(rack, &self.appliance, &up),
+        )?;
+        fetch(rack, &rows)
+    }
+
+    async fn lower(self) {
+        self.door.abort();
+        // Machines first: one that runs needs no appliance, and reports no trouble this way.
+        for machine in self.rack.machines() {
+            if let Err(error) = machine.power_off().await {
+                eprintln!("{error}");
+            }
+        }
+        self.appliance.stop().await;
+    }
+}
+
+pub(super) fn machines(accel: Accel) -> Vec<Spec> {
+    let machine = |number: u8, firmware| {
+        let mac = Mac([0x52, 0x54, 0x00, 0x77, 0x00, number]);
+        Spec { firmware, accel, ..Spec::new(&format!("m{number:02}"), mac) }
+    };
+    vec![machine(1, Firmware::Bios), machine(2, Firmware::Bios), machine(3, Firmware::Uefi)]
+}
+
+/// Builds and publishes a shipped image, unless the state has it. With the kernel for virtual
+/// machines: a tenth of the modules, and every machine here is one.
+fn provide(image: &str, state: &Path) -> anyhow::Result<()> {
+    let koboshi = |words: &[&str]| {
+        let mut command = std::process::Command::new(own_path());
+        command.arg("image").args(words).arg("--state").arg(state).stdin(Stdio::null());
+        command
+    };
+    let shown = koboshi(&["show", image]).output();
+    if shown.with_context(|| format!("koboshi image show {image}"))?.status.success() {
+        return Ok(());
+    }
+    println!("Building the image {image}; this happens once.");
+    let built = koboshi(&["build", image, "--kernel", "cloud", "--publish"]).status();
+    if !built.with_context(|| format!("koboshi image build {image}"))?.success() {
+        bail!("koboshi image build {image} failed");
+    }
+    Ok(())
+}
+
+/// Prints how the boots go, until all are up.
+async fn watch(
+    rack: &Rack,
+    appliance: &Appliance,
+    up: &Mutex<BTreeSet<String>>,
+) -> anyhow::Result<Vec<Row>> {
+    let began = Instant::now();
+    let mut table = Table::new(began);
+    loop {
+        let rows = appliance.rows().await.with_context(|| appliance.log_tail())?;
+        table.show(&rows)?;
+        let arrived = rows.iter().filter(|row| row.stage == "up");
+        let arrived: BTreeSet<String> = arrived.map(|row| row.machine.clone()).collect();
+        let all = rack.machines().iter().all(|machine| arrived.contains(machine.name()));
+        *up.lock().unwrap_or_else(PoisonError::into_inner) = arrived;
+        if all {
+            println!("All {} machines are up after {} s.", rows.len(), began.elapsed().as_secs());
+            return Ok(rows);
+        }
+        if began.elapsed() > PATIENCE {
+            for machine in rack.machines() {
+                eprintln!("--- {} ---\n{}", machine.name(), machine.console().tail(20));
+            }
+            bail!("not all machines came up within {} s", PATIENCE.as_secs());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// A table redrawn in place on a terminal; elsewhere a line for each change.
+struct Table {
+    began: Instant,
+    in_place: bool,
+    drawn: usize,
+    shown: BTreeMap<String, Row>,
+}
+
+impl Table {
+    fn new(began: Instant) -> Table {
+        let in_place = std::io::stdout().is_terminal();
+        Table { began, in_place, drawn: 0, shown: BTreeMap::new() }
+    }
+
+    fn show(&mut self, rows: &[Row]) -> std::io::Result<()> {
+        let seconds = self.began.elapsed().as_secs();
+        let mut text = String::new();
+        if self.in_place {
+            if self.drawn > 0 {
+                text += &format!("\x1b[{}A\x1b[J", self.drawn);
+            }
+            text +=
+                &format!("{:>5} s  MACHINE  SEAT     ROLE     ADDRESS          STAGE\n", seconds);
+            for row in rows {
+                text += &format!("         {}\n", line(row));
+            }
+            self.drawn = rows.len() + 1;
+        } else {
+            for row in rows {
+                if self.shown.get(&row.machine) != Some(row) {
+                    self.shown.insert(row.machine.clone(), row.clone());
+                    text += &format!("{seconds:>5} s  {}\n", line(row));
+                }
+            }
+        }
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+}
+
+fn line(row: &Row) -> String {
+    let Row { machine, seat, role, address, stage } = row;
+    format!("{machine:<8} {seat:<8} {role:<8} {address:<16} {stage}")
+}
+
+/// Fetches the page of a web seat from inside the rack.
+fn fetch(rack: &Rack, rows: &[Row]) -> anyhow::Result<()> {
+    let web = rows.iter().find(|row| row.role == "web").context("no machine has the role web")?;
+    let url = format!("http://{}/", web.address);
+    // `up` is said by systemd; nginx may need a breath longer when two machines share a core.
+    let words = ["-sS", "--fail", "--max-time", "10", "--retry", "5", "--retry-connrefused", &url];
+    let output = rack.output("curl", &words)?;
+    if !output.status.success() {
+        bail!("{url}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let page = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("\n{url} on {} ({}) says:", web.machine, web.seat);
+    for line in page.lines().take(12) {
+        println!("    {line}");
+    }
+    Ok(())
+}
+
+impl Stage {
+    fn suggest(&self) {
+        let Stage { dir, state, site } = self;
+        println!(
+            "
+Try, in another terminal:
+    export KOBOSHI_LAB={} KOBOSHI_STATE={}
+    alias koboshi={}
+    koboshi status                       # who sits where
+    koboshi boots m01                    # how its last boot went, step by step
+    koboshi explain m03                  # which line of the site file decided
+    koboshi lab console m03              # its serial console; Ctrl-] leaves
+    koboshi lab exec curl http://10.77.0.11/
+A web server becomes a tool server and the reverse, by one reboot: swap two lines of [matrix],
+    m01 = \"tool1\"
+    m02 = \"web1\"
+in {}, then
+    koboshi reload --accept              # it unseats running machines, so it asks
+    koboshi lab cycle m01 m02
+Ctrl-C here takes the rack down.",
+            dir.display(),
+            state.display(),
+            own_path().display(),
+            site.display(),
+        );
+    }
+}
+
+/// Cancelled by Ctrl-C, SIGTERM or the terminal's end.
+pub fn stop_token() -> CancellationToken {
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    tokio::spawn(async move {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
+        let waits = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+        futures::future::select_all(waits).await;
+        stop.cancel();
+    });
+    token
+}

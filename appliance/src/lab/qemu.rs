@@ -1,0 +1,252 @@
+//! What a machine is made of, and the QEMU command line that makes it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use koboshi_pxe::mac::Mac;
+
+use super::Error;
+
+/// The program that is a machine.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// A machine as ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// Its name in the rack.
+    pub name: String,
+    /// Of its boot NIC.
+    pub mac: Mac,
+    /// What starts it.
+    pub firmware: Firmware,
+    /// The boot NIC's model.
+    pub nic: Nic,
+    /// Memory in MiB. OVMF wants 256 before the kernel sees any.
+    pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// Blank disks, by size in MiB. They take no room until written and keep what was written.
+    pub disks_mib: Vec<u32>,
+    /// Emulation or virtualization.
+    pub accel: Accel,
+}
+
+/// Which firmware, and by which of its ways it boots from the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS, and iPXE of 2019 as the NIC's option ROM: it announces user class `iPXE` from its
+    /// first DISCOVER and fetches HTTP.
+    Bios,
+    /// OVMF; the NIC has no ROM, so that EDK2's own PXE stack asks: a genuine foreign client.
+    Uefi,
+    /// OVMF with PXE switched off: EDK2's HTTP boot asks, with vendor class `HTTPClient`.
+    UefiHttp,
+}
+
+/// Model of a NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nic {
+    /// virtio-net-pci.
+    Virtio,
+    /// Intel 82574L. BIOS only: Debian's OVMF has no driver for it.
+    E1000e,
+}
+
+/// How instructions are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accel {
+    /// QEMU's translator: works everywhere, and a kernel is up in 2 s.
+    Tcg,
+    /// The host's KVM, and TCG where `/dev/kvm` is missing or does not work.
+    Kvm,
+}
+
+impl Spec {
+    /// A BIOS machine with 1 GiB, one processor and one blank disk.
+    pub fn new(name: &str, mac: Mac) -> Spec {
+        Spec {
+            name: name.to_string(),
+            mac,
+            firmware: Firmware::Bios,
+            nic: Nic::Virtio,
+            memory_mib: 1024,
+            cpus: 1,
+            disks_mib: vec![1024],
+            accel: Accel::Tcg,
+        }
+    }
+
+    /// The system UUID (DHCP option 97, DMI): the same for the same MAC.
+    pub fn uuid(&self) -> String {
+        let Mac([a, b, c, d, e, f]) = self.mac;
+        format!("6b6f626f-7368-4969-8000-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
+    }
+}
+
+/// Makes the files a machine has in `dir`: blank disks, UEFI variables. What is there stays.
+pub fn prepare(spec: &Spec, dir: &Path) -> Result<(), Error> {
+    check(spec)?;
+    for (number, mib) in spec.disks_mib.iter().enumerate() {
+        let path = disk(spec, dir, number);
+        let doing = format!("making {}", path.display());
+        let size = u64::from(*mib) << 20;
+        fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .and_then(
+                |file| if file.metadata()?.len() < size { file.set_len(size) } else { Ok(()) },
+            )
+            .map_err(Error::io(doing))?;
+    }
+    if spec.firmware != Firmware::Bios {
+        for file in [OVMF_CODE, OVMF_VARS] {
+            if !Path::new(file).exists() {
+                return Err(Error::MissingTool { tool: file.into(), package: "ovmf" });
+            }
+        }
+        let path = variables(spec, dir);
+        if !path.exists() {
+            // Not fs::copy: the packaged file's mode may be read-only.
+            let doing = format!("making {}", path.display());
+            fs::read(OVMF_VARS)
+                .and_then(|vars| fs::write(&path, vars))
+                .map_err(Error::io(doing))?;
+        }
+    }
+    Ok(())
+}
+
+fn check(spec: &Spec) -> Result<(), Error> {
+    let refuse = |why: &str| Err(Error::Spec { machine: spec.name.clone(), why: why.into() });
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if spec.name.is_empty() || spec.name.starts_with('.') || !spec.name.chars().all(plain) {
+        return refuse("a machine's name is made of letters, digits, '-', '_' and '.'");
+    }
+    if spec.firmware != Firmware::Bios && spec.nic != Nic::Virtio {
+        return refuse("OVMF has no driver for an e1000e; give it a virtio NIC");
+    }
+    if spec.mac.is_multicast() {
+        return refuse("its MAC address is a group address");
+    }
+    Ok(())
+}
+
+/// The arguments. Serial line and monitor are file descriptors 0 and 1, both sockets.
+pub fn arguments(spec: &Spec, tap: &str, dir: &Path) -> Vec<String> {
+    let mut line: Vec<String> = Vec::new();
+    let mut add = |option: &str, value: String| line.extend([option.to_string(), value]);
+    add("-name", spec.name.clone());
+    add("-uuid", spec.uuid());
+    if spec.accel == Accel::Kvm {
+        add("-accel", "kvm".into());
+    }
+    add("-accel", "tcg,thread=multi".into());
+    add("-cpu", "max".into());
+    // graphics=off: SeaBIOS and with it iPXE speak on the serial line (S24), OVMF does anyway.
+    add("-machine", "q35,graphics=off".into());
+    add("-m", spec.memory_mib.to_string());
+    add("-smp", spec.cpus.to_string());
+    add("-display", "none".into());
+    add("-vga", "none".into());
+    add("-chardev", "socket,id=serial,fd=0".into());
+    add("-serial", "chardev:serial".into());
+    add("-chardev", "socket,id=monitor,fd=1".into());
+    add("-mon", "chardev=monitor,mode=control".into());
+    // Without reboot-timeout SeaBIOS stops for good when the network gave it nothing.
+    add("-boot", "strict=on,reboot-timeout=5000".into());
+    add("-netdev", format!("tap,id=wire,ifname={tap},script=no,downscript=no"));
+    let (model, rom) = match (spec.nic, spec.firmware) {
+        (Nic::Virtio, Firmware::Bios) => ("virtio-net-pci", ""),
+        (Nic::Virtio, _) => ("virtio-net-pci", ",romfile="),
+        (Nic::E1000e, _) => ("e1000e", ""),
+    };
+    add("-device", format!("{model},id=nic,netdev=wire,mac={},bootindex=1{rom}", spec.mac));
+    if spec.firmware != Firmware::Bios {
+        let vars = escape(&variables(spec, dir));
+        add("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={OVMF_CODE}"));
+        add("-drive", format!("if=pflash,unit=1,format=raw,file={vars}"));
+        let off = |what| format!("name=opt/org.tianocore/{what},string=n");
+        add("-fw_cfg", off("IPv6PXESupport"));
+        if spec.firmware == Firmware::UefiHttp {
+            add("-fw_cfg", off("IPv4PXESupport"));
+        }
+    }
+    for number in 0..spec.disks_mib.len() {
+        let file = escape(&disk(spec, dir, number));
+        add("-drive", format!("if=none,id=disk{number},format=raw,cache=unsafe,file={file}"));
+        add("-device", format!("virtio-blk-pci,drive=disk{number},serial=disk{number}"));
+    }
+    line.extend(["-nodefaults".to_string(), "-no-user-config".to_string()]);
+    line
+}
+
+fn disk(spec: &Spec, dir: &Path, number: usize) -> PathBuf {
+    dir.join(format!("{}.disk{number}", spec.name))
+}
+
+fn variables(spec: &Spec, dir: &Path) -> PathBuf {
+    dir.join(format!("{}.vars", spec.name))
+}
+
+/// QEMU's option syntax: a comma in a value is written twice.
+fn escape(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec::new("m01", Mac([0x52, 0x54, 0, 0x77, 0, 1]))
+    }
+
+    #[test]
+    fn the_same_mac_has_the_same_uuid() {
+        assert_eq!(spec().uuid(), "6b6f626f-7368-4969-8000-525400770001");
+    }
+
+    #[test]
+    fn only_uefi_machines_lose_their_nic_rom() {
+        let dir = Path::new("/rack,1");
+        let bios = arguments(&spec(), "kt0", dir).join(" ");
+        assert!(!bios.contains("romfile") && !bios.contains("pflash"), "{bios}");
+        assert!(bios.contains("file=/rack,,1/m01.disk0"), "{bios}");
+        let uefi = Spec { firmware: Firmware::Uefi, ..spec() };
+        let uefi = arguments(&uefi, "kt0", dir).join(" ");
+        assert!(uefi.contains("romfile= ") && uefi.contains("file=/rack,,1/m01.vars"), "{uefi}");
+        assert!(!uefi.contains("IPv4PXESupport"), "{uefi}");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let e1000e = Spec { firmware: Firmware::Uefi, nic: Nic::E1000e, ..spec() };
+        let group = Spec { mac: Mac([1, 0, 0x5e, 0, 0, 1]), ..spec() };
+        for bad in [e1000e, group, Spec { name: "../m01".into(), ..spec() }] {
+            let error = prepare(&bad, dir.path()).expect_err("refused").to_string();
+            assert!(error.starts_with(&bad.name), "{error}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn disks_are_blank_at_first_and_kept_later() {
+        let dir = tempfile::tempdir().expect("a directory");
+        prepare(&spec(), dir.path()).expect("a disk");
+        let disk = dir.path().join("m01.disk0");
+        assert_eq!(fs::metadata(&disk).expect("made").len(), 1 << 30);
+        let mut file = fs::OpenOptions::new().write(true).open(&disk).expect("made");
+        std::io::Write::write_all(&mut file, b"data").expect("room");
+        prepare(&spec(), dir.path()).expect("still there");
+        let mut head = [0; 4];
+        let mut file = fs::File::open(&disk).expect("made");
+        std::io::Read::read_exact(&mut file, &mut head).expect("1 GiB");
+        assert_eq!(&head, b"data");
+    }
+}

@@ -1,0 +1,85 @@
+//! `koboshi boots <who>`: the last boots of a machine, each with its timeline.
+
+use serde::{Deserialize, Serialize};
+
+use super::table::clock;
+use crate::api::Refusal;
+use crate::app::App;
+use crate::store::BootRecord;
+
+/// What is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Query {
+    /// A machine, or a seat: the machine the matrix puts into it.
+    pub who: String,
+    /// How many, newest first.
+    #[serde(default = "three")]
+    pub count: usize,
+}
+
+fn three() -> usize {
+    3
+}
+
+/// One boot.
+pub type Boot = BootRecord;
+
+/// Answers from the store.
+pub fn answer(app: &App, query: &Query) -> Result<Vec<Boot>, Refusal> {
+    let site = app.site.load();
+    let machine = match super::one(&site, &query.who) {
+        Ok(machine) => machine.to_string(),
+        // A machine the site does not know, or no longer: by its MAC, as status names it.
+        Err(error) => match query.who.parse::<koboshi_pxe::Mac>() {
+            Ok(mac) => mac.to_string(),
+            Err(_) => return Err(error),
+        },
+    };
+    let mut boots =
+        app.store.boots_of(&machine).map_err(|error| Refusal::failed(error.to_string()))?;
+    boots.truncate(query.count);
+    Ok(boots)
+}
+
+/// For a terminal: newest last, so that it stands next to the prompt.
+pub fn show(boots: &[Boot]) -> String {
+    if boots.is_empty() {
+        return "no boot seen yet\n".to_string();
+    }
+    let mut text = String::new();
+    for boot in boots.iter().rev() {
+        let what = match &boot.plan {
+            Some(plan) => format!(
+                "{} (role {}, image {})",
+                plan.seat.as_deref().unwrap_or("no seat"),
+                plan.role,
+                plan.image
+            ),
+            None => "nothing to boot".to_string(),
+        };
+        text.push_str(&format!(
+            "{} {}  {}  {what}  {}\n",
+            clock(boot.opened),
+            boot.machine,
+            boot.id,
+            boot.address
+        ));
+        for mark in &boot.marks {
+            let after = mark.at.saturating_sub(boot.opened);
+            let line = format!(
+                "  {:>4}.{} s  {:<10}  {}",
+                after / 1000,
+                after % 1000 / 100,
+                mark.stage.as_str(),
+                mark.note
+            );
+            let line: String = line.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        if boot.over {
+            text.push_str("  the machine booted anew since\n");
+        }
+    }
+    text
+}

@@ -1,0 +1,255 @@
+//! `koboshi explain <machine|seat|mac>`: what the machine would get at each step, and the line of
+//! the site file behind every rule that decided. It asks the very function the wire asks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use koboshi_pxe::Mac;
+use koboshi_pxe::decide::{Action, Arch, Asks, Client, Entry, Facts, Loader, Rule, Step};
+use koboshi_pxe::desk::Desk;
+use serde::{Deserialize, Serialize};
+
+use crate::api::Refusal;
+use crate::publish::{self, Home};
+use crate::site::{self, Origin, Site};
+
+/// What is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Query {
+    /// Machine, seat or MAC.
+    pub who: String,
+    /// `bios`, `efi64`, `http64`, `arm64`, or a number of option 93.
+    #[serde(default)]
+    pub arch: Option<String>,
+}
+
+/// The whole answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explanation {
+    /// `m01 (52:54:00:77:00:01)`
+    pub who: String,
+    /// Each step of its boot.
+    pub steps: Vec<Explained>,
+    /// What it would boot, if anything.
+    pub plan: Option<PlanShown>,
+}
+
+/// One step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explained {
+    /// `firmware (BIOS) asks DHCP`
+    pub asks: String,
+    /// What it gets.
+    pub gets: String,
+    /// Why: rule and line.
+    pub because: Vec<Because>,
+}
+
+/// A rule that decided.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Because {
+    /// In words.
+    pub rule: String,
+    /// `site.toml:42`, where the site decided.
+    pub line: Option<String>,
+}
+
+/// The plan a boot that began now would be given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanShown {
+    /// Seat.
+    pub seat: Option<String>,
+    /// Role.
+    pub role: String,
+    /// Image.
+    pub image: String,
+    /// Kernel command line (the boot id is made up).
+    pub cmdline: String,
+    /// Segments and sizes.
+    pub parts: Vec<(String, u64)>,
+}
+
+/// Explains.
+pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, Refusal> {
+    let (name, mac) = find(site, &query.who)?;
+    let archs: Vec<Arch> = match &query.arch {
+        None => vec![Arch::BIOS, Arch::EFI64],
+        Some(text) => {
+            let help = "bios, efi64, http64, arm64, or a number of DHCP option 93".to_string();
+            let arch = Arch::named(text).ok_or_else(|| {
+                Refusal::not_found(format!("no architecture {text:?}"), Some(help))
+            })?;
+            vec![arch]
+        }
+    };
+    let snapshot = desk.site();
+    let entry = snapshot.entry(mac);
+    let mut steps = Vec::new();
+    let mut ask = |asks: String, question: Asks| {
+        let step = desk.ask(&Facts { mac, asks: question });
+        let because = step.because.iter().map(|rule| Because {
+            rule: rule.to_string(),
+            line: line(site, mac, &entry, rule).map(|origin| origin.to_string()),
+        });
+        steps.push(Explained { asks, gets: gets(&step), because: because.collect() });
+    };
+    for arch in archs {
+        let client =
+            if matches!(arch.0, 15 | 16 | 19) { Client::HttpBoot } else { Client::Firmware };
+        let question = Asks::Dhcp { client, archs: vec![arch], discover: true };
+        ask(format!("firmware ({arch}) asks DHCP"), question);
+    }
+    let ipxe = Asks::Dhcp { client: Client::Ipxe, archs: vec![Arch::BIOS], discover: true };
+    ask("iPXE asks DHCP".to_string(), ipxe);
+    ask(format!("iPXE asks for /boot/{mac}.ipxe"), Asks::Script);
+
+    let address = match &desk.ask(&Facts { mac, asks: Asks::Script }).action {
+        Action::Boot(plan) => Some(plan.address),
+        _ => seat_address(&entry),
+    };
+    let address = address.or_else(|| snapshot.subnet.pool.as_ref().map(|pool| *pool.start()));
+    let plan = address.and_then(|address| {
+        let id = koboshi_pxe::BootId([0; 16]);
+        snapshot.freeze.freeze(mac, &entry, id, address).ok()
+    });
+    let plan = plan.map(|plan| PlanShown {
+        parts: plan.parts().map(|part| (part.name.clone(), part.size)).collect(),
+        seat: plan.seat,
+        role: plan.role,
+        image: plan.image,
+        cmdline: plan.cmdline,
+    });
+    let who = match name {
+        Some(name) => format!("{name} ({mac})"),
+        None => format!("{mac}, which no machine has"),
+    };
+    Ok(Explanation { who, steps, plan })
+}
+
+/// A desk over a site file and the images of a state directory, for when no appliance runs.
+pub fn desk_of(site: &Arc<Site>, state: &Path) -> anyhow::Result<Desk> {
+    let subnet = publish::boot_subnet(site).context("the site has no network to boot on")?;
+    // Where the interface is not at hand, the network's first address stands for ours.
+    let first = std::net::Ipv4Addr::from(u32::from(subnet.cidr.network()).saturating_add(1));
+    let address = subnet.own.unwrap_or(first);
+    let home = Home { address, prefix: subnet.cidr.prefix(), http_port: site.net.http_port };
+    let images = koboshi_images::Store::open(state.join("images"))?;
+    let reading = publish::read(site.clone(), &images, home, 0, publish::common());
+    let (news, _) = tokio::sync::mpsc::channel(1);
+    Ok(Desk::new(reading.snapshot, news))
+}
+
+fn find(site: &Site, who: &str) -> Result<(Option<String>, Mac), Refusal> {
+    let looks_like_mac = who.contains(':') || who.matches('-').count() == 5;
+    if looks_like_mac || who.parse::<Mac>().is_ok() {
+        let mac: Mac = who.parse().map_err(|error: koboshi_pxe::mac::BadMac| {
+            Refusal::not_found(error.to_string(), Some("a client with such an address gets no answer: the packet is dropped and counted".into()))
+        })?;
+        return Ok((site.machine_by_mac(mac).map(|(name, _)| name.to_string()), mac));
+    }
+    let name = super::one(site, who)?;
+    let machine = site.machines.get(&name);
+    let mac = machine.and_then(|machine| machine.macs.first()).ok_or_else(|| {
+        let line = machine.map(|machine| format!("{} gives it none", machine.origin));
+        Refusal::not_found(format!("{name} does not boot: it has no MAC"), line)
+    })?;
+    Ok((Some(name.to_string()), mac.value))
+}
+
+fn seat_address(entry: &Entry) -> Option<std::net::Ipv4Addr> {
+    match entry {
+        Entry::Known(known) => match &known.place {
+            koboshi_pxe::decide::Place::Seat(seat) => seat.address,
+            _ => None,
+        },
+        Entry::Unknown(_) => None,
+    }
+}
+
+fn gets(step: &Step) -> String {
+    match &step.action {
+        Action::Silence => "no answer at all".to_string(),
+        Action::Address { address, hostname, loader, .. } => {
+            let address = match address {
+                Some(address) => address.to_string(),
+                None => "an address of the pool".to_string(),
+            };
+            let name = hostname.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
+            let then = match loader {
+                Some(Loader::Tftp(file)) => format!(", then {file} over TFTP"),
+                Some(Loader::Http(file)) => format!(", then {file} over HTTP"),
+                Some(Loader::Script) => ", then its script over HTTP".to_string(),
+                None => ", and no boot file".to_string(),
+            };
+            format!("{address}{name}{then}")
+        }
+        Action::Boot(plan) => {
+            format!("the plan of its boot under way: {} ({})", plan.role, plan.image)
+        }
+        Action::Wait { says } => format!("a script that waits: {says}"),
+    }
+}
+
+/// The line of the site file behind a rule.
+fn line<'a>(site: &'a Site, mac: Mac, entry: &Entry, rule: &Rule) -> Option<&'a Origin> {
+    let machine = site.machine_by_mac(mac);
+    let place = machine.and_then(|(name, _)| site.matrix.get(name));
+    let seat = machine.and_then(|(name, _)| site.seat_of(name)).map(|(_, seat)| seat);
+    let role = match entry {
+        Entry::Unknown(_) => match &site.net.unknown {
+            site::Unknown::Role(role) => site.roles.get(role),
+            _ => None,
+        },
+        Entry::Known(_) => seat.and_then(|seat| site.role_of(seat)).map(|(_, role)| role),
+    };
+    match rule {
+        Rule::MacKnown => site.by_mac.get(&mac).map(|mac| &mac.origin),
+        Rule::MacUnknown => site.net.unknown_at.as_ref().map(|line| &line.origin),
+        Rule::MatrixSeat | Rule::MatrixSpare => place.map(|line| &line.origin),
+        Rule::MatrixSilent => machine.map(|(_, machine)| &machine.origin),
+        Rule::SeatAddress(_) => seat.and_then(|seat| Some(&seat.ip.as_ref()?.origin)),
+        Rule::PoolAddress => {
+            publish::boot_subnet(site).and_then(|subnet| Some(&subnet.pool.as_ref()?.origin))
+        }
+        Rule::SeatRole => seat.map(|seat| &seat.role.origin),
+        Rule::RoleTrouble(_) => role.map(|role| &role.image.origin),
+        Rule::LoaderNamed(_) | Rule::LoaderMisfit(_) => {
+            let machine = machine.map(|(_, machine)| &machine.value);
+            site.loader(machine, role.map(|role| &role.value)).origin
+        }
+        Rule::MacIsMulticast
+        | Rule::FrozenPlan
+        | Rule::LoaderByArch(..)
+        | Rule::NoLoader(_)
+        | Rule::AlreadyIpxe
+        | Rule::NotBooting => None,
+    }
+}
+
+/// For a terminal.
+pub fn show(explanation: &Explanation) -> String {
+    let mut text = format!("{}\n", explanation.who);
+    for step in &explanation.steps {
+        text.push_str(&format!("\n{}\n  gets {}\n", step.asks, step.gets));
+        for because in &step.because {
+            let line = because.line.as_ref().map(|line| format!("   {line}")).unwrap_or_default();
+            text.push_str(&format!("  because {}{line}\n", because.rule));
+        }
+    }
+    match &explanation.plan {
+        Some(plan) => {
+            let seat = plan.seat.as_deref().unwrap_or("no seat");
+            text.push_str(&format!(
+                "\na boot that began now would become {seat} (role {}, image {})\n",
+                plan.role, plan.image
+            ));
+            for (name, size) in &plan.parts {
+                text.push_str(&format!("  {name:<10} {:>9.1} KiB\n", *size as f64 / 1024.0));
+            }
+            text.push_str(&format!("  command line: {}\n", plan.cmdline));
+        }
+        None => text.push_str("\na boot that began now would find nothing to boot\n"),
+    }
+    text
+}

@@ -1,0 +1,27 @@
+//! One module for each operation: what it is asked, what it answers, how that is shown. The API's
+//! handler and the command line both come here.
+
+pub mod boots;
+pub mod check;
+pub mod events;
+pub mod explain;
+pub mod image;
+pub mod reload;
+pub mod seat;
+pub mod status;
+pub mod table;
+
+use crate::api::Refusal;
+use crate::site::{MachineName, Site};
+
+/// The one machine that WHO stands for.
+fn one(site: &Site, who: &str) -> Result<MachineName, Refusal> {
+    let named = site.who(who).map_err(|error| Refusal::not_found(error.to_string(), None))?;
+    match named.as_slice() {
+        [one] => Ok(one.clone()),
+        many => {
+            let error = format!("{who} stands for {} machines; name one", many.len());
+            Err(Refusal::not_found(error, None))
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `koboshi status`: every machine, the seat it is meant to have, the one it holds, how far its
+//! boot is.
+
+use std::collections::HashMap;
+
+use koboshi_pxe::boots::Stage;
+use serde::{Deserialize, Serialize};
+
+use super::table::{ago, table};
+use crate::api::Refusal;
+use crate::app::App;
+use crate::ledger::now_ms;
+use crate::site::Place;
+use crate::store::BootRecord;
+
+/// What is asked.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Query {
+    /// Machines or seats as a host list; all if none.
+    #[serde(default)]
+    pub who: Option<String>,
+}
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its name, or its MAC if the site does not know it.
+    pub machine: String,
+    /// The seat the matrix gives it; `spare`, or `-`.
+    pub seat: String,
+    /// The seat it holds by its running boot, where that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<String>,
+    /// Role it boots or runs.
+    pub role: String,
+    /// Image it boots or runs.
+    pub image: String,
+    /// Address.
+    pub address: String,
+    /// How far it is: `off` if it was never heard of.
+    pub stage: String,
+    /// Unix milliseconds of the last step.
+    pub since: u64,
+    /// Unix milliseconds of the last sign of life.
+    pub heard: u64,
+    /// Whatever an operator should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// A machine that is up and has not been heard of for this long is said to be silent.
+const SILENT_MS: u64 = 90_000;
+
+/// Answers from the site in force and the ledger.
+pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
+    let site = app.site.load();
+    let newest = app.ledger.newest();
+    let holdings = app.store.holdings().map_err(|error| Refusal::failed(error.to_string()))?;
+    let wanted = match &query.who {
+        Some(who) => {
+            let named = site.who(who);
+            Some(named.map_err(|error| Refusal::not_found(error.to_string(), None))?)
+        }
+        None => None,
+    };
+    let mut by_machine: HashMap<&str, &BootRecord> = HashMap::new();
+    for boot in newest.values() {
+        let newer = by_machine.get(boot.machine.as_str()).is_none_or(|b| b.opened < boot.opened);
+        if newer {
+            by_machine.insert(&boot.machine, boot);
+        }
+    }
+    let mut rows = Vec::new();
+    for (name, machine) in &site.machines {
+        // A switch or PDU has a console and nothing to boot.
+        let unwanted = wanted.as_ref().is_some_and(|wanted| !wanted.contains(name));
+        if unwanted || machine.macs.is_empty() {
+            continue;
+        }
+        let seat = match site.matrix.get(name).map(|line| &line.value) {
+            Some(Place::Seat(seat)) => seat.to_string(),
+            Some(Place::Spare) => "spare".to_string(),
+            None => "-".to_string(),
+        };
+        let holds = holdings.iter().find(|held| held.machine == name.as_str());
+        let boot = by_machine.remove(name.as_str());
+        let heard = boot.and_then(|boot| app.ledger.heard(boot.mac)).unwrap_or(0);
+        rows.push(row(name.as_str(), seat, holds.map(|held| held.seat.clone()), boot, heard));
+    }
+    // Machines the site does not know, that boot a role all the same.
+    let mut guests: Vec<&&BootRecord> = by_machine.values().collect();
+    guests.sort_by_key(|boot| &boot.machine);
+    if query.who.is_none() {
+        for boot in guests {
+            let heard = app.ledger.heard(boot.mac).unwrap_or(0);
+            rows.push(row(&boot.machine, "-".into(), None, Some(boot), heard));
+        }
+    }
+    Ok(rows)
+}
+
+fn row(
+    machine: &str,
+    seat: String,
+    holds: Option<String>,
+    boot: Option<&BootRecord>,
+    heard: u64,
+) -> Row {
+    let plan = boot.and_then(|boot| boot.plan.as_ref());
+    let stage = boot.map_or("off", |boot| boot.stage.as_str());
+    let mut notes = Vec::new();
+    if let Some(mark) = boot.and_then(|boot| boot.marks.last())
+        && matches!(mark.stage, Stage::Trouble | Stage::Rescue | Stage::Waiting)
+    {
+        notes.push(mark.note.clone());
+    }
+    let booted = plan.and_then(|plan| plan.seat.clone());
+    if let Some(booted) = booted.filter(|booted| *booted != seat && seat != "-") {
+        notes.push(format!("sits in {booted} until it boots again"));
+    }
+    if stage == "up" && now_ms().saturating_sub(heard) > SILENT_MS {
+        notes.push("silent".to_string());
+    }
+    let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_string());
+    Row {
+        machine: machine.to_string(),
+        holds: holds.filter(|held| *held != seat),
+        seat,
+        role: or(plan.map(|plan| plan.role.clone())),
+        image: or(plan.map(|plan| plan.image.clone())),
+        address: or(boot.map(|boot| boot.address.to_string())),
+        stage: stage.to_string(),
+        since: boot.map_or(0, |boot| boot.marks.last().map_or(boot.opened, |mark| mark.at)),
+        heard,
+        notes,
+    }
+}
+
+/// For a terminal.
+pub fn show(rows: &[Row]) -> String {
+    let now = now_ms();
+    let age = |at: u64| if at == 0 { "-".to_string() } else { ago(now.saturating_sub(at)) };
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let mut notes = row.notes.clone();
+            notes.extend(row.holds.iter().map(|seat| format!("holds {seat}")));
+            vec![
+                row.machine.clone(),
+                row.seat.clone(),
+                row.role.clone(),
+                row.image.clone(),
+                row.address.clone(),
+                row.stage.clone(),
+                age(row.since),
+                age(row.heard),
+                notes.join("; "),
+            ]
+        })
+        .collect();
+    let headings =
+        ["MACHINE", "SEAT", "ROLE", "IMAGE", "ADDRESS", "STAGE", "SINCE", "HEARD", "NOTES"];
+    table(&headings, &cells)
+}

@@ -1,0 +1,223 @@
+//! The plan of a boot: what the site, the roles and the images promise one machine, frozen at its
+//! firmware's first DISCOVER. The only place that writes a kernel command line.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use koboshi_images::Bootable;
+use koboshi_initramfs::contract::{self, Nic, Orders, Root};
+use koboshi_pxe::boots::{Part, Plan};
+use koboshi_pxe::decide::{Entry, Place, Unknown};
+use koboshi_pxe::desk::Freeze;
+use koboshi_pxe::{BootId, Content, Mac};
+use sha2::{Digest as _, Sha256};
+
+use crate::publish::boot_subnet;
+use crate::site::{RoleName, Site};
+
+/// Seconds between heartbeats.
+const HEARTBEAT: u32 = 20;
+/// Up to this many seats are written into every machine's `/etc/hosts`.
+const HOSTS_MAX: usize = 1000;
+
+/// A role whose image is there, with where its blobs lie.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The image.
+    pub image: Bootable,
+    /// Its blobs by digest.
+    pub blobs: HashMap<[u8; 32], Content>,
+}
+
+/// One reading of the site with everything needed to make plans from it.
+pub struct Planner {
+    /// The site.
+    pub site: Arc<Site>,
+    /// Which reading.
+    pub revision: u64,
+    /// Roles that can be booted, and why the others cannot.
+    pub roles: BTreeMap<RoleName, Result<Ready, String>>,
+    /// `http://10.77.0.1:8080`
+    pub server: String,
+    /// The common initramfs segment, with its digest.
+    pub common: (Bytes, [u8; 32]),
+    /// Bits of the provisioning network.
+    pub prefix: u8,
+}
+
+impl Freeze for Planner {
+    fn freeze(
+        &self,
+        mac: Mac,
+        entry: &Entry,
+        id: BootId,
+        address: Ipv4Addr,
+    ) -> Result<Plan, String> {
+        let guest;
+        let (machine, seat, role) = match entry {
+            Entry::Known(known) => match &known.place {
+                Place::Seat(seat) => (known.name.as_str(), Some(seat.name.as_str()), &seat.role),
+                Place::Spare => {
+                    return Err(format!("{} is a spare and waits for a seat", known.name));
+                }
+                Place::Nowhere => return Err(format!("the matrix gives {} no seat", known.name)),
+            },
+            Entry::Unknown(policy) => match policy.as_ref() {
+                Unknown::Role { role, .. } => {
+                    guest = mac.to_string();
+                    (guest.as_str(), None, role)
+                }
+                Unknown::Ignore => return Err("the site does not know this machine".to_string()),
+            },
+        };
+        self.plan(mac, machine, seat, role, id, address)
+    }
+}
+
+impl Planner {
+    fn plan(
+        &self,
+        mac: Mac,
+        machine: &str,
+        seat: Option<&str>,
+        role: &str,
+        id: BootId,
+        address: Ipv4Addr,
+    ) -> Result<Plan, String> {
+        let no_role = || format!("the site has no role {role}");
+        let (name, ready) = self.roles.get_key_value(role).ok_or_else(no_role)?;
+        let ready = ready.as_ref().map_err(Clone::clone)?;
+        let role = self.site.roles.get(name).ok_or_else(no_role)?;
+        let place = seat.and_then(|seat| self.site.seats.get(seat));
+        let hardware = self.site.machines.get(machine).map(|machine| &machine.value);
+        let hostname = seat
+            .map_or_else(|| format!("{name}-{}", mac.to_string().replace(':', "")), str::to_string);
+        let serial = self.site.serial(hardware, Some(role)).value.to_string();
+        let args: BTreeMap<String, String> = place
+            .map(|seat| {
+                seat.args.iter().map(|(key, text)| (key.clone(), text.value.clone())).collect()
+            })
+            .unwrap_or_default();
+        let image = &ready.image;
+        let reference = format!("{}@{}", image.name, image.version);
+        let subnet = boot_subnet(&self.site).ok_or("the site has no network to boot on")?;
+
+        let orders = Orders {
+            written: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+            hostname: hostname.clone(),
+            domain: subnet.domain.clone().unwrap_or_default(),
+            nic: Nic {
+                mac: mac.to_string(),
+                name: hardware.and_then(|machine| machine.boot_nic()).map(str::to_string),
+                address,
+                prefix: self.prefix,
+                gateway: subnet.gateway.as_ref().map(|gateway| gateway.value),
+                mtu: subnet.mtu.map(u32::from),
+            },
+            dns: subnet.dns.clone(),
+            ntp: subnet.ntp.clone(),
+            hosts: self.hosts(subnet.domain.as_deref()),
+            ssh_keys: self.site.ssh_keys.iter().map(|key| key.value.clone()).collect(),
+            serial: serial.clone(),
+            root: Root {
+                path: format!("/blob/sha256/{}", image.root.digest.hex()),
+                sha256: image.root.digest.hex(),
+                size: image.root.size,
+                unpacked: image.unpacked,
+                tmpfs: role.root_size.to_string(),
+                image: reference.clone(),
+            },
+            args: args.clone(),
+            heartbeat: HEARTBEAT,
+        };
+        let text = serde_json::to_string(&orders).expect("orders hold nothing that JSON cannot");
+
+        let mut cmdline = vec![
+            format!("{}={}", contract::KEY_SERVER, self.server),
+            format!("{}={id}", contract::KEY_BOOT),
+            format!("{}={}", contract::KEY_SEAT, seat.unwrap_or("-")),
+            format!("{}={name}", contract::KEY_ROLE),
+            format!("{}={}", contract::KEY_ROOT, image.root.digest),
+            // The last console is /dev/console; tty0 is for whoever stands before the machine.
+            "console=tty0".to_string(),
+            format!("console={serial}"),
+            // A machine that panics with nobody awake netboots again: one reboot is the repair.
+            "panic=10".to_string(),
+        ];
+        cmdline.extend(args.iter().map(|(key, value)| argument(key, value)));
+        cmdline.extend(role.cmdline.as_ref().map(|words| words.value.clone()));
+
+        let mut plan = Plan {
+            machine: machine.to_string(),
+            seat: seat.map(str::to_string),
+            role: name.to_string(),
+            hostname,
+            address,
+            image: reference,
+            kernel: part("kernel", image.kernel.digest.0, image.kernel.size),
+            segments: Vec::new(),
+            root: part("root", image.root.digest.0, image.root.size),
+            cmdline: cmdline.join(" "),
+            revision: self.revision,
+            orders: text,
+            blobs: HashMap::new(),
+        };
+        // Microcode has to come first, uncompressed; the orders last, being the only part that is
+        // this boot's own.
+        let (early, late) = image.segments.split_at(image.microcode.min(image.segments.len()));
+        plan.segments.extend(early.iter().map(|s| part("microcode", s.digest.0, s.size)));
+        plan.segments.push(part("common", self.common.1, self.common.0.len() as u64));
+        plan.segments.extend(late.iter().map(|s| part("modules", s.digest.0, s.size)));
+        self.fill(&mut plan, &orders, ready);
+        Ok(plan)
+    }
+
+    fn fill(&self, plan: &mut Plan, orders: &Orders, ready: &Ready) {
+        let segment = koboshi_initramfs::orders_segment(orders);
+        let digest: [u8; 32] = Sha256::digest(&segment).into();
+        plan.segments.push(part("orders", digest, segment.len() as u64));
+        plan.blobs = ready.blobs.clone();
+        plan.blobs.insert(self.common.1, Content::Bytes(self.common.0.clone()));
+        plan.blobs.insert(digest, Content::Bytes(segment));
+    }
+
+    fn hosts(&self, domain: Option<&str>) -> Vec<(Ipv4Addr, Vec<String>)> {
+        let names = |name: &str| {
+            let full = domain.map(|domain| format!("{name}.{domain}"));
+            full.into_iter().chain([name.to_string()]).collect()
+        };
+        let seats = self.site.seats.iter();
+        let hosts =
+            seats.filter_map(|(name, seat)| Some((seat.ip.as_ref()?.value, names(name.as_str()))));
+        hosts.take(HOSTS_MAX).collect()
+    }
+}
+
+/// Finds the blobs of a plan that was kept over a restart. False if one is gone for good.
+pub fn refill(plan: &mut Plan, find: impl Fn(&[u8; 32]) -> Option<Content>) -> bool {
+    let Ok(orders) = serde_json::from_str::<Orders>(&plan.orders) else { return false };
+    let segment = koboshi_initramfs::orders_segment(&orders);
+    let digest: [u8; 32] = Sha256::digest(&segment).into();
+    plan.blobs = plan.parts().filter_map(|part| Some((part.sha256, find(&part.sha256)?))).collect();
+    plan.blobs.insert(digest, Content::Bytes(segment));
+    let whole = plan.parts().all(|part| plan.blobs.contains_key(&part.sha256));
+    whole
+}
+
+fn part(name: &str, sha256: [u8; 32], size: u64) -> Part {
+    Part { name: name.to_string(), sha256, size }
+}
+
+/// `id=100`; quoted where the kernel would split it.
+fn argument(key: &str, value: &str) -> String {
+    if value.is_empty() {
+        key.to_string()
+    } else if value.contains(char::is_whitespace) {
+        format!("{key}=\"{value}\"")
+    } else {
+        format!("{key}={value}")
+    }
+}

@@ -1,0 +1,46 @@
+//! Who may do what. Every operation of the API asks here and nowhere else.
+
+use serde::Serialize;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Principal {
+    /// A process on this host, by the credentials of its socket.
+    Local {
+        /// User.
+        uid: u32,
+    },
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// Look: status, boots, events, explain.
+    Look,
+    /// Change the site: seat, reload.
+    Change,
+}
+
+/// Whether `principal` may do `verb`, to one machine or (`None`) to the whole site.
+///
+/// The socket's file mode already keeps strangers out. Behind it, the user the appliance runs as
+/// and root may do everything, others of the socket's group may look.
+pub fn may(principal: &Principal, verb: Verb, _machine: Option<&str>) -> bool {
+    let Principal::Local { uid } = principal;
+    let own = nix::unistd::Uid::effective().as_raw();
+    *uid == 0 || *uid == own || verb == Verb::Look
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_look_and_do_not_touch() {
+        let stranger = Principal::Local { uid: 65_534 };
+        assert!(may(&stranger, Verb::Look, None));
+        assert!(!may(&stranger, Verb::Change, Some("m01")));
+        assert!(may(&Principal::Local { uid: 0 }, Verb::Change, None));
+    }
+}

@@ -1,0 +1,284 @@
+//! `koboshi serve`: everything stood up in order, each service in one set of tasks. One of them
+//! dying ends the process, loudly: a machine that gets half an answer is worse off than one that
+//! gets none and asks again.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use koboshi_images::Store as Images;
+use koboshi_initramfs::contract;
+use koboshi_pxe::boots::{Boot, Stage};
+use koboshi_pxe::desk::Desk;
+use koboshi_pxe::{Content, dhcp, http, tftp};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Reloaded};
+use crate::ledger::{Ledger, Wish};
+use crate::publish::{self, Home};
+use crate::site::Site;
+use crate::site::watch::SiteWatcher;
+use crate::store::{BootRecord, Store};
+use crate::{api, plan};
+
+/// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
+const NEWS: usize = 16_384;
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Site file.
+    pub site: PathBuf,
+    /// State directory.
+    pub state: PathBuf,
+}
+
+/// Runs until SIGTERM or SIGINT, or until a service dies.
+pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
+    let home = home(&site)?;
+    let _lock = lock_state(&options.state)?;
+    let store = Store::open(&options.state).context("opening the state")?;
+    let site = Arc::new(site);
+
+    // One reading of the site, and the desk that serves it.
+    let images_dir = options.state.join("images");
+    let images = Images::open(&images_dir).context("opening the image store")?;
+    let common = publish::common();
+    let reading = publish::read(site.clone(), &images, home, 1, common.clone());
+    reading.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let (news, news_in) = mpsc::channel(NEWS);
+    let desk = Arc::new(Desk::new(reading.snapshot, news));
+    let newest = store.newest_boots().context("reading the boots")?;
+    restore(&desk, &images, &common, &newest);
+    let ledger = Arc::new(Ledger::new(store.clone(), newest));
+
+    let cancel = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let (control, control_in) = mpsc::channel(1024);
+    let app = Arc::new(App {
+        path: options.site.clone(),
+        state: options.state.clone(),
+        home,
+        site: ArcSwap::new(site.clone()),
+        desk: desk.clone(),
+        ledger: ledger.clone(),
+        store: store.clone(),
+        dhcp: control.clone(),
+        common,
+        revision: Mutex::new(1),
+    });
+
+    // HTTP first: a machine must never be sent to a server that is not there yet.
+    let http_at = SocketAddr::from((home.address, home.http_port));
+    let listener = http::bind(http_at, None).with_context(|| format!("HTTP on {http_at}"))?;
+    let routes = http::routes(desk.clone(), contract::REPORT_MAX);
+    let stop = cancel.clone();
+    tasks.spawn(async move {
+        let limits = http::Limits::default();
+        http::serve(listener, routes, limits, Arc::default(), stop).await.context("HTTP")
+    });
+    tasks.spawn(tftp_service(desk.clone(), home.address, cancel.clone()));
+    let interface = publish::boot_subnet(&site).and_then(|subnet| subnet.interface());
+    let interface = interface.context("the site names no interface")?.to_string();
+    tasks.spawn(dhcp_service(desk.clone(), store.clone(), interface, control_in, cancel.clone()));
+    let (wishes, wishes_in) = mpsc::channel(4096);
+    let (run, stop) = (ledger.clone(), cancel.clone());
+    tasks.spawn(async move {
+        run.run(desk, news_in, wishes, stop).await;
+        Ok(())
+    });
+    tasks.spawn(grant(wishes_in, control));
+    let (api_app, stop) = (app.clone(), cancel.clone());
+    tasks.spawn(async move { api::serve(api_app, stop).await.context("the API's socket") });
+    tasks.spawn(watch(app.clone(), images_dir, cancel.clone()));
+
+    let text = format!("serves {} from {}:{}", site.name, home.address, home.http_port);
+    ledger.event("start", None, text).await;
+    eprintln!("koboshi: ready; {} machines, HTTP at {http_at}", site.machines.len());
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let result = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hangup.recv() => told(app.reload(false, false).await),
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(Ok(())) => break Err(anyhow::anyhow!("a service ended by itself")),
+                Ok(Err(error)) => break Err(error),
+                Err(error) => break Err(anyhow::anyhow!("a service died: {error}")),
+            },
+        }
+    };
+    cancel.cancel();
+    let drain = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(5), drain).await.is_err() {
+        tracing::warn!("a service did not stop in time");
+    }
+    result
+}
+
+/// Our address on the provisioning network.
+fn home(site: &Site) -> anyhow::Result<Home> {
+    let subnet = publish::boot_subnet(site)
+        .context("the site names no interface to boot machines on: set interface in [net]")?;
+    let Some(address) = subnet.own else {
+        bail!("{}: the interface has no IPv4 address in {}", subnet.origin, subnet.cidr)
+    };
+    Ok(Home { address, prefix: subnet.cidr.prefix(), http_port: site.net.http_port })
+}
+
+/// Two appliances on one state directory would both write it.
+fn lock_state(state: &Path) -> anyhow::Result<std::fs::File> {
+    std::fs::create_dir_all(state)
+        .with_context(|| format!("making the state directory {}", state.display()))?;
+    let path = state.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).with_context(
+        || format!("another koboshi serves from {} (its lock is held)", state.display()),
+    )?;
+    Ok(file)
+}
+
+/// Boots that were under way when the last process ended go on with the plans they had.
+fn restore(desk: &Desk, images: &Images, common: &(bytes::Bytes, [u8; 32]), boots: &[BootRecord]) {
+    for record in boots.iter().filter(|record| !record.over && record.stage != Stage::Down) {
+        let plan = record.plan.as_ref().map(|plan| {
+            let mut plan = plan.as_ref().clone();
+            let whole = plan::refill(&mut plan, |digest| {
+                if *digest == common.1 {
+                    return Some(Content::Bytes(common.0.clone()));
+                }
+                let path = images.blob_path(&koboshi_images::Digest(*digest));
+                let size = std::fs::metadata(&path).ok()?.len();
+                Some(Content::File { path: Arc::new(path), size })
+            });
+            if !whole && record.stage < Stage::Init {
+                tracing::warn!(
+                    machine = record.machine,
+                    "its boot began under another koboshi: it has to be started again"
+                );
+            }
+            Arc::new(plan)
+        });
+        // Its true age is not known to a monotonic clock of another process: it counts from now.
+        let now = Instant::now();
+        let mut boot = Boot::begin(record.id, record.mac, record.address, record.fixed, plan, now);
+        boot.stage = record.stage;
+        desk.restore(boot);
+    }
+}
+
+async fn tftp_service(
+    desk: Arc<Desk>,
+    address: Ipv4Addr,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let socket = tftp::bind(SocketAddr::from((address, 69)), None)
+        .with_context(|| format!("TFTP on {address}:69"))?;
+    let files = desk.clone();
+    let server = tftp::Server {
+        lookup: Arc::new(move |_peer, name| files.tftp_file(name)),
+        tell: Arc::new(move |event| desk.tftp_event(&event)),
+        limits: tftp::Limits::default(),
+        counters: Arc::default(),
+        device: None,
+    };
+    tftp::serve(socket, server, cancel).await.context("TFTP")
+}
+
+async fn dhcp_service(
+    desk: Arc<Desk>,
+    store: Store,
+    interface: String,
+    control: mpsc::Receiver<dhcp::Control>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let (journal, mut writes) = mpsc::channel::<dhcp::JournalWrite>(4096);
+    let leases = store.leases().context("reading the leases")?;
+    tokio::spawn(async move {
+        while let Some(write) = writes.recv().await {
+            // Queued in order; each then waits for the commit it shares with its neighbours.
+            let queued = store.change_lease(write.change).await;
+            tokio::spawn(async move {
+                let kept = match queued {
+                    Ok(committed) => committed.await.is_ok(),
+                    Err(_) => false,
+                };
+                if !kept {
+                    tracing::error!("a lease was not kept, and is not acknowledged");
+                }
+                // Nobody waits any more once DHCP has stopped.
+                write.done.send(kept).unwrap_or_default();
+            });
+        }
+    });
+    let wire = dhcp::Wire::open(dhcp::Config::on(interface)).context("DHCP")?;
+    let server = dhcp::Server::restore(leases, dhcp::Now::read());
+    let hears = desk.clone();
+    let decide = move |request: &dhcp::Request| desk.dhcp(request);
+    let tell = move |event: dhcp::Event| hears.dhcp_event(&event);
+    dhcp::serve(wire, server, decide, tell, journal, control, cancel).await.context("DHCP")
+}
+
+async fn grant(
+    mut wishes: mpsc::Receiver<Wish>,
+    control: mpsc::Sender<dhcp::Control>,
+) -> anyhow::Result<()> {
+    while let Some(Wish::Keep(mac)) = wishes.recv().await {
+        if control.send(dhcp::Control::Keep(mac)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Rereads the site file when it changes, and looks for images when their index does.
+async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> anyhow::Result<()> {
+    let started = SiteWatcher::start(&app.site.load().watched);
+    let (watcher, mut changes) = started.context("watching the site file")?;
+    let index = images.join("index.json");
+    let stamp = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let mut known = stamp(&index);
+    let mut look = tokio::time::interval(Duration::from_secs(1));
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            change = changes.recv() => match change {
+                Some(_) => {
+                    told(app.reload(false, false).await);
+                    watcher.follow(&app.site.load().watched);
+                }
+                None => bail!("the watch on the site file ended"),
+            },
+            _ = look.tick() => {
+                let now = stamp(&index);
+                if now != known {
+                    known = now;
+                    app.republish().await;
+                }
+            }
+        }
+    }
+}
+
+fn told(reloaded: Reloaded) {
+    match reloaded {
+        Reloaded::Same => {}
+        Reloaded::Applied { changes, .. } => tracing::info!("site: {}", changes.join("; ")),
+        Reloaded::Waits { reasons } => {
+            tracing::warn!("a reload waits for `koboshi reload --accept`: {}", reasons.join("; "));
+        }
+        Reloaded::Refused { report, .. } => {
+            tracing::error!("the site file is refused, the former site stays:\n{report}");
+        }
+    }
+}

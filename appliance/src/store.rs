@@ -1,0 +1,466 @@
+//! What must survive `kill -9`: leases, boots with their timelines, holdings, the event log.
+//!
+//! redb, behind verbs of the domain. One thread writes: it drains its queue, commits once, and only
+//! then lets the answers go, so an ACK that left has its lease on disk and a storm shares commits.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc as queue;
+use std::thread;
+
+use koboshi_pxe::boots::{Plan, Stage};
+use koboshi_pxe::{BootId, Mac, dhcp};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::oneshot;
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const LEASES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("leases");
+const BOOTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("boots");
+/// Machine, NUL, opening time in milliseconds (big endian): in order of time within a machine.
+const BOOTS_OF: TableDefinition<&[u8], &[u8]> = TableDefinition::new("boots-of");
+const HOLDINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("holdings");
+const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
+
+/// The layout of the tables. A newer number on disk is refused, an older one migrated here.
+const SCHEMA: u64 = 1;
+/// Boots remembered for each machine.
+const BOOTS_KEPT: usize = 20;
+/// Events remembered in all.
+const EVENTS_KEPT: u64 = 100_000;
+/// Writes that share one commit.
+const BATCH: usize = 256;
+
+/// One boot as it is remembered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BootRecord {
+    /// Its id.
+    pub id: BootId,
+    /// Whose.
+    pub mac: Mac,
+    /// Machine's name, or its MAC.
+    pub machine: String,
+    /// Address.
+    pub address: std::net::Ipv4Addr,
+    /// The address is a seat's.
+    pub fixed: bool,
+    /// Unix milliseconds.
+    pub opened: u64,
+    /// How far it came.
+    pub stage: Stage,
+    /// What it was promised.
+    pub plan: Option<Arc<Plan>>,
+    /// What happened, oldest first.
+    pub marks: Vec<Mark>,
+    /// The machine booted anew since.
+    pub over: bool,
+}
+
+/// A line of a boot's timeline.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mark {
+    /// Unix milliseconds.
+    pub at: u64,
+    /// Stage.
+    pub stage: Stage,
+    /// Facts in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// Which machine does hold a seat. The matrix is the wish, this is the fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// `web1`
+    pub seat: String,
+    /// Machine's name.
+    pub machine: String,
+    /// By which boot.
+    pub boot: BootId,
+    /// Counts changes of this seat's holding.
+    pub epoch: u64,
+}
+
+/// A line of the event log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    /// Monotonic; never used twice.
+    #[serde(default)]
+    pub id: u64,
+    /// Unix milliseconds.
+    pub at: u64,
+    /// `boot`, `seat`, `reload`, `unknown-machine`, …
+    pub kind: String,
+    /// Machine, seat or MAC it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// In words.
+    pub text: String,
+}
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file is a newer koboshi's.
+    #[error("the state was written by a newer koboshi (schema {0}, this one knows {SCHEMA})")]
+    TooNew(u64),
+    /// redb's own.
+    #[error("state: {0}")]
+    Redb(Box<redb::Error>),
+    /// A record that does not read back.
+    #[error("state: a record of {table} does not read back: {why}")]
+    Record {
+        /// Table.
+        table: &'static str,
+        /// serde's word.
+        why: String,
+    },
+    /// The writer is gone.
+    #[error("the state's writer has stopped; see the log")]
+    Stopped,
+}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> StoreError {
+        StoreError::Redb(Box::new(error.into()))
+    }
+}
+
+type Answer = Box<dyn FnOnce(bool) + Send>;
+type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, StoreError> + Send>;
+
+/// See the module. Cheap to clone; the writer ends with the last clone.
+#[derive(Clone)]
+pub struct Store {
+    db: Arc<Database>,
+    jobs: queue::SyncSender<Job>,
+}
+
+impl Store {
+    /// Opens or makes `DIR/koboshi.redb` and starts its writer.
+    pub fn open(dir: &Path) -> Result<Store, StoreError> {
+        let db = Database::create(dir.join("koboshi.redb"))?;
+        let write = db.begin_write()?;
+        {
+            let mut meta = write.open_table(META)?;
+            let found = meta.get("schema")?.map(|schema| schema.value());
+            if let Some(newer) = found.filter(|schema| *schema > SCHEMA) {
+                return Err(StoreError::TooNew(newer));
+            }
+            meta.insert("schema", SCHEMA)?;
+            write.open_table(LEASES)?;
+            write.open_table(BOOTS)?;
+            write.open_table(BOOTS_OF)?;
+            write.open_table(HOLDINGS)?;
+            write.open_table(EVENTS)?;
+        }
+        write.commit()?;
+        let db = Arc::new(db);
+        let (jobs, queue) = queue::sync_channel(4096);
+        let writer = db.clone();
+        thread::Builder::new()
+            .name("store".to_string())
+            .spawn(move || write_all(&writer, &queue))
+            .map_err(|_| StoreError::Stopped)?;
+        Ok(Store { db, jobs })
+    }
+
+    /// Runs one change; the answer comes when it is on disk.
+    async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.submit(change).await?.await.map_err(|_| StoreError::Stopped)
+    }
+
+    /// Puts a change into the queue: it has its place in time when this returns.
+    async fn submit<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<oneshot::Receiver<T>, StoreError> {
+        let (done, answer) = oneshot::channel();
+        let job: Job = Box::new(move |txn| {
+            let value = change(txn)?;
+            Ok(Box::new(move |durable| {
+                if durable {
+                    // Whoever asked may have gone; the change stands all the same.
+                    drop(done.send(value));
+                }
+            }))
+        });
+        let jobs = self.jobs.clone();
+        // The queue is full only when the disk is slower than a storm: then waiting is right,
+        // but not on a thread that serves sockets.
+        match jobs.try_send(job) {
+            Ok(()) => {}
+            Err(queue::TrySendError::Disconnected(_)) => return Err(StoreError::Stopped),
+            Err(queue::TrySendError::Full(job)) => {
+                tokio::task::spawn_blocking(move || jobs.send(job))
+                    .await
+                    .map_err(|_| StoreError::Stopped)?
+                    .map_err(|_| StoreError::Stopped)?;
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Puts or deletes a lease, in the order of the calls; the receiver answers once it is on disk.
+    pub async fn change_lease(
+        &self,
+        change: dhcp::LeaseChange,
+    ) -> Result<oneshot::Receiver<()>, StoreError> {
+        self.submit(move |txn| {
+            let mut leases = txn.open_table(LEASES)?;
+            match change {
+                dhcp::LeaseChange::Put(lease) => {
+                    leases.insert(lease_key(lease.key).as_slice(), json(&lease).as_slice())?;
+                }
+                dhcp::LeaseChange::Delete(key) => {
+                    leases.remove(lease_key(key).as_slice())?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// All leases.
+    pub fn leases(&self) -> Result<Vec<dhcp::LeaseRecord>, StoreError> {
+        let read = self.db.begin_read()?;
+        let table = read.open_table(LEASES)?;
+        table.iter()?.map(|row| parse("leases", row?.1.value())).collect()
+    }
+
+    /// Writes a boot as it stands; forgets the machine's oldest beyond the bound.
+    pub async fn record_boot(&self, boot: BootRecord) -> Result<(), StoreError> {
+        self.write(move |txn| {
+            let mut boots = txn.open_table(BOOTS)?;
+            boots.insert(boot.id.0.as_slice(), json(&boot).as_slice())?;
+            let mut of = txn.open_table(BOOTS_OF)?;
+            of.insert(boots_key(&boot.machine, boot.opened).as_slice(), boot.id.0.as_slice())?;
+            let (first, last) = (boots_key(&boot.machine, 0), boots_key(&boot.machine, u64::MAX));
+            let mine: Vec<(Vec<u8>, Vec<u8>)> = of
+                .range(first.as_slice()..=last.as_slice())?
+                .map(|row| row.map(|(key, id)| (key.value().to_vec(), id.value().to_vec())))
+                .collect::<Result<_, _>>()?;
+            for (key, id) in mine.iter().rev().skip(BOOTS_KEPT) {
+                of.remove(key.as_slice())?;
+                boots.remove(id.as_slice())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// A machine's boots, newest first.
+    pub fn boots_of(&self, machine: &str) -> Result<Vec<BootRecord>, StoreError> {
+        let read = self.db.begin_read()?;
+        let of = read.open_table(BOOTS_OF)?;
+        let boots = read.open_table(BOOTS)?;
+        let (first, last) = (boots_key(machine, 0), boots_key(machine, u64::MAX));
+        let mut found = Vec::new();
+        for row in of.range(first.as_slice()..=last.as_slice())?.rev() {
+            if let Some(boot) = boots.get(row?.1.value())? {
+                found.push(parse("boots", boot.value())?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Each machine's newest boot.
+    pub fn newest_boots(&self) -> Result<Vec<BootRecord>, StoreError> {
+        let read = self.db.begin_read()?;
+        let boots = read.open_table(BOOTS)?;
+        let mut newest = std::collections::HashMap::<Mac, BootRecord>::new();
+        for row in boots.iter()? {
+            let boot: BootRecord = parse("boots", row?.1.value())?;
+            let older = newest.get(&boot.mac).is_some_and(|known| known.opened >= boot.opened);
+            if !older {
+                newest.insert(boot.mac, boot);
+            }
+        }
+        Ok(newest.into_values().collect())
+    }
+
+    /// Gives a seat to a machine if the holding is still the one expected (`None`: nobody's, or
+    /// whoever's, when `expected` is not given). Answers with what holds now.
+    pub async fn claim(
+        &self,
+        seat: String,
+        machine: String,
+        boot: BootId,
+        expected: Option<u64>,
+    ) -> Result<Result<Holding, Holding>, StoreError> {
+        self.write(move |txn| {
+            let mut holdings = txn.open_table(HOLDINGS)?;
+            let old: Option<Holding> = match holdings.get(seat.as_str())? {
+                Some(row) => Some(parse("holdings", row.value())?),
+                None => None,
+            };
+            // Epochs outlive the holding: a seat released and taken again is not as it was.
+            let mut meta = txn.open_table(META)?;
+            let counter = format!("epoch {seat}");
+            let epoch = meta.get(counter.as_str())?.map_or(0, |last| last.value()) + 1;
+            if let (Some(old), Some(expected)) = (&old, expected)
+                && old.epoch != expected
+            {
+                return Ok(Err(old.clone()));
+            }
+            meta.insert(counter.as_str(), epoch)?;
+            let new = Holding { seat, machine, boot, epoch };
+            holdings.insert(new.seat.as_str(), json(&new).as_slice())?;
+            Ok(Ok(new))
+        })
+        .await
+    }
+
+    /// A machine's firmware speaks: whatever seat it held, it holds no more.
+    pub async fn release(&self, machine: String) -> Result<Vec<Holding>, StoreError> {
+        self.write(move |txn| {
+            let mut holdings = txn.open_table(HOLDINGS)?;
+            let mut released = Vec::new();
+            for row in holdings.iter()? {
+                let holding: Holding = parse("holdings", row?.1.value())?;
+                if holding.machine == machine {
+                    released.push(holding);
+                }
+            }
+            for holding in &released {
+                holdings.remove(holding.seat.as_str())?;
+            }
+            Ok(released)
+        })
+        .await
+    }
+
+    /// Who holds what.
+    pub fn holdings(&self) -> Result<Vec<Holding>, StoreError> {
+        let read = self.db.begin_read()?;
+        let table = read.open_table(HOLDINGS)?;
+        table.iter()?.map(|row| parse("holdings", row?.1.value())).collect()
+    }
+
+    /// Appends to the event log; answers with the event's id.
+    pub async fn append(&self, mut event: Event) -> Result<Event, StoreError> {
+        self.write(move |txn| {
+            let mut events = txn.open_table(EVENTS)?;
+            let mut meta = txn.open_table(META)?;
+            event.id = meta.get("events")?.map_or(1, |last| last.value() + 1);
+            meta.insert("events", event.id)?;
+            events.insert(event.id, json(&event).as_slice())?;
+            if let Some(old) = event.id.checked_sub(EVENTS_KEPT) {
+                events.remove(old)?;
+            }
+            Ok(event)
+        })
+        .await
+    }
+
+    /// Up to `count` events after `since`, oldest first; the newest ones if `since` is 0.
+    pub fn events(&self, since: u64, count: usize) -> Result<Vec<Event>, StoreError> {
+        let read = self.db.begin_read()?;
+        let table = read.open_table(EVENTS)?;
+        if since == 0 {
+            let newest = table.iter()?.rev().take(count);
+            let mut events: Vec<Event> =
+                newest.map(|row| parse("events", row?.1.value())).collect::<Result<_, _>>()?;
+            events.reverse();
+            return Ok(events);
+        }
+        table.range(since + 1..)?.take(count).map(|row| parse("events", row?.1.value())).collect()
+    }
+}
+
+fn write_all(db: &Database, queue: &queue::Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let jobs = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1));
+        match commit(db, jobs.collect()) {
+            Ok(answers) => answers.into_iter().for_each(|answer| answer(true)),
+            // The disk is full or gone. Who waits for an answer gets none and keeps silent
+            // towards the machines; the next batch tries again.
+            Err(error) => tracing::error!(%error, "the state could not be written"),
+        }
+    }
+}
+
+fn commit(db: &Database, jobs: Vec<Job>) -> Result<Vec<Answer>, StoreError> {
+    let mut txn = db.begin_write()?;
+    txn.set_quick_repair(true);
+    let mut answers = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        answers.push(job(&txn)?);
+    }
+    txn.commit()?;
+    Ok(answers)
+}
+
+/// htype and chaddr, as RFC 2131 keys a lease where there is no option 61 to be trusted.
+fn lease_key(key: dhcp::ClientKey) -> [u8; 7] {
+    let [a, b, c, d, e, f] = key.mac.0;
+    [key.htype, a, b, c, d, e, f]
+}
+
+fn boots_key(machine: &str, opened: u64) -> Vec<u8> {
+    let mut key = machine.as_bytes().to_vec();
+    key.push(0);
+    key.extend(opened.to_be_bytes());
+    key
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("our records hold nothing that JSON cannot")
+}
+
+fn parse<T: DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| StoreError::Record { table, why: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(text: &str) -> Event {
+        Event { id: 0, at: 1, kind: "test".into(), who: None, text: text.into() }
+    }
+
+    #[tokio::test]
+    async fn events_keep_their_order_and_their_ids_over_a_restart() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(dir.path()).expect("a new state");
+        for text in ["one", "two"] {
+            store.append(event(text)).await.expect("written");
+        }
+        drop(store);
+        // The writer lets go of the file a moment after the last clone.
+        let store = loop {
+            match Store::open(dir.path()) {
+                Ok(store) => break store,
+                Err(StoreError::Redb(_)) => thread::sleep(std::time::Duration::from_millis(5)),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(store.append(event("three")).await.expect("written").id, 3);
+        let texts = |events: Vec<Event>| events.into_iter().map(|e| e.text).collect::<Vec<_>>();
+        assert_eq!(texts(store.events(0, 2).expect("read")), ["two", "three"]);
+        assert_eq!(texts(store.events(1, 10).expect("read")), ["two", "three"]);
+    }
+
+    #[tokio::test]
+    async fn a_holding_changes_only_from_what_was_expected() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(dir.path()).expect("a new state");
+        let claim = |machine: &str, expected| {
+            store.claim("web1".into(), machine.into(), BootId([1; 16]), expected)
+        };
+        let first = claim("m01", None).await.expect("written").expect("free");
+        assert_eq!(first.epoch, 1);
+        let second = claim("m02", Some(1)).await.expect("written").expect("as expected");
+        assert_eq!((second.machine.as_str(), second.epoch), ("m02", 2));
+        let refused = claim("m03", Some(1)).await.expect("answered").expect_err("changed since");
+        assert_eq!(refused, second);
+        assert_eq!(store.release("m02".into()).await.expect("written"), [second]);
+        assert!(store.holdings().expect("read").is_empty());
+        assert_eq!(claim("m01", None).await.expect("written").expect("free").epoch, 3);
+    }
+}

@@ -1,0 +1,74 @@
+//! What an operator hands over as an image: told apart by its bytes, read into a [`Tree`].
+
+mod archive;
+mod dir;
+mod layers;
+pub(crate) mod spool;
+mod untar;
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::content::Span;
+use crate::error::{Error, Fault};
+use crate::import::Progress;
+use crate::tree::Tree;
+
+pub(crate) use spool::Spool;
+
+/// How much a stranger's archive may claim before it is refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of all files once unpacked, holes included.
+    pub unpacked: u64,
+    /// Unpacked over packed bytes, asked only of what unpacks to more than [`Limits::RATIO_FREE`].
+    pub ratio: u64,
+    /// Names.
+    pub entries: usize,
+    /// Bytes of names, links and extended attributes: these are held in memory.
+    pub words: u64,
+}
+
+impl Limits {
+    /// Below this nobody asks for the ratio: a small archive of zeros is no bomb.
+    pub const RATIO_FREE: u64 = 1 << 30;
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { unpacked: 64 << 30, ratio: 250, entries: 4_000_000, words: 1 << 30 }
+    }
+}
+
+/// What the reading of a source gathers.
+pub(crate) struct Reading<'a> {
+    /// Where unpacked archives are kept until the import ends.
+    pub(crate) spool: Spool<'a>,
+    pub(crate) limits: Limits,
+    /// Worth telling the operator, though no reason to refuse.
+    pub(crate) warnings: Vec<String>,
+    pub(crate) progress: &'a mut dyn FnMut(Progress),
+}
+
+/// Reads `path`, whatever it is, into a tree.
+pub(crate) fn read(path: &Path, reading: &mut Reading<'_>) -> Result<Tree, Error> {
+    let meta = std::fs::metadata(path).map_err(Error::io("reading", path))?;
+    let fault = Error::source(path);
+    if meta.is_dir() {
+        if path.join("oci-layout").is_file() && path.join("index.json").is_file() {
+            return layers::layout_dir(path, reading).map_err(fault);
+        }
+        return dir::read(path, reading).map_err(fault);
+    }
+    if !meta.is_file() {
+        return Err(fault(Fault::Unknown));
+    }
+    let file = File::open(path).map_err(Error::io("reading", path))?;
+    let packed = Span::whole(file).map_err(Error::io("reading", path))?;
+    archive::read(&packed, reading).map_err(fault)
+}
+
+/// Lays a directory over a tree, everything in it owned by root: a package somebody unpacked.
+pub(crate) fn overlay(tree: &mut Tree, dir: &Path, reading: &mut Reading<'_>) -> Result<(), Error> {
+    dir::overlay(tree, dir, reading).map_err(Error::source(dir))
+}

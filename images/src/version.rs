@@ -1,0 +1,315 @@
+//! Names and versions of images: `web` has versions 1, 2, 3 …, some of them published, and a
+//! machine boots the newest of those. All of it is annotations in `index.json`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::oci::{self, Descriptor, Manifest};
+use crate::store::Store;
+use crate::{Digest, Error};
+
+/// Bytes in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// Their name.
+    pub digest: Digest,
+    /// How many.
+    pub size: u64,
+}
+
+/// What a machine loads to become an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bootable {
+    /// Image name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// The kernel.
+    pub kernel: Blob,
+    /// What `uname -r` will say.
+    pub kernel_release: String,
+    /// Segments of the initramfs that belong to the image, in the order they must be loaded:
+    /// microcode, if it has any, comes first and before every other segment of the boot.
+    pub segments: Vec<Blob>,
+    /// How many of `segments` are microcode: 0 or 1.
+    pub microcode: usize,
+    /// The root file system: a tar, compressed with zstd.
+    pub root: Blob,
+    /// Bytes of memory the root takes once unpacked.
+    pub unpacked: u64,
+}
+
+/// One version of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Version {
+    /// Image name.
+    pub name: String,
+    /// Counts from 1 for each name.
+    pub version: u32,
+    /// Of its OCI manifest: the same for the same content.
+    pub digest: Digest,
+    /// When it was imported.
+    #[serde(serialize_with = "timestamp")]
+    pub created: Timestamp,
+    /// When it was published, if it was.
+    #[serde(serialize_with = "maybe_timestamp")]
+    pub published: Option<Timestamp>,
+    /// The version it replaced as the newest, or was made from.
+    pub parent: Option<Digest>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// What for.
+    pub reason: Option<String>,
+    /// Names in the root.
+    pub inodes: u64,
+    /// What a machine loads.
+    pub boot: Bootable,
+}
+
+/// `web`, or `web@3`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ImageRef {
+    /// Image name.
+    pub name: String,
+    /// This version and no other.
+    pub version: Option<u32>,
+}
+
+/// Whether a name can be an image's.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-".contains(&c);
+    let begins = name.bytes().next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if begins && name.len() <= 64 && name.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(Error::BadName(name.chars().take(100).collect()))
+    }
+}
+
+impl FromStr for ImageRef {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<ImageRef, Error> {
+        let bad = || Error::BadRef(text.chars().take(100).collect());
+        let (name, version) = match text.split_once('@') {
+            Some((name, version)) => {
+                let digits = version.bytes().all(|c| c.is_ascii_digit());
+                let number = version.parse().ok().filter(|version| digits && *version > 0);
+                (name, Some(number.ok_or_else(bad)?))
+            }
+            None => (text, None),
+        };
+        check_name(name)?;
+        Ok(ImageRef { name: name.to_owned(), version })
+    }
+}
+
+impl fmt::Display for ImageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.version {
+            Some(version) => write!(f, "{}@{version}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.name, self.version)
+    }
+}
+
+impl Store {
+    /// Every version of every image, by name and number.
+    pub fn list(&self) -> Result<Vec<Version>, Error> {
+        let index = self.index()?;
+        let mut found: Vec<(&str, u32, &Descriptor)> = index
+            .manifests
+            .iter()
+            .filter_map(|found| identity(found).map(|(name, version)| (name, version, found)))
+            .collect();
+        found.sort_by_key(|(name, version, _)| (*name, *version));
+        found.into_iter().map(|(_, _, found)| self.version(found)).collect()
+    }
+
+    /// One version: the newest there is for `web`, published or not.
+    pub fn show(&self, reference: &str) -> Result<Version, Error> {
+        let wanted: ImageRef = reference.parse()?;
+        let index = self.index()?;
+        let found = pick(&index.manifests, &wanted)?;
+        self.version(found)
+    }
+
+    /// What a machine boots: the newest published version for `web`; for `web@3` that version, for
+    /// whoever names it means it.
+    pub fn resolve(&self, reference: &str) -> Result<Bootable, Error> {
+        let wanted: ImageRef = reference.parse()?;
+        let index = self.index()?;
+        let found = if wanted.version.is_some() {
+            pick(&index.manifests, &wanted)?
+        } else {
+            pick(&index.manifests, &wanted)?;
+            versions(&index.manifests, &wanted.name)
+                .filter(|(_, found)| found.get(oci::A_PUBLISHED).is_some())
+                .max_by_key(|(version, _)| *version)
+                .ok_or_else(|| Error::NothingPublished(wanted.name.clone()))?
+                .1
+        };
+        Ok(self.version(found)?.boot)
+    }
+
+    /// Makes a version, the newest if none is named, one that machines boot. Twice is once.
+    pub fn publish(&self, name: &str, version: Option<u32>) -> Result<Version, Error> {
+        check_name(name)?;
+        let wanted = ImageRef { name: name.to_owned(), version };
+        let held = self.lock()?;
+        let mut index = self.index()?;
+        let found = pick(&index.manifests, &wanted)?.clone();
+        if found.get(oci::A_PUBLISHED).is_none() {
+            // A version whose parts are not all there must not reach a machine.
+            let whole = self.version(&found)?;
+            for blob in whole.blobs() {
+                let there = std::fs::metadata(self.blob_path(&blob.digest)).map(|meta| meta.len());
+                if there.ok() != Some(blob.size) {
+                    let what = "it is missing or cut short".to_owned();
+                    return Err(Error::Damaged { digest: blob.digest, what });
+                }
+            }
+            for entry in index.manifests.iter_mut().filter(|entry| **entry == found) {
+                let now = Timestamp::now().to_string();
+                entry.annotations.insert(oci::A_PUBLISHED.to_owned(), now);
+            }
+            self.write_index(&held, &index)?;
+        }
+        let found = pick(&index.manifests, &wanted)?;
+        self.version(found)
+    }
+
+    /// Rehashes every blob of a version.
+    pub fn verify(&self, version: &Version) -> Result<(), Error> {
+        version.blobs().iter().try_for_each(|blob| self.verify_blob(blob))
+    }
+
+    /// Reads what a descriptor of the index stands for.
+    pub(crate) fn version(&self, found: &Descriptor) -> Result<Version, Error> {
+        let path = self.dir().join("index.json");
+        let wrong = |what: &str| Error::Store { path: path.clone(), what: what.to_owned() };
+        let (name, version) = identity(found).ok_or_else(|| wrong("an image without a name"))?;
+        let digest: Digest = found.digest.parse().map_err(|bad| wrong(&format!("{bad}")))?;
+        let image: Manifest = self.document(&digest)?;
+        let damaged = |what: &str| Error::Damaged { digest, what: what.to_owned() };
+        let [layer] = &image.layers[..] else {
+            return Err(damaged("an image of ours has one layer"));
+        };
+        let figure = |key| layer.get(key).and_then(|text| text.parse::<u64>().ok());
+        let boot_digest: Digest = image
+            .annotations
+            .get(oci::A_BOOT)
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| damaged("it names nothing to boot"))?;
+        let boot: Manifest = self.document(&boot_digest)?;
+        let of_type = |kind: &str| {
+            boot.layers.iter().find(|layer| layer.media_type == kind).map(blob).transpose()
+        };
+        let kernel = of_type(oci::KERNEL)?.ok_or_else(|| damaged("it has no kernel"))?;
+        let microcode = of_type(oci::MICROCODE)?;
+        let modules = of_type(oci::MODULES)?;
+        let created = found.get(oci::CREATED).and_then(|text| text.parse().ok());
+        Ok(Version {
+            name: name.to_owned(),
+            version,
+            digest,
+            created: created.ok_or_else(|| wrong("an image without its time"))?,
+            published: found.get(oci::A_PUBLISHED).and_then(|text| text.parse().ok()),
+            parent: found.get(oci::A_PARENT).and_then(|text| text.parse().ok()),
+            author: found.get(oci::A_AUTHOR).map(str::to_owned),
+            reason: found.get(oci::A_REASON).map(str::to_owned),
+            inodes: figure(oci::A_INODES).ok_or_else(|| damaged("no count of inodes"))?,
+            boot: Bootable {
+                name: name.to_owned(),
+                version,
+                kernel,
+                kernel_release: boot
+                    .annotations
+                    .get(oci::A_RELEASE)
+                    .cloned()
+                    .ok_or_else(|| damaged("its kernel has no release"))?,
+                microcode: usize::from(microcode.is_some()),
+                segments: microcode.into_iter().chain(modules).collect(),
+                root: blob(layer)?,
+                unpacked: figure(oci::A_UNPACKED).ok_or_else(|| damaged("no unpacked size"))?,
+            },
+        })
+    }
+}
+
+impl Version {
+    /// Every large blob of it.
+    pub fn blobs(&self) -> Vec<Blob> {
+        let boot = &self.boot;
+        [boot.kernel, boot.root].into_iter().chain(boot.segments.iter().copied()).collect()
+    }
+}
+
+/// The newest version of a name.
+pub(crate) fn newest<'a>(all: &'a [Descriptor], name: &str) -> Option<(u32, &'a Descriptor)> {
+    versions(all, name).max_by_key(|(version, _)| *version)
+}
+
+fn versions<'a>(all: &'a [Descriptor], name: &str) -> impl Iterator<Item = (u32, &'a Descriptor)> {
+    all.iter().filter_map(move |found| {
+        identity(found).filter(|(found, _)| *found == name).map(|(_, version)| (version, found))
+    })
+}
+
+fn pick<'a>(all: &'a [Descriptor], wanted: &ImageRef) -> Result<&'a Descriptor, Error> {
+    let name = &wanted.name;
+    let (newest, found) = newest(all, name).ok_or_else(|| Error::NoSuchImage(name.clone()))?;
+    let Some(version) = wanted.version else { return Ok(found) };
+    versions(all, name)
+        .find(|(number, _)| *number == version)
+        .map(|(_, found)| found)
+        .ok_or_else(|| Error::NoSuchVersion { name: name.clone(), version, newest })
+}
+
+/// Others keep images in a layout too: what lacks our annotations is theirs.
+fn identity(found: &Descriptor) -> Option<(&str, u32)> {
+    Some((found.get(oci::A_NAME)?, found.get(oci::A_VERSION)?.parse().ok()?))
+}
+
+fn blob(found: &Descriptor) -> Result<Blob, Error> {
+    let digest = found.digest.parse().map_err(|_| Error::BadRef(found.digest.clone()))?;
+    Ok(Blob { digest, size: found.size })
+}
+
+fn timestamp<S: Serializer>(time: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_str(time)
+}
+
+fn maybe_timestamp<S: Serializer>(time: &Option<Timestamp>, out: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => out.collect_str(time),
+        None => out.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_read_back_and_the_rest_is_refused() {
+        for text in ["web", "web@3", "db-1.2_x", "0@4294967295"] {
+            assert_eq!(text.parse::<ImageRef>().unwrap().to_string(), text);
+        }
+        let long = "a".repeat(65);
+        for bad in [
+            "", "@", "@3", "web@", "web@0", "web@+1", "web@-1", "web@4294967296", "web@1@2", "Web",
+            "-web", "../web", "web/x", "we b", "wéb", "web:3", &long,
+        ] {
+            assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The image store from outside, with archives made by GNU tar and by hand.
+//!
+//! - `sources`: the same root by every road gives the same image;
+//! - `hostile`: archives of strangers, cut, bent, lying and bombs;
+//! - `layers`: OCI layouts and archives, docker archives;
+//! - `store`: versions, publishing, two at once, and what a kill leaves behind.
+
+mod fixture;
+mod hostile;
+mod layers;
+mod sources;
+mod store;

@@ -1,0 +1,337 @@
+//! The boot NIC: found by its MAC, named, brought up, proved to be alone with its address.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::arp::{self, Mac};
+use crate::backoff;
+use crate::console::{Pause, pause, say};
+use crate::contract::Nic;
+use crate::netlink;
+use crate::rescue::Stop;
+
+const SYS_NET: &str = "/sys/class/net";
+
+/// A NIC as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// Interface index, the same for the life of the NIC.
+    pub index: u32,
+    /// Name right now.
+    pub name: String,
+    /// Its address.
+    pub mac: Mac,
+}
+
+/// `52:54:00:77:00:01`, with colons or dashes.
+pub fn parse_mac(text: &str) -> Option<Mac> {
+    let mut mac = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut mac {
+        let part = parts.next()?;
+        if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}
+
+/// As a person writes it.
+pub fn show_mac(mac: &Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// All Ethernet interfaces, by index.
+pub fn cards(sys_net: &Path) -> Vec<Card> {
+    let mut all: Vec<Card> = fs::read_dir(sys_net)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let read = |file: &str| fs::read_to_string(entry.path().join(file)).ok();
+            Some(Card {
+                index: read("ifindex")?.trim().parse().ok()?,
+                name: entry.file_name().into_string().ok()?,
+                mac: parse_mac(read("address")?.trim())?,
+            })
+        })
+        .collect();
+    all.sort_by_key(|card| card.index);
+    all
+}
+
+/// The NIC with this address. Bridges and VLANs carry their port's address: hardware goes first.
+pub fn find(sys_net: &Path, mac: Mac) -> Option<Card> {
+    let mut found: Vec<Card> = cards(sys_net).into_iter().filter(|card| card.mac == mac).collect();
+    found.sort_by_key(|card| !sys_net.join(&card.name).join("device").exists());
+    found.into_iter().next()
+}
+
+/// The boot NIC, if the kernel has it already.
+pub fn boot_nic(nic: &Nic) -> Option<Card> {
+    find(Path::new(SYS_NET), parse_mac(&nic.mac)?)
+}
+
+/// Names of what is there instead, for the message.
+pub fn inventory() -> String {
+    let all: Vec<String> = cards(Path::new(SYS_NET))
+        .iter()
+        .filter(|card| card.name != "lo")
+        .map(|card| format!("{} {}", card.name, show_mac(&card.mac)))
+        .collect();
+    if all.is_empty() { "no NIC at all".to_owned() } else { all.join(", ") }
+}
+
+/// From found to speaking. `Ok` carries what should be told to the appliance once it hears us.
+pub fn configure(nic: &Nic, card: &mut Card) -> Result<Option<String>, Stop> {
+    let wire = Netlink::open().map_err(|error| Stop::because(format!("no netlink: {error}")))?;
+    if let Some(lo) = cards(Path::new(SYS_NET)).iter().find(|card| card.name == "lo") {
+        wire.ask("lo up", |seq| netlink::set_up(seq, lo.index, true));
+    }
+    if let Some(name) = &nic.name
+        && *name != card.name
+    {
+        rename(&wire, card, name);
+    }
+    if let Some(mtu) = nic.mtu {
+        wire.ask(&format!("MTU {mtu}"), |seq| netlink::set_mtu(seq, card.index, mtu));
+    }
+    if !wire.ask("up", |seq| netlink::set_up(seq, card.index, true)) {
+        return Err(Stop::because(format!("{} does not come up", card.name)));
+    }
+    wait_for_carrier(card)?;
+    let trouble = wait_for_address(nic, card)?;
+
+    let told = format!("{}/{} on {}", nic.address, nic.prefix, card.name);
+    if !wire.ask(&told, |seq| netlink::add_address(seq, card.index, nic.address, nic.prefix)) {
+        return Err(Stop::because(format!("cannot set {told}")));
+    }
+    if let Some(gateway) = nic.gateway {
+        let onlink = !netlink::same_network(nic.address, gateway, nic.prefix);
+        wire.ask(&format!("route by {gateway}"), |seq| {
+            netlink::add_default_route(seq, card.index, gateway, onlink)
+        });
+    }
+    announce(card, nic.address);
+    say(format!("{told} ({})", show_mac(&card.mac)));
+    Ok(trouble)
+}
+
+/// Tells the wire whose address this is now: after a takeover the switch and every neighbour
+/// still send to the machine that had it before.
+pub fn announce(card: &Card, address: Ipv4Addr) {
+    let sent =
+        Packets::open(card).and_then(|packets| packets.send(&arp::announce(card.mac, address)));
+    if let Err(error) = sent {
+        say(format!("no gratuitous ARP on {}: {error}", card.name));
+    }
+}
+
+fn rename(wire: &Netlink, card: &mut Card, name: &str) {
+    // Before Linux 6.2 an interface that is up keeps its name; `ip=` on the command line ups it.
+    wire.ask("down", |seq| netlink::set_up(seq, card.index, false));
+    if let Some(other) = cards(Path::new(SYS_NET)).into_iter().find(|other| other.name == name) {
+        let aside = format!("was-{}", other.index);
+        wire.ask("down", |seq| netlink::set_up(seq, other.index, false));
+        wire.ask(&format!("{name} aside as {aside}"), |seq| {
+            netlink::set_name(seq, other.index, &aside)
+        });
+    }
+    if wire.ask(&format!("name {name}"), |seq| netlink::set_name(seq, card.index, name)) {
+        say(format!("{} is now called {name}", card.name));
+        name.clone_into(&mut card.name);
+    }
+}
+
+fn wait_for_carrier(card: &Card) -> Result<(), Stop> {
+    let path = Path::new(SYS_NET).join(&card.name).join("carrier");
+    let begun = Instant::now();
+    let mut next_word = 3;
+    while fs::read_to_string(&path).map(|text| text.trim() == "1").ok() != Some(true) {
+        let waited = begun.elapsed().as_secs();
+        if waited >= next_word {
+            say(format!("{}: no link after {waited} s; waiting for cable and switch", card.name));
+            next_word = waited + 15;
+        }
+        if pause(Duration::from_millis(100)) == Pause::Rescue {
+            return Err(Stop::Asked);
+        }
+    }
+    Ok(())
+}
+
+/// Two machines with one address harm the one that is right. We stay silent until the other is
+/// gone (it may be about to be fenced), and say by which MAC to look for it.
+fn wait_for_address(nic: &Nic, card: &Card) -> Result<Option<String>, Stop> {
+    let mut trouble = None;
+    for tries in 1.. {
+        let rival =
+            match Packets::open(card).and_then(|packets| packets.probe(card.mac, nic.address)) {
+                Ok(rival) => rival,
+                Err(error) => {
+                    say(format!("cannot probe for {}: {error}; taking it", nic.address));
+                    None
+                }
+            };
+        let Some(rival) = rival else { break };
+        let wait = backoff::pause(tries, backoff::random());
+        let message = format!("address {} is in use by {}", nic.address, show_mac(&rival));
+        say(format!(
+            "{message}; not taking it, next look in {} s ('rescue' for a shell)",
+            wait.as_secs()
+        ));
+        trouble = Some(format!("{message}; it was free again after {tries} probes"));
+        if pause(wait) == Pause::Rescue {
+            return Err(Stop::Asked);
+        }
+    }
+    Ok(trouble)
+}
+
+struct Netlink(OwnedFd);
+
+impl Netlink {
+    fn open() -> nix::Result<Netlink> {
+        socket::socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )
+        .map(Netlink)
+    }
+
+    /// Sends a request and waits for its answer; says what failed.
+    fn ask(&self, what: &str, request: impl Fn(u32) -> Vec<u8>) -> bool {
+        let seq = backoff::random() as u32;
+        let failed = match self.exchange(&request(seq), seq) {
+            Ok(Ok(())) => return true,
+            Ok(Err(errno)) => io::Error::from_raw_os_error(errno),
+            Err(error) => error,
+        };
+        say(format!("kernel refuses {what}: {failed}"));
+        false
+    }
+
+    fn exchange(&self, request: &[u8], seq: u32) -> io::Result<Result<(), i32>> {
+        // With no address given, a netlink socket talks to the kernel.
+        socket::send(self.0.as_raw_fd(), request, MsgFlags::empty())?;
+        let end = Instant::now() + Duration::from_secs(5);
+        let mut answer = [0; 4096];
+        while readable(&self.0, end) {
+            let n = socket::recv(self.0.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+            if let Some(verdict) = netlink::acknowledged(&answer[..n], seq) {
+                return Ok(verdict);
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+}
+
+struct Packets(OwnedFd);
+
+impl Packets {
+    fn open(card: &Card) -> io::Result<Packets> {
+        let fd = socket::socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            SockProtocol::EthAll,
+        )?;
+        // getifaddrs hands out a packet address of every interface, with its index in it: what bind wants.
+        let address = nix::ifaddrs::getifaddrs()?
+            .filter_map(|entry| entry.address)
+            .filter_map(|address| address.as_link_addr().copied())
+            .find(|address| address.ifindex() == card.index as usize)
+            .ok_or(io::ErrorKind::NotFound)?;
+        socket::bind(fd.as_raw_fd(), &address)?;
+        Ok(Packets(fd))
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        socket::send(self.0.as_raw_fd(), frame, MsgFlags::empty())?;
+        Ok(())
+    }
+
+    /// RFC 5227 §2.1.1 with its seconds cut to quarters: the appliance gave this address to nobody
+    /// else, so this is a look over the shoulder, and a boot should not pay five seconds for it.
+    fn probe(&self, mac: Mac, address: Ipv4Addr) -> io::Result<Option<Mac>> {
+        let mut frame = [0; 128];
+        for _ in 0..3 {
+            self.send(&arp::probe(mac, address))?;
+            let end = Instant::now() + Duration::from_millis(250);
+            while readable(&self.0, end) {
+                match socket::recv(self.0.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+                    Ok(n) => {
+                        let rival = arp::rival(&frame[..n], mac, address);
+                        if rival.is_some() {
+                            return Ok(rival);
+                        }
+                    }
+                    Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn readable(fd: &OwnedFd, end: Instant) -> bool {
+    let left = end.saturating_duration_since(Instant::now());
+    let timeout =
+        Timespec { tv_sec: left.as_secs().min(3600) as i64, tv_nsec: left.subsec_nanos().into() };
+    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
+    !left.is_zero() && matches!(poll(&mut fds, Some(&timeout)), Ok(n) if n > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs() {
+        let mac = [0x52, 0x54, 0, 0x77, 0, 0xab];
+        assert_eq!(parse_mac("52:54:00:77:00:AB"), Some(mac));
+        assert_eq!(parse_mac("52-54-00-77-00-ab"), Some(mac));
+        assert_eq!(show_mac(&mac), "52:54:00:77:00:ab");
+        for bad in [
+            "",
+            "52:54:00:77:00",
+            "52:54:00:77:00:01:02",
+            "5:54:00:77:00:01",
+            "+2:54:00:77:00:01",
+            "zz:54:00:77:00:01",
+        ] {
+            assert_eq!(parse_mac(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn finds_the_hardware_behind_an_address() {
+        let sys = tempfile::tempdir().unwrap();
+        let make = |name: &str, index: &str, mac: &str, hardware: bool| {
+            let card = sys.path().join(name);
+            fs::create_dir_all(if hardware { card.join("device") } else { card.clone() }).unwrap();
+            fs::write(card.join("ifindex"), format!("{index}\n")).unwrap();
+            fs::write(card.join("address"), format!("{mac}\n")).unwrap();
+        };
+        make("lo", "1", "00:00:00:00:00:00", false);
+        make("br0", "2", "52:54:00:77:00:01", false);
+        make("eth7", "9", "52:54:00:77:00:01", true);
+        make("ib0", "4", "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:00:00:01", true);
+        let found = find(sys.path(), parse_mac("52:54:00:77:00:01").unwrap()).unwrap();
+        assert_eq!((found.index, found.name.as_str()), (9, "eth7"));
+        assert_eq!(find(sys.path(), [9; 6]), None);
+        assert_eq!(cards(sys.path()).len(), 3);
+        assert!(cards(Path::new("/nonexistent")).is_empty());
+    }
+}

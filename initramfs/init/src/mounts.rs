@@ -1,0 +1,67 @@
+//! The first second: the file systems without which nothing can be seen or said.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+/// Where the real root is built.
+pub const NEW_ROOT: &str = "/newroot";
+
+/// Mounts what a kernel needs to be talked to. What is there already (a retry) stays.
+pub fn basics() -> Vec<String> {
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // The options are systemd's own, for it keeps what it finds mounted. /run may hold
+    // executables: the agent runs from there.
+    let table: [(&str, &str, MountFlags, &str); 5] = [
+        ("proc", "/proc", quiet, ""),
+        ("sysfs", "/sys", quiet, ""),
+        ("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755"),
+        (
+            "devpts",
+            "/dev/pts",
+            MountFlags::NOSUID | MountFlags::NOEXEC,
+            "gid=5,mode=620,ptmxmode=000",
+        ),
+        (
+            "tmpfs",
+            "/run",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            "mode=0755,size=20%,nr_inodes=800k",
+        ),
+    ];
+    let mut troubles = Vec::new();
+    for (kind, target, flags, options) in table {
+        let _ = fs::create_dir_all(target);
+        // A second tmpfs on /run would hide the first one without a word.
+        if mounted(Path::new(target)) {
+            continue;
+        }
+        if let Err(error) = mount_one(kind, target, flags, options) {
+            troubles.push(format!("cannot mount {kind} on {target}: {error}"));
+        }
+    }
+    let _ = fs::create_dir_all("/tmp");
+    troubles
+}
+
+/// An empty tmpfs for the real root; what a failed try left there is gone.
+pub fn fresh_root(size: &str) -> io::Result<()> {
+    fs::create_dir_all(NEW_ROOT)?;
+    while unmount(NEW_ROOT, UnmountFlags::DETACH).is_ok() {}
+    // The options end up in one string with commas: the size was checked to be a size.
+    mount_one("tmpfs", NEW_ROOT, MountFlags::empty(), &format!("mode=0755,size={size}"))
+}
+
+fn mount_one(kind: &str, target: &str, flags: MountFlags, options: &str) -> io::Result<()> {
+    let options = CString::new(options).map_err(io::Error::other)?;
+    Ok(mount(kind, Path::new(target), kind, flags, options.as_c_str())?)
+}
+
+fn mounted(target: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+    device(target) != device(&target.join(".."))
+}

@@ -1,0 +1,265 @@
+//! A server that cuts, flips bits and lies, and a root that is right in the end or not there.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+
+const QUICK: Patience = Patience {
+    connect: Duration::from_secs(5),
+    head: Duration::from_secs(5),
+    body: Duration::from_secs(5),
+};
+
+/// What the server does with one request.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Serve,
+    /// Ends the connection after so many bytes of the body.
+    Cut(usize),
+    /// Flips a bit of this byte of the blob.
+    Flip(usize),
+    Refuse,
+    Hang,
+    Garbage,
+    WrongLength,
+    /// Answers a range with the whole.
+    IgnoreRange,
+}
+
+fn blob() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    // Noise, so that the blob is as large as what is in it.
+    let mut state = 1u32;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    })
+    .take(200_000)
+    .collect();
+    for (path, content) in [("etc/hostname", b"image\n".as_slice()), ("usr/noise", &noise)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append_data(&mut header, path, content).unwrap();
+    }
+    zstd::encode_all(tar.into_inner().unwrap().as_slice(), 1).unwrap()
+}
+
+fn order(blob: &[u8]) -> Root {
+    let sha256: String = Sha256::digest(blob).iter().map(|b| format!("{b:02x}")).collect();
+    Root {
+        path: format!("/blob/sha256/{sha256}"),
+        sha256,
+        size: blob.len() as u64,
+        unpacked: 1 << 20,
+        tmpfs: "50%".into(),
+        image: "test@1".into(),
+    }
+}
+
+fn serve(blob: Vec<u8>, deeds: Vec<Deed>) -> (Server, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server(listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = asked.clone();
+    thread::spawn(move || {
+        let mut deeds = deeds.into_iter();
+        let mut kept = Vec::new();
+        for stream in listener.incoming().flatten() {
+            let deed = deeds.next().unwrap_or(Deed::Serve);
+            if let Some(stream) = answer(stream, &blob, deed, &log) {
+                kept.push(stream);
+            }
+        }
+    });
+    (server, asked)
+}
+
+fn answer(
+    mut stream: TcpStream,
+    blob: &[u8],
+    deed: Deed,
+    log: &Mutex<Vec<String>>,
+) -> Option<TcpStream> {
+    let mut request = Vec::new();
+    let mut piece = [0; 1024];
+    while !request.windows(4).any(|w| w == b"\r\n\r\n") {
+        match stream.read(&mut piece) {
+            Ok(n) if n > 0 => request.extend_from_slice(&piece[..n]),
+            _ => return None,
+        }
+    }
+    let request = String::from_utf8(request).unwrap();
+    let range = request
+        .lines()
+        .find_map(|line| line.strip_prefix("Range: bytes="))
+        .map(|r| r.trim_end_matches('-'));
+    let from: usize = range.map_or(0, |from| from.parse().unwrap());
+    log.lock().unwrap().push(range.unwrap_or("all").to_owned());
+    let mut body = blob.to_vec();
+    let mut most = usize::MAX;
+    let mut from = from;
+    match deed {
+        Deed::Serve => {}
+        Deed::Cut(at) => most = at,
+        Deed::Flip(at) => body[at] ^= 0x10,
+        Deed::Refuse => {
+            let _ = stream.write_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+            return None;
+        }
+        Deed::Hang => return Some(stream),
+        Deed::Garbage => {
+            let _ = stream.write_all(b"\x15\x03\x01\0\x02\x02\x16");
+            return None;
+        }
+        Deed::WrongLength => body.push(0),
+        Deed::IgnoreRange => from = 0,
+    }
+    let part = &body[from..];
+    let status = if from > 0 {
+        format!(
+            "206 Partial Content\r\nContent-Range: bytes {from}-{}/{}",
+            body.len() - 1,
+            body.len()
+        )
+    } else {
+        "200 OK".to_owned()
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nDate: Mon, 23 Nov 2026 08:00:00 GMT\r\n\r\n",
+        part.len()
+    );
+    let _ = stream.write_all(head.as_bytes());
+    let _ = stream.write_all(&part[..part.len().min(most)]);
+    None
+}
+
+struct Told {
+    outcome: Result<Ready, NoRoot>,
+    events: Vec<Event>,
+    asked: Vec<String>,
+    dir: tempfile::TempDir,
+}
+
+fn try_it(
+    blob: Vec<u8>,
+    order: &Root,
+    deeds: &[Deed],
+    patience: Patience,
+    stop_after: usize,
+) -> Told {
+    let (server, asked) = serve(blob, deeds.to_vec());
+    let outer = tempfile::tempdir().unwrap();
+    let dir = outer.path().join("root");
+    let mut fresh = || {
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir(&dir)
+    };
+    let mut events = Vec::new();
+    let mut failures = 0;
+    let outcome = fetch(server, order, 1 << 20, &dir, &mut fresh, patience, &mut |event| {
+        failures += usize::from(matches!(event, Event::Failed { .. }));
+        events.push(event);
+        failures < stop_after
+    });
+    let asked = asked.lock().unwrap().clone();
+    Told { outcome, events, asked, dir: outer }
+}
+
+fn whys(events: &[Event]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(
+            |event| if let Event::Failed { why, .. } = event { Some(why.as_str()) } else { None },
+        )
+        .collect()
+}
+
+#[test]
+fn a_good_root_comes_at_once() {
+    let blob = blob();
+    let told = try_it(blob.clone(), &order(&blob), &[], QUICK, 9);
+    let ready = told.outcome.unwrap();
+    assert_eq!((ready.attempts, ready.unpacked.members, ready.unpacked.bytes), (1, 2, 200_006));
+    assert_eq!(told.events, [Event::Date(1_795_420_800), Event::Begun { attempt: 1 }]);
+    assert_eq!(fs::read(told.dir.path().join("root/etc/hostname")).unwrap(), b"image\n");
+}
+
+#[test]
+fn a_cut_is_resumed_where_it_was() {
+    let blob = blob();
+    let order = order(&blob);
+    let told = try_it(blob, &order, &[Deed::Cut(5000), Deed::Cut(0), Deed::Cut(7000)], QUICK, 9);
+    assert_eq!(told.outcome.unwrap().attempts, 4);
+    assert_eq!(told.asked, ["all", "5000", "5000", "12000"]);
+    assert_eq!(fs::read(told.dir.path().join("root/usr/noise")).unwrap().len(), 200_000);
+}
+
+#[test]
+fn a_flipped_bit_is_fetched_again_wherever_it_is() {
+    let blob = blob();
+    let order = order(&blob);
+    let last = blob.len() - 1;
+    for at in [0, 3, 5, 40, blob.len() / 3, blob.len() / 2, last - 4, last] {
+        let told = try_it(blob.clone(), &order, &[Deed::Flip(at)], QUICK, 9);
+        assert_eq!(told.outcome.unwrap().attempts, 2, "byte {at}");
+        assert_eq!(whys(&told.events).len(), 1);
+        assert!(whys(&told.events)[0].contains("altered"), "{:?}", told.events);
+        assert_eq!(fs::read(told.dir.path().join("root/etc/hostname")).unwrap(), b"image\n");
+    }
+}
+
+#[test]
+fn a_bit_that_stays_flipped_is_never_booted() {
+    let blob = blob();
+    let told = try_it(blob.clone(), &order(&blob), &[Deed::Flip(70); 20], QUICK, 3);
+    assert_eq!(told.outcome, Err(NoRoot::Stopped));
+    assert_eq!(told.asked.len(), 3);
+}
+
+#[test]
+fn refusals_hangs_and_garbage_are_tried_again() {
+    let blob = blob();
+    let order = order(&blob);
+    let hasty =
+        Patience { head: Duration::from_millis(300), body: Duration::from_millis(300), ..QUICK };
+    let deeds = [Deed::Refuse, Deed::Garbage, Deed::Hang, Deed::WrongLength];
+    let told = try_it(blob, &order, &deeds, hasty, 9);
+    assert_eq!(told.outcome.unwrap().attempts, 5);
+    let whys = whys(&told.events);
+    for (why, word) in whys.iter().zip(["503", "not an HTTP answer", "no answer", "ordered are"]) {
+        assert!(why.contains(word), "{why} / {word}");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_resume_is_asked_from_the_start() {
+    let blob = blob();
+    let order = order(&blob);
+    let told = try_it(blob, &order, &[Deed::Cut(5000), Deed::IgnoreRange], QUICK, 9);
+    assert_eq!(told.outcome.unwrap().attempts, 3);
+    assert_eq!(told.asked, ["all", "5000", "all"]);
+}
+
+#[test]
+fn an_image_that_is_no_archive_is_not_fetched_for_ever() {
+    for (blob, word) in [
+        (vec![b'x'; 3000], "arrived as ordered"),
+        (zstd::encode_all([b'x'; 3000].as_slice(), 1).unwrap(), "checksum"),
+        (zstd::encode_all(vec![0; 200 << 20].as_slice(), 1).unwrap(), "goes on"),
+    ] {
+        let told = try_it(blob.clone(), &order(&blob), &[], QUICK, 9);
+        let Err(NoRoot::Unusable(why)) = told.outcome else { panic!("{:?}", told.outcome) };
+        assert!(why.contains(word), "{why}");
+        assert_eq!(told.asked.len(), 1);
+    }
+}

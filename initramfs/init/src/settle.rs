@@ -1,0 +1,396 @@
+//! The image becomes this seat: host name, hosts, resolver, keys, getty, written into the new root
+//! before it is `/`. Nothing here stops a boot: what fails is said.
+
+use std::io;
+
+use crate::contract::Orders;
+use crate::handover;
+use crate::intree::Tree;
+
+/// Where the system keeps its mark, so that a second run replaces and does not add.
+const MARK: &str = "# koboshi: this seat, written at boot";
+
+/// Writes all of it; what did not work, in sentences.
+pub fn settle(tree: &Tree, orders: &Orders, interface: &str) -> Vec<String> {
+    let steps: [(&str, io::Result<()>); 7] = [
+        ("host name", tree.write("etc/hostname", &format!("{}\n", orders.hostname), 0o644)),
+        ("hosts", tree.write("etc/hosts", &hosts(&tree.read("etc/hosts"), orders), 0o644)),
+        ("resolver", resolver(tree, orders)),
+        ("time servers", time_servers(tree, orders)),
+        ("SSH keys", ssh_keys(tree, orders)),
+        ("serial getty", getty(tree, orders)),
+        ("machine id", machine_id(tree)),
+    ];
+    let mut troubles: Vec<String> = steps
+        .into_iter()
+        .filter_map(|(what, result)| Some(format!("{what} not set: {}", result.err()?)))
+        .collect();
+    troubles.extend(handover::hand_over(tree, orders, interface));
+    troubles
+}
+
+/// `web1.dc.example web1`
+fn own_names(orders: &Orders) -> String {
+    if orders.domain.is_empty() || orders.hostname.contains('.') {
+        orders.hostname.clone()
+    } else {
+        format!("{0}.{1} {0}", orders.hostname, orders.domain)
+    }
+}
+
+/// The image's own lines stay, up to our mark of a boot before; 127.0.1.1 is Debian's way to name
+/// the machine the image was built on.
+fn hosts(image: &str, orders: &Orders) -> String {
+    let mut text = String::new();
+    for line in image.lines().take_while(|line| *line != MARK) {
+        if !line.trim_start().starts_with("127.0.1.1") {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    if !text.lines().any(|line| line.split_whitespace().skip(1).any(|name| name == "localhost")) {
+        text.push_str("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
+    }
+    text.push_str(&format!("{MARK}\n{} {}\n", orders.nic.address, own_names(orders)));
+    for (address, names) in &orders.hosts {
+        let names: Vec<&str> =
+            names.iter().map(String::as_str).filter(|name| is_word(name)).collect();
+        if *address != orders.nic.address && !names.is_empty() {
+            text.push_str(&format!("{address} {}\n", names.join(" ")));
+        }
+    }
+    text
+}
+
+fn resolver(tree: &Tree, orders: &Orders) -> io::Result<()> {
+    if orders.dns.is_empty() {
+        return Ok(());
+    }
+    let servers: Vec<String> = orders.dns.iter().map(ToString::to_string).collect();
+    if systemd_has(tree, "systemd-resolved") {
+        let domains = if orders.domain.is_empty() {
+            String::new()
+        } else {
+            format!("Domains={}\n", orders.domain)
+        };
+        let text = format!("[Resolve]\nDNS={}\n{domains}", servers.join(" "));
+        tree.write("etc/systemd/resolved.conf.d/koboshi.conf", &text, 0o644)?;
+        // The link into /run is how programs reach resolved; a file in its place would go round it.
+        if tree
+            .link_target("etc/resolv.conf")
+            .is_some_and(|target| target.contains("systemd/resolve"))
+        {
+            return Ok(());
+        }
+    }
+    let mut text = String::new();
+    if !orders.domain.is_empty() {
+        text.push_str(&format!("search {}\n", orders.domain));
+    }
+    for server in &servers {
+        text.push_str(&format!("nameserver {server}\n"));
+    }
+    tree.write("etc/resolv.conf", &text, 0o644)
+}
+
+fn time_servers(tree: &Tree, orders: &Orders) -> io::Result<()> {
+    if orders.ntp.is_empty() {
+        return Ok(());
+    }
+    let servers: Vec<String> = orders.ntp.iter().map(ToString::to_string).collect();
+    if systemd_has(tree, "systemd-timesyncd") {
+        let text = format!("[Time]\nNTP={}\n", servers.join(" "));
+        tree.write("etc/systemd/timesyncd.conf.d/koboshi.conf", &text, 0o644)?;
+    }
+    if tree.has("etc/chrony/sources.d") {
+        let text: String =
+            servers.iter().map(|server| format!("server {server} iburst\n")).collect();
+        tree.write("etc/chrony/sources.d/koboshi.sources", &text, 0o644)?;
+    }
+    Ok(())
+}
+
+/// The site's keys beside those of the image.
+fn ssh_keys(tree: &Tree, orders: &Orders) -> io::Result<()> {
+    let keys: Vec<&str> = orders
+        .ssh_keys
+        .iter()
+        .map(|key| key.trim())
+        .filter(|key| !key.is_empty() && !key.contains('\n'))
+        .collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let home = root_home(&tree.read("etc/passwd"));
+    let file = format!("{home}/.ssh/authorized_keys");
+    let mut text = tree.read(&file);
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    for key in keys {
+        if !text.lines().any(|line| line.trim() == key) {
+            text.push_str(key);
+            text.push('\n');
+        }
+    }
+    tree.directory(&format!("{home}/.ssh"), 0o700)?;
+    tree.write(&file, &text, 0o600)
+}
+
+fn root_home(passwd: &str) -> String {
+    passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&"root"))
+        .and_then(|fields| fields.get(5).copied())
+        .filter(|home| home.starts_with('/') && home.len() > 1)
+        .unwrap_or("/root")
+        .to_owned()
+}
+
+const GETTYS: [&str; 6] = [
+    "/sbin/getty",
+    "/bin/getty",
+    "/usr/sbin/getty",
+    "/usr/bin/getty",
+    "/sbin/agetty",
+    "/usr/sbin/agetty",
+];
+
+/// systemd's generator serves the kernel's console by itself; the link makes sure of the line the
+/// site names even where the kernel was not told. agetty keeps the kernel's speed (`--keep-baud`).
+fn getty(tree: &Tree, orders: &Orders) -> io::Result<()> {
+    let mut parts = orders.serial.split(',');
+    let tty = parts.next().unwrap_or_default();
+    let speed: String =
+        parts.next().unwrap_or("115200").chars().take_while(char::is_ascii_digit).collect();
+    if tty.is_empty() || !tty.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Ok(());
+    }
+    for lib in ["usr/lib", "lib"] {
+        let unit = format!("{lib}/systemd/system/serial-getty@.service");
+        if tree.has(&unit) {
+            let link = format!("etc/systemd/system/getty.target.wants/serial-getty@{tty}.service");
+            tree.link(&link, &format!("/{unit}"))?;
+            break;
+        }
+    }
+    let table = tree.read("etc/inittab");
+    if !table.is_empty() {
+        let getty = GETTYS.iter().copied().find(|path| tree.has(path));
+        let text = inittab(&table, tty, &speed, getty)
+            .ok_or_else(|| io::Error::other(format!("the image has no getty for {tty}")))?;
+        tree.write("etc/inittab", &text, 0o644)?;
+    }
+    Ok(())
+}
+
+/// sysvinit's table (`id:levels:action:process`) names a default level, busybox's (`tty::action:process`)
+/// does not. A getty that serves the line already keeps its options and gets the one speed (S24).
+fn inittab(table: &str, tty: &str, speed: &str, getty: Option<&str>) -> Option<String> {
+    let sysv = table.lines().any(|line| line.contains(":initdefault:"));
+    let mut served = false;
+    let mut text = String::new();
+    for line in table.lines() {
+        let live = !line.trim_start().starts_with('#');
+        let fields: Vec<&str> = line.splitn(4, ':').collect();
+        let waits = fields.len() == 4 && matches!(fields[2], "respawn" | "askfirst");
+        // An empty id is busybox's word for the console, which is this very line.
+        let on_console = !sysv && waits && matches!(fields[0], "" | "console");
+        let named =
+            waits && line.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == tty);
+        if live && (on_console || named) {
+            served = true;
+        }
+        if live && named && line.contains("getty") {
+            let words: Vec<&str> = line.split(' ').collect();
+            let words: Vec<&str> =
+                words.into_iter().map(|word| if is_speed(word) { speed } else { word }).collect();
+            text.push_str(&words.join(" "));
+        } else {
+            text.push_str(line);
+        }
+        text.push('\n');
+    }
+    if !served {
+        let getty = getty?;
+        text.push_str(&match sysv {
+            true => format!("K0:2345:respawn:{getty} -L {tty} {speed} vt100\n"),
+            false => format!("{tty}::respawn:{getty} -L {speed} {tty} vt100\n"),
+        });
+    }
+    Some(text)
+}
+
+fn is_speed(word: &str) -> bool {
+    matches!(
+        word,
+        "1200"
+            | "2400"
+            | "4800"
+            | "9600"
+            | "19200"
+            | "38400"
+            | "57600"
+            | "115200"
+            | "230400"
+            | "460800"
+            | "921600"
+    )
+}
+
+/// No file at all would be a first boot to systemd, with its presets: every service of the image
+/// that is off would be on. An empty one only asks for an id.
+fn machine_id(tree: &Tree) -> io::Result<()> {
+    if tree.has("usr/lib/systemd/systemd") && !tree.has("etc/machine-id") {
+        tree.write("etc/machine-id", "", 0o444)?;
+    }
+    Ok(())
+}
+
+/// Whether one of systemd's daemons is in the image.
+pub fn systemd_has(tree: &Tree, daemon: &str) -> bool {
+    ["usr/lib/systemd", "lib/systemd"].iter().any(|lib| tree.has(&format!("{lib}/{daemon}")))
+}
+
+fn is_word(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    use super::*;
+    use crate::orders::tests::sample;
+
+    fn make(root: &Path, files: &[(&str, &str)]) -> Tree {
+        for (path, content) in files {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), content).unwrap();
+        }
+        Tree(root.to_owned())
+    }
+
+    #[test]
+    fn a_systemd_image() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = make(
+            root.path(),
+            &[
+                ("usr/lib/systemd/systemd", ""),
+                ("usr/lib/systemd/systemd-resolved", ""),
+                ("usr/lib/systemd/systemd-timesyncd", ""),
+                ("usr/lib/systemd/systemd-networkd", ""),
+                ("usr/lib/systemd/system/serial-getty@.service", ""),
+                ("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 builder\n10.0.0.9 ours\n"),
+                ("root/.ssh/authorized_keys", "ssh-ed25519 OLD image"),
+            ],
+        );
+        symlink("../run/systemd/resolve/stub-resolv.conf", root.path().join("etc/resolv.conf"))
+            .unwrap();
+        // Twice: a retry finds what the try before left.
+        for _ in 0..2 {
+            assert_eq!(settle(&tree, &sample(), "eth0"), Vec::<String>::new());
+        }
+        assert_eq!(tree.read("etc/hostname"), "web1\n");
+        assert_eq!(
+            tree.read("etc/hosts"),
+            format!(
+                "127.0.0.1 localhost\n10.0.0.9 ours\n{MARK}\n10.77.0.11 web1.dc.example web1\n\
+                 10.77.0.21 db1.dc.example db1\n"
+            )
+        );
+        assert!(tree.link_target("etc/resolv.conf").is_some());
+        assert_eq!(
+            tree.read("etc/systemd/resolved.conf.d/koboshi.conf"),
+            "[Resolve]\nDNS=10.77.0.1\nDomains=dc.example\n"
+        );
+        assert_eq!(
+            tree.read("etc/systemd/timesyncd.conf.d/koboshi.conf"),
+            "[Time]\nNTP=10.77.0.1\n"
+        );
+        assert_eq!(
+            tree.read("root/.ssh/authorized_keys"),
+            "ssh-ed25519 OLD image\nssh-ed25519 AAAA ops\n"
+        );
+        let mode =
+            |path: &str| fs::metadata(root.path().join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("root/.ssh"), mode("root/.ssh/authorized_keys")), (0o700, 0o600));
+        assert_eq!(
+            tree.link_target("etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service")
+                .unwrap(),
+            "/usr/lib/systemd/system/serial-getty@.service"
+        );
+        assert!(tree.has("etc/machine-id") && tree.read("etc/machine-id").is_empty());
+    }
+
+    #[test]
+    fn a_busybox_image() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = make(
+            root.path(),
+            &[
+                ("etc/passwd", "root:x:0:0:root:/home/admin:/bin/sh\n"),
+                ("etc/inittab", "::sysinit:/etc/rc\n"),
+                ("sbin/getty", ""),
+            ],
+        );
+        symlink("/dev/null", root.path().join("etc/resolv.conf")).unwrap();
+        assert_eq!(settle(&tree, &sample(), "eth0"), Vec::<String>::new());
+        assert_eq!(tree.read("etc/resolv.conf"), "search dc.example\nnameserver 10.77.0.1\n");
+        assert_eq!(tree.read("home/admin/.ssh/authorized_keys"), "ssh-ed25519 AAAA ops\n");
+        assert!(tree.read("etc/hosts").starts_with("127.0.0.1 localhost\n"));
+        assert!(
+            tree.read("etc/inittab")
+                .ends_with("\nttyS0::respawn:/sbin/getty -L 115200 ttyS0 vt100\n")
+        );
+        assert!(!tree.has("etc/systemd") && !tree.has("etc/machine-id"));
+    }
+
+    #[test]
+    fn inittabs() {
+        let sysv = "id:2:initdefault:\n1:2345:respawn:/sbin/getty 38400 tty1\n";
+        let table = [
+            (sysv, format!("{sysv}K0:2345:respawn:/sbin/getty -L ttyS1 57600 vt100\n")),
+            ("console::respawn:/bin/sh\n", "console::respawn:/bin/sh\n".to_owned()),
+            ("::askfirst:-/bin/sh\n", "::askfirst:-/bin/sh\n".to_owned()),
+            (
+                "#ttyS1::respawn:/sbin/getty\n",
+                "#ttyS1::respawn:/sbin/getty\nttyS1::respawn:/sbin/getty -L 57600 ttyS1 vt100\n".to_owned(),
+            ),
+            (
+                "ttyS1::respawn:/sbin/getty -n -l /bin/sh 9600 ttyS1\n",
+                "ttyS1::respawn:/sbin/getty -n -l /bin/sh 57600 ttyS1\n".to_owned(),
+            ),
+            (
+                "ttyS10::respawn:/sbin/getty 9600 ttyS10",
+                "ttyS10::respawn:/sbin/getty 9600 ttyS10\nttyS1::respawn:/sbin/getty -L 57600 ttyS1 vt100\n".to_owned(),
+            ),
+        ];
+        for (before, after) in table {
+            let fits = inittab(before, "ttyS1", "57600", None);
+            assert!(fits.is_none() || fits.as_ref() == Some(&after), "{before}");
+            assert_eq!(
+                inittab(before, "ttyS1", "57600", Some("/sbin/getty")).unwrap(),
+                after,
+                "{before}"
+            );
+        }
+    }
+
+    #[test]
+    fn words_with_line_ends_make_no_lines() {
+        let mut orders = sample();
+        orders.hosts =
+            vec![("10.0.0.1".parse().unwrap(), vec!["a\n10.0.0.2 b".into(), "good".into()])];
+        assert!(hosts("", &orders).ends_with("10.0.0.1 good\n"));
+        orders.serial = "ttyS0/../../x,1".into();
+        let root = tempfile::tempdir().unwrap();
+        assert!(getty(&Tree(root.path().to_owned()), &orders).is_ok());
+        assert_eq!(root_home("root:x:0:0:r:relative:/bin/sh"), "/root");
+        assert_eq!(root_home(""), "/root");
+    }
+}

@@ -1,0 +1,649 @@
+//! The archive becomes a tree: members to files, inside one directory and nowhere else.
+//!
+//! Parents are walked one name at a time without following links, so neither `..`, nor an absolute
+//! name, nor a link planted by an earlier member leads out. Bytes and members are bounded.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+
+use crate::tape::{Entry, Kind, Tape, TapeError};
+
+/// How much an archive may make.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes in files.
+    pub bytes: u64,
+    /// Members.
+    pub members: u64,
+    /// Bytes of the archive, decompressed.
+    pub archive: u64,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Members of the archive.
+    pub members: u64,
+    /// Bytes in files.
+    pub bytes: u64,
+    /// Names of extended attributes that this kernel does not keep.
+    pub lost: HashSet<String>,
+}
+
+/// Why a tree is not whole.
+#[derive(Debug)]
+pub enum UnpackError {
+    /// The bytes stopped coming, or are no archive.
+    Tape(TapeError),
+    /// A member that is refused.
+    Refused { path: String, why: &'static str },
+    /// The file system does not take it.
+    Disk { path: String, error: io::Error },
+    /// Over one of the limits.
+    TooMuch(&'static str),
+}
+
+/// Unpacks an archive into the empty directory `dir`. Only root can give files away or make devices;
+/// anybody else gets the tree without (tests).
+pub fn unpack(
+    archive: impl Read,
+    dir: BorrowedFd<'_>,
+    limits: Limits,
+) -> Result<Unpacked, UnpackError> {
+    let mut rest = Bounded { reader: archive, left: limits.archive };
+    let mut tape = Tape::new(&mut rest);
+    let mut tree = Tree {
+        top: dir,
+        parent: None,
+        directories: Vec::new(),
+        root: rustix::process::geteuid().is_root(),
+        done: Unpacked::default(),
+        limits,
+    };
+    while let Some(entry) = tape.next_entry().map_err(UnpackError::Tape)? {
+        tree.done.members += 1;
+        if tree.done.members > limits.members {
+            return Err(UnpackError::TooMuch("members"));
+        }
+        tree.add(entry, &mut tape)?;
+    }
+    tree.finish()?;
+    // What follows the end of the archive is zeros by rule; the digest covers it all the same.
+    io::copy(&mut rest, &mut io::sink())
+        .map_err(|error| UnpackError::Tape(TapeError::Io(error)))?;
+    Ok(tree.done)
+}
+
+struct Tree<'a> {
+    top: BorrowedFd<'a>,
+    /// The directory of the last member: its neighbours mostly follow it.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    /// Their modes and times are set last: a directory that is read-only, or whose time should
+    /// stay, must take its content first.
+    directories: Vec<(Vec<u8>, Entry)>,
+    root: bool,
+    done: Unpacked,
+    limits: Limits,
+}
+
+impl Tree<'_> {
+    fn add(&mut self, entry: Entry, tape: &mut impl Read) -> Result<(), UnpackError> {
+        let path = clean(&entry.path).map_err(|why| refused(&entry.path, why))?;
+        let Some((folder, name)) = split(&path) else {
+            return match entry.kind {
+                Kind::Directory => {
+                    self.directories.push((path, entry));
+                    Ok(())
+                }
+                _ => Err(refused(&entry.path, "it is a file where the root is")),
+            };
+        };
+        let disk = |errno: Errno| UnpackError::Disk { path: show(&path), error: errno.into() };
+        let parent = self.folder(folder)?;
+        if matches!(entry.kind, Kind::Directory) {
+            if make_directory(parent.as_fd(), name).map_err(disk)? {
+                self.parent = None;
+            } else {
+                self.parent = Some((folder.to_vec(), parent));
+            }
+            self.directories.push((path, entry));
+            return Ok(());
+        }
+        // The last member of a name is the one that counts, as with every tar.
+        match fs::unlinkat(&parent, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR | Errno::PERM) => {
+                fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).map_err(disk)?;
+            }
+            Err(errno) => return Err(disk(errno)),
+        }
+        match &entry.kind {
+            Kind::Directory => {}
+            Kind::File { size, pieces } => {
+                self.done.bytes =
+                    self.done.bytes.saturating_add(pieces.iter().map(|piece| piece.1).sum());
+                if self.done.bytes > self.limits.bytes || *size > self.limits.bytes.max(1 << 40) {
+                    return Err(UnpackError::TooMuch("bytes"));
+                }
+                let flags = OFlags::WRONLY
+                    | OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
+                let file =
+                    fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(disk)?;
+                write_pieces(&file, *size, pieces, tape, &path)?;
+                self.dress(parent.as_fd(), name, Some(file.as_fd()), &entry).map_err(disk)?;
+            }
+            Kind::Symlink(target) => {
+                fs::symlinkat(target.as_slice(), &parent, name).map_err(disk)?;
+                self.dress(parent.as_fd(), name, None, &entry).map_err(disk)?;
+            }
+            Kind::HardLink(target) => {
+                let target = clean(target).map_err(|why| refused(&entry.path, why))?;
+                let Some((folder, old)) = split(&target) else {
+                    return Err(refused(&entry.path, "it is a link to the root"));
+                };
+                let from = self.folder(folder)?;
+                fs::linkat(&from, old, &parent, name, AtFlags::empty()).map_err(disk)?;
+            }
+            Kind::Char(major, minor) => {
+                self.node(
+                    parent.as_fd(),
+                    name,
+                    FileType::CharacterDevice,
+                    (*major, *minor),
+                    &entry,
+                )
+                .map_err(disk)?;
+            }
+            Kind::Block(major, minor) => {
+                self.node(parent.as_fd(), name, FileType::BlockDevice, (*major, *minor), &entry)
+                    .map_err(disk)?;
+            }
+            Kind::Fifo => {
+                self.node(parent.as_fd(), name, FileType::Fifo, (0, 0), &entry).map_err(disk)?
+            }
+        }
+        self.parent = Some((folder.to_vec(), parent));
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), UnpackError> {
+        // Innermost first: setting a child's mode would touch nothing of the parent's, but a parent
+        // made unreadable would bar the way of anybody but root.
+        let mut directories = std::mem::take(&mut self.directories);
+        directories.sort_by(|one, other| other.0.cmp(&one.0));
+        // A name that came twice keeps its last entry: the sort is stable, the later stands behind.
+        for at in 0..directories.len() {
+            let (path, entry) = &directories[at];
+            if directories.get(at + 1).is_some_and(|next| next.0 == *path) {
+                continue;
+            }
+            let disk = |errno: Errno| UnpackError::Disk { path: show(path), error: errno.into() };
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let dir = match split(path) {
+                None => fs::openat(self.top, ".", flags, Mode::empty()),
+                Some((folder, name)) => {
+                    fs::openat(self.folder(folder)?, name, flags, Mode::empty())
+                }
+            };
+            match dir {
+                Ok(dir) => self.dress(self.top, b".", Some(dir.as_fd()), entry).map_err(disk)?,
+                // Replaced by a later member.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(disk(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a directory below the top, making what is missing, following nothing.
+    fn folder(&mut self, path: &[u8]) -> Result<OwnedFd, UnpackError> {
+        if let Some((known, _)) = &self.parent
+            && known == path
+            && let Some((_, fd)) = self.parent.take()
+        {
+            return Ok(fd);
+        }
+        let disk = |errno: Errno| UnpackError::Disk { path: show(path), error: errno.into() };
+        let mut here = open_directory(self.top, b".").map_err(disk)?;
+        for name in path.split(|&b| b == b'/').filter(|name| !name.is_empty()) {
+            let next = match open_directory(here.as_fd(), name) {
+                Err(Errno::NOENT) => {
+                    fs::mkdirat(&here, name, Mode::from_raw_mode(0o755)).map_err(disk)?;
+                    open_directory(here.as_fd(), name)
+                }
+                other => other,
+            };
+            here = match next {
+                Ok(next) => next,
+                Err(Errno::LOOP | Errno::NOTDIR) => {
+                    return Err(UnpackError::Refused {
+                        path: show(path),
+                        why: "its way leads over a link or a file",
+                    });
+                }
+                Err(errno) => return Err(disk(errno)),
+            };
+        }
+        Ok(here)
+    }
+
+    fn node(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        kind: FileType,
+        (major, minor): (u32, u32),
+        entry: &Entry,
+    ) -> Result<(), Errno> {
+        if !self.root && kind != FileType::Fifo {
+            return Ok(());
+        }
+        let mode = Mode::RUSR | Mode::WUSR;
+        fs::mknodat(parent, name, kind, mode, fs::makedev(major, minor))?;
+        self.dress(parent, name, None, entry)
+    }
+
+    /// Owner before attributes and mode: a change of owner clears capabilities and set-uid bits.
+    fn dress(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        open: Option<BorrowedFd<'_>>,
+        entry: &Entry,
+    ) -> Result<(), Errno> {
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() },
+            last_modification: Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() },
+        };
+        let (uid, gid) = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
+        let mode = Mode::from_raw_mode(entry.mode);
+        if let Some(fd) = open {
+            if self.root {
+                fs::fchown(fd, uid, gid)?;
+            }
+            for (key, value) in &entry.xattrs {
+                let kept = fs::fsetxattr(fd, key.as_slice(), value, XattrFlags::empty());
+                self.note(key, kept);
+            }
+            fs::fchmod(fd, mode)?;
+            return fs::futimens(fd, &times);
+        }
+        if self.root {
+            fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        if !entry.xattrs.is_empty() {
+            // There is no setxattrat before Linux 6.13; through /proc the directory stays pinned.
+            let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
+            path.extend_from_slice(name);
+            for (key, value) in &entry.xattrs {
+                let kept =
+                    fs::lsetxattr(path.as_slice(), key.as_slice(), value, XattrFlags::empty());
+                self.note(key, kept);
+            }
+        }
+        if !matches!(entry.kind, Kind::Symlink(_)) {
+            fs::chmodat(parent, name, mode, AtFlags::empty())?;
+        }
+        fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// tmpfs keeps `security.*` and `trusted.*`, and `user.*` only since Linux 6.6. A root with
+    /// one attribute less still boots; it is said, not fatal.
+    fn note(&mut self, key: &[u8], kept: Result<(), Errno>) {
+        if kept.is_err() && self.done.lost.len() < 16 {
+            self.done.lost.insert(show(key));
+        }
+    }
+}
+
+/// Makes a directory or keeps the one there; says whether something else had to give way.
+fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Errno> {
+    match fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => return Ok(false),
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    if open_directory(parent, name).is_ok() {
+        return Ok(false);
+    }
+    fs::unlinkat(parent, name, AtFlags::empty())?;
+    fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+    Ok(true)
+}
+
+fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(parent, name, flags, Mode::empty())
+}
+
+fn write_pieces(
+    file: &OwnedFd,
+    size: u64,
+    pieces: &[(u64, u64)],
+    tape: &mut impl Read,
+    path: &[u8],
+) -> Result<(), UnpackError> {
+    let disk = |error: io::Error| UnpackError::Disk { path: show(path), error };
+    let mut buffer = vec![0; 128 * 1024];
+    let mut end = 0;
+    for (offset, length) in pieces {
+        if *offset != end {
+            fs::seek(file, fs::SeekFrom::Start(*offset)).map_err(|errno| disk(errno.into()))?;
+        }
+        let mut left = *length;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let n = match tape.read(&mut buffer[..most]) {
+                Ok(0) => {
+                    return Err(UnpackError::Tape(TapeError::Bad("a cut in a file".to_owned())));
+                }
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(UnpackError::Tape(TapeError::Io(error))),
+            };
+            let mut rest = &buffer[..n];
+            while !rest.is_empty() {
+                let written = rustix::io::write(file, rest).map_err(|errno| disk(errno.into()))?;
+                rest = &rest[written..];
+            }
+            left -= n as u64;
+        }
+        end = offset + length;
+    }
+    if end != size {
+        fs::ftruncate(file, size).map_err(|errno| disk(errno.into()))?;
+    }
+    Ok(())
+}
+
+/// A member's name as a way below the top: `./usr//bin/` → `usr/bin`, `/etc` → `etc`.
+fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    if path.contains(&0) {
+        return Err("its name holds a NUL");
+    }
+    for name in path.split(|&b| b == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => return Err("its name holds '..'"),
+            name => names.push(name),
+        }
+    }
+    Ok(names.join(&b'/'))
+}
+
+/// Directory and name; nothing for the top itself.
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    match path.iter().rposition(|&b| b == b'/') {
+        Some(at) => Some((&path[..at], &path[at + 1..])),
+        None if path.is_empty() => None,
+        None => Some((b"", path)),
+    }
+}
+
+fn refused(path: &[u8], why: &'static str) -> UnpackError {
+    UnpackError::Refused { path: show(path), why }
+}
+
+fn show(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+struct Bounded<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read(into)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "the archive goes on for longer than its tmpfs could hold",
+            )
+        })?;
+        Ok(n)
+    }
+}
+
+impl fmt::Display for UnpackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnpackError::Tape(error) => error.fmt(f),
+            UnpackError::Refused { path, why } => {
+                write!(f, "the archive's member {path:?} is refused: {why}")
+            }
+            UnpackError::Disk { path, error } => write!(f, "cannot write {path:?}: {error}"),
+            UnpackError::TooMuch(what) => {
+                write!(f, "the archive has more {what} than its tmpfs could hold")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs as stdfs;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+    use std::path::Path;
+
+    use tar::{Builder, EntryType, Header};
+
+    use super::*;
+
+    const ROOMY: Limits = Limits { bytes: 1 << 20, members: 1000, archive: 4 << 20 };
+
+    /// Headers by hand: the builder refuses the names we want to be refused here.
+    fn add(
+        tar: &mut Builder<Vec<u8>>,
+        path: &str,
+        kind: EntryType,
+        mode: u32,
+        link: &str,
+        content: &[u8],
+    ) {
+        let mut header = Header::new_gnu();
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(mode);
+        header.set_uid(rustix::process::geteuid().as_raw().into());
+        header.set_gid(rustix::process::getegid().as_raw().into());
+        header.set_mtime(1_795_000_000);
+        header.set_device_major(1).unwrap();
+        header.set_device_minor(3).unwrap();
+        header.set_cksum();
+        tar.append(&header, content).unwrap();
+    }
+
+    /// Name, kind, mode, link, content.
+    type Member = (&'static str, EntryType, u32, &'static str, &'static [u8]);
+
+    fn archive(members: &[Member]) -> Vec<u8> {
+        let mut tar = Builder::new(Vec::new());
+        for (path, kind, mode, link, content) in members {
+            add(&mut tar, path, *kind, *mode, link, content);
+        }
+        tar.into_inner().unwrap()
+    }
+
+    fn run(bytes: &[u8], dir: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
+        let dir = stdfs::File::open(dir).unwrap();
+        unpack(bytes, dir.as_fd(), limits)
+    }
+
+    #[test]
+    fn a_small_root() {
+        use EntryType as E;
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = archive(&[
+            ("./", E::Directory, 0o755, "", b""),
+            ("./usr/", E::Directory, 0o555, "", b""),
+            ("./usr/bin/", E::Directory, 0o755, "", b""),
+            ("./usr/bin/sh", E::Regular, 0o4755, "", b"#!sh"),
+            ("./usr/bin/ash", E::Link, 0o755, "./usr/bin/sh", b""),
+            ("./bin", E::Symlink, 0o777, "usr/bin", b""),
+            ("./etc/deep/er/file", E::Regular, 0o600, "", b"no parents were named"),
+            ("./run/fifo", E::Fifo, 0o640, "", b""),
+            ("./tmp", E::Directory, 0o1777, "", b""),
+            ("/abs", E::Regular, 0o644, "", b"stripped"),
+        ]);
+        let done = run(&bytes, dir.path(), ROOMY).unwrap();
+        assert_eq!((done.members, done.bytes), (10, 33));
+        let meta = |path: &str| stdfs::symlink_metadata(dir.path().join(path)).unwrap();
+        assert_eq!(meta("usr").permissions().mode() & 0o7777, 0o555);
+        assert_eq!(meta("usr").mtime(), 1_795_000_000);
+        assert_eq!(meta("usr/bin/sh").permissions().mode() & 0o7777, 0o4755);
+        assert_eq!(meta("usr/bin/sh").ino(), meta("usr/bin/ash").ino());
+        assert_eq!(meta("tmp").permissions().mode() & 0o7777, 0o1777);
+        assert_eq!(stdfs::read_link(dir.path().join("bin")).unwrap(), Path::new("usr/bin"));
+        assert_eq!(meta("bin").mtime(), 1_795_000_000);
+        assert!(meta("run/fifo").file_type().is_fifo());
+        assert_eq!(stdfs::read(dir.path().join("abs")).unwrap(), b"stripped");
+        assert_eq!(
+            stdfs::read(dir.path().join("etc/deep/er/file")).unwrap(),
+            b"no parents were named"
+        );
+        stdfs::set_permissions(dir.path().join("usr"), stdfs::Permissions::from_mode(0o755))
+            .unwrap();
+    }
+
+    #[test]
+    fn nothing_leads_out() {
+        use EntryType as E;
+        let table: [(&str, &[Member]); 7] = [
+            ("'..'", &[("../evil", E::Regular, 0o644, "", b"x")]),
+            ("'..'", &[("a/../../evil", E::Regular, 0o644, "", b"x")]),
+            ("'..'", &[("a/..", E::Directory, 0o755, "", b"")]),
+            (
+                "link",
+                &[("way", E::Symlink, 0o777, "..", b""), ("way/evil", E::Regular, 0o644, "", b"x")],
+            ),
+            (
+                "link",
+                &[
+                    ("way", E::Symlink, 0o777, "/tmp", b""),
+                    ("way/x/evil", E::Directory, 0o755, "", b""),
+                ],
+            ),
+            ("'..'", &[("evil", E::Link, 0o644, "../outside", b"")]),
+            (
+                "link",
+                &[
+                    ("way", E::Symlink, 0o777, "..", b""),
+                    ("evil", E::Link, 0o644, "way/outside", b""),
+                ],
+            ),
+        ];
+        for (word, members) in table {
+            let outer = tempfile::tempdir().unwrap();
+            let inner = outer.path().join("root");
+            stdfs::create_dir(&inner).unwrap();
+            stdfs::write(outer.path().join("outside"), b"untouched").unwrap();
+            let why = run(&archive(members), &inner, ROOMY).unwrap_err().to_string();
+            assert!(why.contains(word), "{why}");
+            assert!(!outer.path().join("evil").exists());
+            assert_eq!(stdfs::read(outer.path().join("outside")).unwrap(), b"untouched");
+            assert_eq!(stdfs::metadata(outer.path().join("outside")).unwrap().nlink(), 1);
+        }
+    }
+
+    #[test]
+    fn a_link_gives_way_to_a_file_and_is_not_written_through() {
+        use EntryType as E;
+        let outer = tempfile::tempdir().unwrap();
+        let inner = outer.path().join("root");
+        stdfs::create_dir(&inner).unwrap();
+        stdfs::write(outer.path().join("outside"), b"untouched").unwrap();
+        let bytes = archive(&[
+            ("way", E::Symlink, 0o777, "../outside", b""),
+            ("way", E::Regular, 0o644, "", b"mine"),
+            ("dir", E::Symlink, 0o777, "..", b""),
+            ("dir", E::Directory, 0o755, "", b""),
+            ("dir/file", E::Regular, 0o644, "", b"inside"),
+        ]);
+        run(&bytes, &inner, ROOMY).unwrap();
+        assert_eq!(stdfs::read(outer.path().join("outside")).unwrap(), b"untouched");
+        assert_eq!(stdfs::read(inner.join("way")).unwrap(), b"mine");
+        assert_eq!(stdfs::read(inner.join("dir/file")).unwrap(), b"inside");
+    }
+
+    #[test]
+    fn bombs_are_bounded() {
+        use EntryType as E;
+        let dir = tempfile::tempdir().unwrap();
+        let big = archive(&[("a", E::Regular, 0o644, "", &[0; 3000])]);
+        let few = Limits { bytes: 2999, ..ROOMY };
+        assert!(matches!(run(&big, dir.path(), few), Err(UnpackError::TooMuch("bytes"))));
+        let many = archive(&[("a", E::Regular, 0o644, "", b""), ("b", E::Regular, 0o644, "", b"")]);
+        let one = Limits { members: 1, ..ROOMY };
+        assert!(matches!(run(&many, dir.path(), one), Err(UnpackError::TooMuch("members"))));
+        // An archive that ends, and goes on in zeros for ever.
+        let short = Limits { archive: 1 << 20, ..ROOMY };
+        let why = run_reader(many.as_slice().chain(io::repeat(0)), dir.path(), short).unwrap_err();
+        assert!(why.to_string().contains("goes on"), "{why}");
+    }
+
+    fn run_reader(reader: impl Read, dir: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
+        unpack(reader, stdfs::File::open(dir).unwrap().as_fd(), limits)
+    }
+
+    #[test]
+    fn devices_owners_and_capabilities_for_root() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut tar = Builder::new(Vec::new());
+        // VFS_CAP_REVISION_2 with cap_net_raw: what ping carries.
+        let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0".as_slice();
+        tar.append_pax_extensions([("SCHILY.xattr.security.capability", capability)]).unwrap();
+        let mut header = Header::new_gnu();
+        header.set_path("ping").unwrap();
+        header.set_size(0);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(42);
+        header.set_mtime(1);
+        header.set_cksum();
+        tar.append(&header, io::empty()).unwrap();
+        add(&mut tar, "null", EntryType::Char, 0o666, "", b"");
+        let done = run(&tar.into_inner().unwrap(), dir.path(), ROOMY).unwrap();
+        assert!(done.lost.is_empty(), "{:?}", done.lost);
+        let ping = dir.path().join("ping");
+        assert_eq!(stdfs::metadata(&ping).unwrap().gid(), 42);
+        let mut value = [0u8; 64];
+        let n = fs::getxattr(&ping, "security.capability", &mut value).unwrap();
+        assert_eq!(&value[..n], capability);
+        let null = stdfs::metadata(dir.path().join("null")).unwrap();
+        assert!(null.file_type().is_char_device());
+        assert_eq!((null.rdev(), null.mode() & 0o777), (fs::makedev(1, 3), 0o666));
+    }
+
+    #[test]
+    fn every_cut_of_an_archive_is_survived() {
+        use EntryType as E;
+        let bytes = archive(&[
+            ("d", E::Directory, 0o755, "", b""),
+            ("d/f", E::Regular, 0o644, "", &[7; 600]),
+            ("d/l", E::Symlink, 0o777, "f", b""),
+        ]);
+        for cut in (0..bytes.len()).step_by(37) {
+            let dir = tempfile::tempdir().unwrap();
+            // Whole or not is the digest's business; here it must only come back.
+            let _ = run(&bytes[..cut], dir.path(), ROOMY);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Machines with real firmware, from power-on to a running role.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::time::Duration;
+
+use koboshi::lab::qemu::{Firmware, Spec};
+
+use crate::world::{World, in_world, stages, text};
+
+const MINUTES: Duration = Duration::from_secs(240);
+
+/// m01 goes by its iPXE ROM, m02 is sent through undionly.kpxe first.
+const SITE: &str = r#"
+[site]
+name = "rack"
+domain = "rack.example"
+
+[net]
+interface = "kb0"
+cidr = "10.77.0.0/24"
+pool = "10.77.0.200-10.77.0.220"
+ntp = ["10.77.0.1"]
+
+[roles.web]
+image = "web"
+
+[roles.rescue]
+image = "rescue"
+
+[machines]
+m01 = { mac = ["52:54:00:77:00:01"] }
+m02 = { mac = ["52:54:00:77:00:02"], loader = "undionly.kpxe" }
+m03 = { mac = ["52:54:00:77:00:03"] }
+
+[seats]
+web1 = { role = "web", ip = "10.77.0.11", args = { id = "100" } }
+tool1 = { role = "rescue", ip = "10.77.0.21" }
+tool3 = { role = "rescue", ip = "10.77.0.23" }
+
+[matrix]
+m01 = "web1"
+m02 = "tool1"
+m03 = "tool3"
+"#;
+
+fn spec(name: &str) -> Spec {
+    let mac = format!("52:54:00:77:00:{}", &name[1..]).parse().expect("a MAC");
+    Spec::new(name, mac)
+}
+
+/// S1, S4, S6, S8, S10, S18, S19, S20, S24: two blank BIOS machines become two roles; one of them
+/// serves on while the appliance is gone; two lines of the matrix are swapped, and so are they.
+#[test]
+fn blank_machines_become_their_seats_and_swap_them() {
+    in_world(SITE, vec![spec("m01"), spec("m02")], async |world| {
+        let mut world = world.with_images();
+        world.serve().await;
+        for machine in ["m01", "m02"] {
+            world.machine(machine).power_on().await.expect("power on");
+        }
+        let tool = world.up("m02", "tool1").await;
+        let web = world.up("m01", "web1").await;
+
+        // The ROM of m01 is iPXE and needs no loader; m02 was sent through undionly.kpxe.
+        let seen = stages(&web);
+        for stage in [
+            "offer",
+            "ack",
+            "script",
+            "kernel",
+            "initramfs",
+            "init",
+            "root",
+            "root-ready",
+            "switching",
+            "up",
+        ] {
+            assert!(seen.iter().any(|s| s == stage), "{stage} is in {seen:?}");
+        }
+        assert!(!seen.contains(&"loader".to_string()), "{seen:?}");
+        assert!(stages(&tool).contains(&"loader".to_string()), "{tool:#}");
+        assert!(world.ok(&["boots", "m02"]).contains("undionly.kpxe"));
+
+        // One serial line from loader to kernel (S24).
+        let mut console = world.machine("m01").viewer();
+        console
+            .follow(
+                &["koboshi: m01 boots into web1", "Linux version", "koboshi:", "web1 login"],
+                MINUTES,
+            )
+            .await
+            .expect("the console shows the whole boot");
+
+        assert!(world.curl("http://10.77.0.11/").contains("web1"));
+        let mut shell = world.machine("m02").viewer_of_shell().await;
+        assert_eq!(shell.run("hostname").await, "tool1");
+        let cmdline = shell.run("cat /proc/cmdline").await;
+        for word in [
+            "koboshi.seat=tool1",
+            "koboshi.role=rescue",
+            "koboshi.server=http://10.77.0.1:8080",
+            "koboshi.boot=",
+        ] {
+            assert!(cmdline.contains(word), "{word} in {cmdline}");
+        }
+
+        // The appliance is gone, and nobody minds (S10).
+        world.kill().await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(world.curl("http://10.77.0.11/").contains("web1"));
+        assert_eq!(shell.run("hostname").await, "tool1");
+        world.serve().await;
+        assert_eq!(world.row("m01")["stage"], "up");
+
+        // Two lines swapped: nothing happens to running machines without a word from us.
+        let site = std::fs::read_to_string(&world.site).expect("the site file");
+        let swapped = site
+            .replace("m01 = \"web1\"", "m01 = \"tool1\"")
+            .replace("m02 = \"tool1\"\nm03", "m02 = \"web1\"\nm03");
+        std::fs::write(&world.site, swapped).expect("written");
+        let waits = world.run(&["reload"]);
+        assert_eq!(waits.status.code(), Some(1), "{}", text(&waits));
+        world.ok(&["reload", "--accept"]);
+        for machine in ["m01", "m02"] {
+            world.machine(machine).cycle().await.expect("power cycle");
+        }
+        world.up("m01", "tool1").await;
+        world.up("m02", "web1").await;
+        assert_eq!(world.row("m01")["address"], "10.77.0.21");
+        assert_eq!(world.row("m02")["address"], "10.77.0.11");
+        assert_eq!(world.row("m02")["role"], "web");
+        assert!(world.curl("http://10.77.0.11/").contains("web1"));
+        let mut shell = world.machine("m01").viewer_of_shell().await;
+        assert_eq!(shell.run("hostname").await, "tool1");
+        assert!(world.stop().await, "SIGTERM ends it well:\n{}", world.log());
+    });
+}
+
+/// EDK2's own PXE stack (S1, S2); and a root that was altered on its way is fetched again, never
+/// booted.
+#[test]
+fn uefi_boots_and_never_boots_an_altered_root() {
+    let spec = Spec { firmware: Firmware::Uefi, ..spec("m03") };
+    in_world(SITE, vec![spec], async |world| {
+        let mut world = world.with_images();
+        let root = root_blob(&world);
+        let whole = std::fs::read(&root).expect("the root's blob");
+        // A file of our own in place of the link, one bit of it flipped.
+        std::fs::remove_file(&root).expect("unlinked");
+        std::fs::write(&root, &whole).expect("copied");
+        let mut file = std::fs::OpenOptions::new().write(true).open(&root).expect("opened");
+        let middle = whole.len() / 2;
+        file.seek(SeekFrom::Start(middle as u64)).expect("sought");
+        file.write_all(&[whole[middle] ^ 1]).expect("flipped");
+        drop(file);
+
+        world.serve().await;
+        let machine = world.machine("m03");
+        machine.power_on().await.expect("power on");
+        let mut console = machine.viewer();
+        console.expect("koboshi: m03 boots into tool3", MINUTES).await.expect("the script runs");
+        console.expect("altered on their way", MINUTES).await.expect("the flipped bit is noticed");
+        std::fs::write(&root, &whole).expect("healed");
+        let boot = world.up("m03", "tool3").await;
+        let seen = stages(&boot);
+        for stage in ["offer", "ack", "loader", "script", "trouble", "root-ready", "up"] {
+            assert!(seen.iter().any(|s| s == stage), "{stage} is in {seen:?}");
+        }
+        let timeline = world.ok(&["boots", "m03"]);
+        assert!(timeline.contains("asked the size of ipxe.efi"), "{timeline}");
+            assert!(timeline.contains(" tries"), "{timeline}");
+    });
+}
+
+fn root_blob(world: &World) -> std::path::PathBuf {
+    let shown = world.json(&["image", "show", "rescue"]);
+    let digest = shown["boot"]["root"]["digest"].as_str().expect("a digest").to_string();
+    world.state.join("images/blobs/sha256").join(digest.trim_start_matches("sha256:"))
+}
+
+/// A shell on a console.
+struct Shell(koboshi::lab::console::Viewer);
+
+impl Shell {
+    async fn run(&mut self, command: &str) -> String {
+        let output = self.0.shell(command, Duration::from_secs(60)).await;
+        output.expect("the shell answers").trim().to_string()
+    }
+}
+
+trait HasShell {
+    async fn viewer_of_shell(&self) -> Shell;
+}
+
+impl HasShell for koboshi::lab::machine::Machine {
+    /// The rescue image has a shell on its console.
+    async fn viewer_of_shell(&self) -> Shell {
+        let mut viewer = self.console().viewer_from_now();
+        viewer.send("\n").await.expect("typed");
+        viewer.expect("# ", Duration::from_secs(60)).await.expect("a prompt");
+        Shell(viewer)
+    }
+}

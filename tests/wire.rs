@@ -1,0 +1,249 @@
+//! The appliance on a network with reference clients: udhcpc, curl, atftp and tftp-hpa, and a
+//! client of our own where the moment between two packets matters.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use koboshi::lab::net::Peer;
+
+use crate::world::{World, in_world, text};
+
+const SITE: &str = r#"
+[site]
+name = "wire"
+
+[net]
+interface = "kb0"
+cidr = "10.77.0.0/24"
+pool = "10.77.0.200-10.77.0.200"
+
+[roles.rescue]
+image = "rescue"
+
+[machines]
+m01 = { mac = ["52:54:00:77:00:01"] }
+m02 = { mac = ["52:54:00:77:00:02"] }
+m03 = { mac = ["52:54:00:77:00:03"] }
+
+[seats]
+tool1 = { role = "rescue", ip = "10.77.0.21" }
+
+[matrix]
+m01 = "tool1"
+m02 = "spare"
+m03 = "spare"
+"#;
+
+/// A neighbour with this MAC.
+fn peer(world: &World, mac: &str) -> Peer {
+    let peer = world.rack.wire().peer().expect("a peer on the wire");
+    let set = peer.output("ip", &["link", "set", "eth0", "address", mac]).expect("ip runs");
+    assert!(set.status.success(), "{}", text(&set));
+    peer
+}
+
+/// What udhcpc was given, if anything.
+fn udhcpc(peer: &Peer) -> Option<String> {
+    let words = ["-i", "eth0", "-n", "-q", "-f", "-t", "4", "-T", "1", "-s", "/bin/true"];
+    let output = peer.output("udhcpc", &words).expect("udhcpc runs: `make setup` installs it");
+    let said = text(&output);
+    let rest = said.split("lease of ").nth(1)?;
+    Some(rest.split(' ').next().unwrap_or_default().to_string())
+}
+
+#[test]
+fn udhcpc_gets_its_seats_address_and_a_stranger_gets_silence() {
+    in_world(SITE, vec![], async |mut world| {
+        world.serve().await;
+        assert_eq!(udhcpc(&peer(&world, "52:54:00:77:00:01")).as_deref(), Some("10.77.0.21"));
+        assert_eq!(udhcpc(&peer(&world, "52:54:00:99:99:99")), None);
+        let events = world.ok(&["events"]);
+        assert!(events.contains("unknown-machine  52:54:00:99:99:99"), "{events}");
+
+        // One line of the matrix (S20), and the next exchange follows it. The MAC is the same.
+        let refused = world.run(&["seat", "m02", "tool1"]);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert!(text(&refused).contains("koboshi seat m01 spare"), "{}", text(&refused));
+        world.ok(&["seat", "m01", "spare"]);
+        world.ok(&["seat", "m02", "tool1"]);
+        assert_eq!(udhcpc(&peer(&world, "52:54:00:77:00:02")).as_deref(), Some("10.77.0.21"));
+    });
+}
+
+#[test]
+fn an_address_is_never_given_twice_over_kill_9() {
+    in_world(SITE, vec![], async |mut world| {
+        world.serve().await;
+        // m02 is offered the pool's only address and does not take it up yet.
+        let late = peer(&world, "52:54:00:77:00:02");
+        let offered = late.keeper.run(|| {
+            let client = Client::new([0x52, 0x54, 0, 0x77, 0, 2]);
+            client.send(1, None);
+            client.hear().expect("an offer")
+        });
+        let (kind, address) = offered.expect("the peer's thread lives");
+        assert_eq!((kind, address), (2, Ipv4Addr::new(10, 77, 0, 200)));
+
+        // The appliance dies between OFFER and ACK; afterwards m03 asks first.
+        world.kill().await;
+        world.serve().await;
+        assert_eq!(udhcpc(&peer(&world, "52:54:00:77:00:03")).as_deref(), Some("10.77.0.200"));
+        let answer = late.keeper.run(move || {
+            let client = Client::new([0x52, 0x54, 0, 0x77, 0, 2]);
+            client.send(3, Some(address));
+            client.hear()
+        });
+        let answer = answer.expect("the peer's thread lives");
+        assert!(!matches!(answer, Some((5, _))), "m02 must not be given m03's address: {answer:?}");
+
+        // And what was acknowledged is remembered over another death.
+        world.kill().await;
+        world.serve().await;
+        assert_eq!(udhcpc(&peer(&world, "52:54:00:77:00:02")), None, "the pool is empty");
+    });
+}
+
+#[test]
+fn only_what_is_meant_to_be_read_can_be_read() {
+    in_world(SITE, vec![], async |mut world| {
+        world.serve().await;
+        let stranger = peer(&world, "52:54:00:99:99:99");
+        stranger.address(Ipv4Addr::new(10, 77, 0, 99), 24).expect("an address");
+        let curl = |path: &str, more: &[&str]| {
+            let url = format!("http://10.77.0.1:8080{path}");
+            let mut words = vec!["-sS", "--path-as-is", "--max-time", "10", "-w", "\n%{http_code}"];
+            words.extend(more);
+            words.push(&url);
+            String::from_utf8_lossy(&stranger.output("curl", &words).expect("curl runs").stdout)
+                .into_owned()
+        };
+        for path in [
+            "/",
+            "/boot/",
+            "/boot/../../etc/passwd",
+            "/boot/%2e%2e/site.toml",
+            "/blob/sha256/",
+            "/blob/sha256/00",
+            "/blob/sha256/..%2f..%2fsite.toml",
+            "/report/abc",
+            "/api/v1/status",
+        ] {
+            let said = curl(path, &[]);
+            assert!(said.ends_with("\n404") || said.ends_with("\n405"), "{path}: {said}");
+        }
+        let script = curl("/boot/52:54:00:77:00:01.ipxe", &[]);
+        assert!(script.starts_with("#!ipxe") && script.ends_with("\n200"), "{script}");
+        let report = curl(&format!("/report/{}", "0".repeat(32)), &["-d", "{}"]);
+        assert!(report.ends_with("\n404"), "{report}");
+        let large = curl(&format!("/report/{}", "0".repeat(32)), &["-d", &"x".repeat(100_000)]);
+        assert!(large.ends_with("\n413"), "{large}");
+
+        let dir = tempfile::tempdir().expect("a directory");
+        let fetch = |name: &str| {
+            let to = dir.path().join("got");
+            let to = to.to_str().expect("UTF-8");
+            let words = ["--get", "-r", name, "-l", to, "10.77.0.1"];
+            let output = stranger.output("atftp", &words).expect("atftp runs: `make setup`");
+            std::fs::read(to).ok().filter(|bytes| output.status.success() && !bytes.is_empty())
+        };
+        let loader = fetch("undionly.kpxe").expect("the loader can be read");
+        let own = std::fs::read("/usr/lib/ipxe/undionly.kpxe").expect("the package ipxe is there");
+        assert!(loader == own, "atftp read the very file");
+        for name in [
+            "etc/passwd",
+            "../../../../etc/passwd",
+            "..\\..\\etc\\passwd",
+            "/etc/passwd",
+            "site.toml",
+        ] {
+            std::fs::remove_file(dir.path().join("got")).unwrap_or(());
+            assert_eq!(fetch(name), None, "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_site_file_that_breaks_while_running_changes_nothing() {
+    in_world(SITE, vec![], async |mut world| {
+        world.serve().await;
+        let good = std::fs::read_to_string(&world.site).expect("the site");
+        let m01 = peer(&world, "52:54:00:77:00:01");
+        let broken = [
+            (good.replace("10.77.0.21", "10.99.0.21"), 2),
+            (good.replace("[matrix]", "[matrix"), 2),
+            ("\0".repeat(100), 2),
+            // Half saved it is valid TOML, and would drop machines: that waits to be accepted.
+            (good[..good.find("m02 =").expect("the line is there")].to_string(), 1),
+        ];
+        for (broken, code) in broken {
+            std::fs::write(&world.site, broken).expect("written");
+            let refused = world.run(&["reload"]);
+            assert_eq!(refused.status.code(), Some(code), "{}", text(&refused));
+        }
+        std::fs::remove_file(&world.site).expect("deleted");
+        assert_eq!(world.run(&["reload"]).status.code(), Some(2));
+        assert_eq!(udhcpc(&m01).as_deref(), Some("10.77.0.21"), "the former site is in force");
+
+        // Written anew it is taken up without a word from anybody (close-write plus a second).
+        std::fs::write(&world.site, good.replace("10.77.0.21", "10.77.0.22")).expect("written");
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while udhcpc(&m01).as_deref() != Some("10.77.0.22") {
+            assert!(std::time::Instant::now() < deadline, "{}", world.log());
+        }
+        assert!(world.stop().await, "{}", world.log());
+    });
+}
+
+/// A DHCP client that stops between two packets.
+struct Client {
+    socket: UdpSocket,
+    mac: [u8; 6],
+}
+
+impl Client {
+    fn new(mac: [u8; 6]) -> Client {
+        let socket = UdpSocket::bind("0.0.0.0:68").expect("port 68 of the peer");
+        socket.set_broadcast(true).expect("broadcast");
+        socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout");
+        Client { socket, mac }
+    }
+
+    /// DISCOVER (1) or REQUEST (3) for an address, with the broadcast flag.
+    fn send(&self, kind: u8, address: Option<Ipv4Addr>) {
+        let mut packet = vec![0u8; 240];
+        packet[..4].copy_from_slice(&[1, 1, 6, 0]);
+        packet[4..8].copy_from_slice(&[7, 7, 7, kind]);
+        packet[10] = 0x80;
+        packet[28..34].copy_from_slice(&self.mac);
+        packet[236..240].copy_from_slice(&[99, 130, 83, 99]);
+        packet.extend([53, 1, kind]);
+        if let Some(address) = address {
+            packet.extend([50, 4]);
+            packet.extend(address.octets());
+            packet.extend([54, 4, 10, 77, 0, 1]);
+        }
+        packet.push(255);
+        packet.resize(300, 0);
+        // No route is needed: SO_BINDTODEVICE would do, a route to the broadcast address does too.
+        std::process::Command::new("ip")
+            .args(["route", "replace", "255.255.255.255", "dev", "eth0"])
+            .status()
+            .expect("ip runs");
+        self.socket.send_to(&packet, "255.255.255.255:67").expect("sent");
+    }
+
+    /// The next message to us: its kind and address.
+    fn hear(&self) -> Option<(u8, Ipv4Addr)> {
+        let mut packet = [0u8; 1500];
+        loop {
+            let (size, _) = self.socket.recv_from(&mut packet).ok()?;
+            if size < 243 || packet[28..34] != self.mac {
+                continue;
+            }
+            let [a, b, c, d] = [packet[16], packet[17], packet[18], packet[19]];
+            // Ours puts option 53 first.
+            assert_eq!(packet[240..242], [53, 1]);
+            return Some((packet[242], Ipv4Addr::new(a, b, c, d)));
+        }
+    }
+}
