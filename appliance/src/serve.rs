@@ -42,6 +42,7 @@ pub struct Options {
 /// Runs until SIGTERM or SIGINT, or until a service dies.
 pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let home = home(&site)?;
+    raise_descriptors();
     let _lock = lock_state(&options.state)?;
     let store = Store::open(&options.state).context("opening the state")?;
     let site = Arc::new(site);
@@ -123,6 +124,18 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         tracing::warn!("a service did not stop in time");
     }
     result
+}
+
+/// Each transfer and each connection is a descriptor, and the usual soft limit is 1,024.
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = hard.min(65_536);
+        if soft < wanted { setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 /// Our address on the provisioning network.

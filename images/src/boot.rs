@@ -61,7 +61,8 @@ fn extract(tree: &Tree, release: &str, root: &Path) -> Result<(), Fault> {
         })
     };
     for (path, _, inode) in tree.iter() {
-        let on_the_way = matches!(path, b"lib" | b"usr" | b"usr/lib" | b"lib/modules" | b"usr/lib/modules");
+        let on_the_way =
+            matches!(path, b"lib" | b"usr" | b"usr/lib" | b"lib/modules" | b"usr/lib/modules");
         if !on_the_way && !wanted(path) {
             continue;
         }

@@ -15,8 +15,8 @@ use crate::import::{ImportOptions, Imported, Progress, import_tree};
 use crate::recipe::{Base, Kernel, Recipe};
 use crate::source::{self, Limits, Reading};
 use crate::store::Store;
-use crate::{Digest, Modules};
 use crate::tree::{Inode, Kind, Member, Meta, Tree};
+use crate::{Digest, Modules};
 
 /// How a recipe is built.
 #[derive(Debug, Clone)]
@@ -64,7 +64,8 @@ pub fn build(
         recipe = recipe.with_kernel(kernel.clone())?;
     }
     let name = options.name.clone().unwrap_or_else(|| recipe.name.clone());
-    let cache = std::path::absolute(&options.cache).map_err(Error::io("finding", &options.cache))?;
+    let cache =
+        std::path::absolute(&options.cache).map_err(Error::io("finding", &options.cache))?;
     fs::create_dir_all(&cache).map_err(Error::io("making", &cache))?;
     let debian = Debian::new(&cache, &recipe, options.mirror.as_deref(), !options.fresh);
     let kernel = kernel(&debian, &recipe.kernel, progress)?;
@@ -151,7 +152,8 @@ fn busybox(
             step: format!("recipe {}", recipe.name),
             what: format!("{} holds no busybox", unpacked.id),
         })?;
-    let listed = run(Command::new(&program).arg("--list-full"), "asking busybox", "busybox-static")?;
+    let listed =
+        run(Command::new(&program).arg("--list-full"), "asking busybox", "busybox-static")?;
     Ok(Root::Busybox(program, listed.lines().map(str::to_owned).collect()))
 }
 
@@ -161,14 +163,19 @@ fn busybox_tree(program: &Path, applets: &[String], limits: Limits) -> Result<Tr
         let meta = Meta { mode, ..Meta::default() };
         tree.add(path.as_bytes(), Member::Inode(Inode { meta, kind }))
     };
-    for dir in ["dev", "etc", "mnt", "proc", "run", "sys", "usr/bin", "usr/sbin", "usr/lib", "var"] {
+    for dir in ["dev", "etc", "mnt", "proc", "run", "sys", "usr/bin", "usr/sbin", "usr/lib", "var"]
+    {
         add(dir, 0o755, Kind::Dir)?;
     }
     add("root", 0o700, Kind::Dir)?;
     add("tmp", 0o1777, Kind::Dir)?;
-    for (link, target) in
-        [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("var/run", "../run"), ("etc/mtab", "../proc/self/mounts")]
-    {
+    for (link, target) in [
+        ("bin", "usr/bin"),
+        ("sbin", "usr/sbin"),
+        ("lib", "usr/lib"),
+        ("var/run", "../run"),
+        ("etc/mtab", "../proc/self/mounts"),
+    ] {
         add(link, 0o777, Kind::Symlink(target.as_bytes().into()))?;
     }
     let file = File::open(program)?;
@@ -194,7 +201,10 @@ fn debian_root(
     let fault = |fault| Error::source(Path::new(&format!("recipe {}", recipe.name)))(fault);
     let mut key = format!("{}\n{}\n", recipe.text, mirror.unwrap_or_default()).into_bytes();
     for file in &recipe.files {
-        key.extend(file.bytes(&recipe.dir).map_err(Error::io("reading a file of", Path::new(&recipe.name)))?);
+        key.extend(
+            file.bytes(&recipe.dir)
+                .map_err(Error::io("reading a file of", Path::new(&recipe.name)))?,
+        );
     }
     let hash = &Digest::of(&key).hex()[..16];
     let roots = cache.join("roots");
@@ -220,7 +230,22 @@ fn debian_root(
     progress(Progress::Step(format!("mmdebstrap {}", recipe.suite)));
     debian.root(recipe, &overlay, &made, progress)?;
     fs::rename(&made, &tar).map_err(Error::io("renaming", &made))?;
+    forget_others(&roots, &recipe.name, &tar);
     Ok(Root::Tar(tar))
+}
+
+/// A recipe that is being worked on leaves a root for each of its texts: only the last is kept.
+fn forget_others(roots: &Path, name: &str, kept: &Path) {
+    let Ok(entries) = fs::read_dir(roots) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path != kept) {
+        let of_this = path.file_name().and_then(|file| file.to_str()).and_then(|file| {
+            file.strip_prefix(name)?.strip_prefix('-')?.strip_suffix(".tar").map(str::len)
+        });
+        if of_this == Some(16) {
+            // Whoever reads it right now has it open, and keeps it until then.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// The recipe's files, and what must not be the building host's.
@@ -228,7 +253,9 @@ fn files(recipe: &Recipe, tree: &mut Tree, reading: &mut Reading<'_>) -> Result<
     let spool = reading.spool.dir().to_owned();
     // Names, resolvers and ids come with the boot. An empty machine-id is made at boot, where
     // `uninitialized` would make systemd ask questions on the console.
-    for (path, text) in [("etc/hostname", "localhost\n"), ("etc/machine-id", ""), ("etc/resolv.conf", "")] {
+    for (path, text) in
+        [("etc/hostname", "localhost\n"), ("etc/machine-id", ""), ("etc/resolv.conf", "")]
+    {
         add_file(tree, path, 0o644, text.as_bytes(), &spool)?;
     }
     recipe_files(recipe, tree, &spool)
@@ -249,7 +276,13 @@ fn recipe_files(recipe: &Recipe, tree: &mut Tree, spool: &Path) -> Result<(), Fa
     Ok(())
 }
 
-fn add_file(tree: &mut Tree, path: &str, mode: u32, bytes: &[u8], spool: &Path) -> Result<(), Fault> {
+fn add_file(
+    tree: &mut Tree,
+    path: &str,
+    mode: u32,
+    bytes: &[u8],
+    spool: &Path,
+) -> Result<(), Fault> {
     let meta = Meta { mode, ..Meta::default() };
     let content = if bytes.is_empty() {
         Content::Empty

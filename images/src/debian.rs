@@ -3,11 +3,14 @@
 //!
 //! A kernel is never installed: its package wants an initrd made, which no machine of ours boots.
 
-use std::fs;
+use std::cell::Cell;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::error::Error;
 use crate::import::Progress;
@@ -26,6 +29,7 @@ pub(crate) struct Debian {
     sources: Vec<String>,
     /// Whether anything fetched before may be used again.
     reuse: bool,
+    updated: Cell<bool>,
 }
 
 /// A package unpacked.
@@ -45,7 +49,13 @@ impl Debian {
             sources.push(format!("deb [signed-by={KEYRING}] {from} {suite}-updates {parts}"));
             sources.push(format!("deb [signed-by={KEYRING}] {SECURITY} {suite}-security {parts}"));
         }
-        Debian { cache: cache.to_owned(), suite: suite.clone(), sources, reuse }
+        Debian {
+            cache: cache.to_owned(),
+            suite: suite.clone(),
+            sources,
+            reuse,
+            updated: Cell::new(false),
+        }
     }
 
     /// Fetches a package and unpacks it, following a metapackage to what it depends on. `finish`
@@ -56,6 +66,7 @@ impl Debian {
         progress: &mut dyn FnMut(Progress),
         finish: &mut dyn FnMut(&Path) -> Result<(), Error>,
     ) -> Result<Unpacked, Error> {
+        let _one_at_a_time = self.lock()?;
         self.update(progress)?;
         let mut name = name.to_owned();
         let mut id = String::new();
@@ -145,14 +156,29 @@ impl Debian {
 
     /// A file of the cache, if it is young enough to be used again.
     pub(crate) fn young(&self, path: &Path) -> bool {
-        let age = |path: &Path| SystemTime::now().duration_since(fs::metadata(path)?.modified()?).map_err(std::io::Error::other);
+        let age = |path: &Path| {
+            SystemTime::now()
+                .duration_since(fs::metadata(path)?.modified()?)
+                .map_err(std::io::Error::other)
+        };
         self.reuse && age(path).is_ok_and(|age| age < FRESH)
+    }
+
+    /// apt refuses to run beside itself; a second build waits for the first, and finds its fetching
+    /// done.
+    fn lock(&self) -> Result<File, Error> {
+        let path = self.dir().join("build.lock");
+        fs::create_dir_all(self.dir()).map_err(Error::io("making", &self.dir()))?;
+        let file = File::create(&path).map_err(Error::io("making", &path))?;
+        flock(&file, FlockOperation::LockExclusive)
+            .map_err(|error| Error::io("locking", &path)(error.into()))?;
+        Ok(file)
     }
 
     fn update(&self, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
         let dir = self.dir();
         let stamp = dir.join("updated");
-        if self.young(&stamp) {
+        if self.updated.replace(true) || self.young(&stamp) {
             return Ok(());
         }
         progress(Progress::Step(format!("fetching the package lists of {}", self.suite)));
@@ -229,9 +255,13 @@ struct About {
 impl About {
     /// `linux-image-amd64` → `linux-image-6.1.0-32-amd64`
     fn real_kernel(&self, name: &str) -> Option<String> {
-        let parts = self.depends.split([',', '|']).map(|part| part.split([' ', '(']).find(|word| !word.is_empty()));
+        let parts = self
+            .depends
+            .split([',', '|'])
+            .map(|part| part.split([' ', '(']).find(|word| !word.is_empty()));
         let kernel = |word: &&str| {
-            word.strip_prefix("linux-image-").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+            word.strip_prefix("linux-image-")
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
         };
         parts.flatten().find(|word| kernel(word) && *word != name).map(str::to_owned)
     }
@@ -278,9 +308,12 @@ mod tests {
             arch: String::new(),
             depends: depends.to_owned(),
         };
-        let real = about("linux-image-6.1.0-32-cloud-amd64 (= 6.1.129-1)").real_kernel("linux-image-cloud-amd64");
+        let real = about("linux-image-6.1.0-32-cloud-amd64 (= 6.1.129-1)")
+            .real_kernel("linux-image-cloud-amd64");
         assert_eq!(real.as_deref(), Some("linux-image-6.1.0-32-cloud-amd64"));
-        let kernel = about("kmod, linux-base (>= 4.3~), initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool");
+        let kernel = about(
+            "kmod, linux-base (>= 4.3~), initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool",
+        );
         assert_eq!(kernel.real_kernel("linux-image-6.1.0-32-amd64"), None);
     }
 

@@ -90,7 +90,9 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// Neither directory nor any archive we read.
-    #[error("is neither a directory nor a tar (plain, gzip, zstd, xz), nor an OCI or docker archive")]
+    #[error(
+        "is neither a directory nor a tar (plain, gzip, zstd, xz), nor an OCI or docker archive"
+    )]
     Unknown,
     /// A name that would leave the tree.
     #[error("`{entry}` would lie outside the image: a name must not hold `..`")]
@@ -228,8 +230,10 @@ impl Error {
 /// Bytes of a stranger's name as text for a message, short and without control characters.
 pub(crate) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(&name[..name.len().min(200)]);
-    let mut out: String =
-        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    let mut out: String = text
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect();
     if name.len() > 200 {
         out.push('…');
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::Digest;
 use crate::boot;
 use crate::error::Error;
 use crate::kernel;
@@ -15,7 +16,6 @@ use crate::staging::Staging;
 use crate::store::Store;
 use crate::tree::Tree;
 use crate::version::{Blob, Version, check_name, newest};
-use crate::Digest;
 
 /// How an image is imported.
 #[derive(Debug, Clone)]
@@ -98,7 +98,9 @@ pub fn import(
     options: &ImportOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Imported, Error> {
-    import_tree(store, name, source, options, progress, &mut |reading| source::read(source, reading))
+    import_tree(store, name, source, options, progress, &mut |reading| {
+        source::read(source, reading)
+    })
 }
 
 /// Imports whatever `read` brings; `source` is its name in messages.

@@ -97,12 +97,17 @@ fn pick(tree: &Tree, with_modules: &[String]) -> Option<(String, Content)> {
         .into_iter()
         .filter_map(|name| String::from_utf8(name).ok())
         .filter(|name| suffix(name).is_some())
-        .filter_map(|name| Some((format!("boot/{name}"), file(tree, format!("boot/{name}").as_bytes())?)))
+        .filter_map(|name| {
+            Some((format!("boot/{name}"), file(tree, format!("boot/{name}").as_bytes())?))
+        })
         .collect();
     // One without modules, newer or not, is a leftover of a package half removed.
     kernels.sort_by(|(a, _), (b, _)| {
         let fits = |path: &str| {
-            path.rsplit('/').next().and_then(suffix).is_some_and(|r| with_modules.iter().any(|m| m == r))
+            path.rsplit('/')
+                .next()
+                .and_then(suffix)
+                .is_some_and(|r| with_modules.iter().any(|m| m == r))
         };
         fits(a).cmp(&fits(b)).then_with(|| by_version(a, b))
     });
@@ -111,7 +116,9 @@ fn pick(tree: &Tree, with_modules: &[String]) -> Option<(String, Content)> {
         with_modules.iter().rev().find_map(|release| {
             let path = format!("lib/modules/{release}/vmlinuz");
             let paths = [path.clone(), format!("usr/{path}")];
-            paths.into_iter().find_map(|path| file(tree, path.as_bytes()).map(|found| (path, found)))
+            paths
+                .into_iter()
+                .find_map(|path| file(tree, path.as_bytes()).map(|found| (path, found)))
         })
     })
 }
@@ -128,16 +135,16 @@ fn file(tree: &Tree, path: &[u8]) -> Option<Content> {
 /// `vmlinuz-6.1.0-32-amd64` → `6.1.0-32-amd64`
 fn suffix(name: &str) -> Option<&str> {
     let release = ["vmlinuz-", "vmlinux-", "Image-"].iter().find_map(|p| name.strip_prefix(p))?;
-    (!release.is_empty() && !release.ends_with(".old") && !release.contains("rescue")).then_some(release)
+    (!release.is_empty() && !release.ends_with(".old") && !release.contains("rescue"))
+        .then_some(release)
 }
 
 fn release(path: &str, content: &Content, with_modules: &[String]) -> Result<String, Fault> {
     let mut parts = path.rsplit('/');
     let name = parts.next().unwrap_or_default();
     let named = suffix(name).or_else(|| parts.next().filter(|_| path.contains("lib/modules/")));
-    let sound = |release: &&str| {
-        !release.is_empty() && !release.starts_with('.') && release.len() < 128
-    };
+    let sound =
+        |release: &&str| !release.is_empty() && !release.starts_with('.') && release.len() < 128;
     if let Some(named) = named.filter(sound)
         && with_modules.iter().any(|release| release == named)
     {
@@ -171,8 +178,12 @@ fn by_version(a: &str, b: &str) -> Ordering {
     loop {
         let order = match (a.next(), b.next()) {
             (None, None) => return Ordering::Equal,
-            (Some(rest), None) => return if is_rc(rest) { Ordering::Less } else { Ordering::Greater },
-            (None, Some(rest)) => return if is_rc(rest) { Ordering::Greater } else { Ordering::Less },
+            (Some(rest), None) => {
+                return if is_rc(rest) { Ordering::Less } else { Ordering::Greater };
+            }
+            (None, Some(rest)) => {
+                return if is_rc(rest) { Ordering::Greater } else { Ordering::Less };
+            }
             (Some(a), Some(b)) => {
                 let number = |run: &str| run.starts_with(|c: char| c.is_ascii_digit());
                 match (number(a), number(b)) {
@@ -208,7 +219,6 @@ fn runs(text: &str) -> Vec<&str> {
     }
     runs
 }
-
 
 #[cfg(test)]
 mod tests {

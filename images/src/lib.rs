@@ -1,7 +1,7 @@
 //! The image store: what a role's machines boot, kept as an OCI image layout.
 //!
 //! Layout, in the order an import runs through it:
-//! - `source`: a directory, a tar, an OCI or docker archive, read into a [`tree`] without
+//! - `source`: a directory, a tar, an OCI or docker archive, read into a `tree` without
 //!   unpacking anything onto the host: no root, no device nodes, no path that could escape;
 //! - `kernel`: which kernel the tree boots, and whether its modules are there; `modules`: which
 //!   of them the root itself keeps;

@@ -82,12 +82,11 @@ pub(crate) fn prune(tree: &mut Tree, release: &str, keep: Modules, boot: &[Strin
         tree.remove(&path);
     }
     // Empty folders tell nobody anything.
-    let folders: Vec<Vec<u8>> = tree
+    let folders = tree
         .below(&dir)
         .filter(|(_, _, inode)| matches!(inode.kind, Kind::Dir))
-        .map(|(path, ..)| path.to_vec())
-        .chain([dir.clone()])
-        .collect();
+        .map(|(path, ..)| path.to_vec());
+    let folders: Vec<Vec<u8>> = std::iter::once(dir.clone()).chain(folders).collect();
     for path in folders.into_iter().rev() {
         if keep != Modules::All && tree.below(&path).next().is_none() {
             tree.remove(&path);
@@ -133,7 +132,10 @@ mod tests {
                 assert_eq!(there, want.contains(&path), "{keep:?} {path}");
             }
             assert_eq!(tree.get(dir.as_bytes()).is_some(), keep != Modules::None);
-            assert_eq!(tree.get(format!("{dir}/kernel/sound").as_bytes()).is_some(), keep == Modules::All);
+            assert_eq!(
+                tree.get(format!("{dir}/kernel/sound").as_bytes()).is_some(),
+                keep == Modules::All
+            );
             assert!(tree.get(other.as_bytes()).is_some(), "another kernel's are not ours to take");
         }
     }

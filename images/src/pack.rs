@@ -49,7 +49,8 @@ pub(crate) fn pack(
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get().clamp(1, 16));
     encoder.multithread(workers as u32)?;
     let tar = Hashing::new(io::BufWriter::with_capacity(1 << 18, encoder));
-    let mut writer = Writer { tar, first: HashMap::new(), unpacked: 0, inodes: 0, done: 0, progress };
+    let mut writer =
+        Writer { tar, first: HashMap::new(), unpacked: 0, inodes: 0, done: 0, progress };
     writer.tree(tree, warnings)?;
     let (unpacked, inodes) = (writer.unpacked, writer.inodes);
     let (buffered, diff_id, _) = writer.tar.finish();
@@ -63,7 +64,8 @@ pub(crate) fn pack(
 pub(crate) fn overlay(tree: &Tree, out: &mut File) -> Result<(), Fault> {
     let tar = Hashing::new(io::BufWriter::new(out));
     let progress = &mut |_| ();
-    let mut writer = Writer { tar, first: HashMap::new(), unpacked: 0, inodes: 0, done: 0, progress };
+    let mut writer =
+        Writer { tar, first: HashMap::new(), unpacked: 0, inodes: 0, done: 0, progress };
     for (path, _, inode) in tree.iter().filter(|(.., inode)| !matches!(inode.kind, Kind::Dir)) {
         writer.inode(path, inode, 0)?;
     }
@@ -127,8 +129,12 @@ impl<W: Write> Writer<'_, W> {
         match &inode.kind {
             Kind::Dir => self.header(&[path, b"/"].concat(), b'5', meta, b"", 0, (0, 0))?,
             Kind::Symlink(target) => self.header(path, b'2', meta, target, 0, (0, 0))?,
-            Kind::Char { major, minor } => self.header(path, b'3', meta, b"", 0, (*major, *minor))?,
-            Kind::Block { major, minor } => self.header(path, b'4', meta, b"", 0, (*major, *minor))?,
+            Kind::Char { major, minor } => {
+                self.header(path, b'3', meta, b"", 0, (*major, *minor))?
+            }
+            Kind::Block { major, minor } => {
+                self.header(path, b'4', meta, b"", 0, (*major, *minor))?
+            }
             Kind::Fifo => self.header(path, b'6', meta, b"", 0, (0, 0))?,
             Kind::File(content) => {
                 let size = content.size();
@@ -260,7 +266,8 @@ mod tests {
 
     fn tree() -> Tree {
         let mut tree = Tree::new(Limits::default());
-        let meta = Meta { mode: 0o4755, uid: 3_000_000, gid: 7, mtime: 1_700_000_000, ..Meta::default() };
+        let meta =
+            Meta { mode: 0o4755, uid: 3_000_000, gid: 7, mtime: 1_700_000_000, ..Meta::default() };
         let xattrs = BTreeMap::from([(b"security.capability".to_vec(), b"\x01\0\0=".to_vec())]);
         let file = |bytes: &[u8]| Kind::File(Content::Span(spooled(bytes)));
         let long = "d/".repeat(60) + "end";
@@ -342,8 +349,10 @@ mod tests {
         for len in [1, 2, 86, 87, 88, 89, 90, 985, 986, 987, 988, 989, 990] {
             let mut records = Vec::new();
             record(&mut records, b"path", &vec![b'x'; len]);
-            let said: usize =
-                std::str::from_utf8(records.split(|c| *c == b' ').next().unwrap()).unwrap().parse().unwrap();
+            let said: usize = std::str::from_utf8(records.split(|c| *c == b' ').next().unwrap())
+                .unwrap()
+                .parse()
+                .unwrap();
             assert_eq!(said, records.len(), "{len}");
         }
     }

@@ -157,7 +157,8 @@ impl Recipe {
         // These become arguments of apt and mmdebstrap: a leading `-` would be an option.
         let word = |text: &str| {
             text.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.:_=~".contains(&c))
-                && !text.is_empty() && !text.starts_with(['-', '+', '.'])
+                && !text.is_empty()
+                && !text.starts_with(['-', '+', '.'])
         };
         let words = self.packages.iter().chain(&self.components).map(String::as_str);
         let kernel = self.kernel.package();

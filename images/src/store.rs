@@ -120,7 +120,9 @@ impl Store {
         let path = self.dir.join("index.json");
         let file = File::open(&path).map_err(Error::io("reading", &path))?;
         let mut bytes = Vec::new();
-        file.take(oci::DOCUMENT_MAX * 16).read_to_end(&mut bytes).map_err(Error::io("reading", &path))?;
+        file.take(oci::DOCUMENT_MAX * 16)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io("reading", &path))?;
         serde_json::from_slice(&bytes)
             .map_err(|error| Error::Store { path, what: error.to_string() })
     }
@@ -138,7 +140,9 @@ impl Store {
             _ => Error::io("reading", &path)(error),
         })?;
         let mut bytes = Vec::new();
-        file.take(oci::DOCUMENT_MAX).read_to_end(&mut bytes).map_err(Error::io("reading", &path))?;
+        file.take(oci::DOCUMENT_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io("reading", &path))?;
         if Digest::of(&bytes) != *digest {
             return Err(damaged("its bytes have changed".to_owned()));
         }

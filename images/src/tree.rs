@@ -98,6 +98,11 @@ impl Tree {
             Member::Inode(inode) => inode,
             Member::HardLink(target) => return self.link(path, name, &target),
         };
+        if let Kind::Symlink(target) = &inode.kind
+            && (target.is_empty() || target.contains(&0) || target.len() > PATH_MAX)
+        {
+            return Err(Fault::Name { entry: shown(name), why: "its target is no path" });
+        }
         self.count(&path, &inode, name)?;
         match self.names.get(&path[..]).map(|old| old.inode) {
             Some(old)
@@ -291,7 +296,8 @@ impl Tree {
     }
 
     fn count(&mut self, path: &[u8], inode: &Inode, name: &[u8]) -> Result<(), Fault> {
-        let attrs: usize = inode.meta.xattrs.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let attrs: usize =
+            inode.meta.xattrs.iter().map(|(key, value)| key.len() + value.len()).sum();
         let inner = match &inode.kind {
             Kind::Symlink(target) => target.len(),
             Kind::File(Content::Sparse { pieces, .. }) => pieces.len() * 40,
@@ -410,8 +416,17 @@ mod tests {
             ("abs/log/x", file()),
         ]);
         let want = [
-            "abs", "etc", "etc/passwd", "lib", "out", "usr", "usr/lib", "usr/lib/libc.so", "var",
-            "var/log", "var/log/x",
+            "abs",
+            "etc",
+            "etc/passwd",
+            "lib",
+            "out",
+            "usr",
+            "usr/lib",
+            "usr/lib/libc.so",
+            "var",
+            "var/log",
+            "var/log/x",
         ];
         assert_eq!(names(&tree), want);
         assert_eq!(tree.resolve(b"lib/libc.so").unwrap().0, b"usr/lib/libc.so");
@@ -423,6 +438,9 @@ mod tests {
         let mut tree = tree(&[("a", link("b")), ("b", link("a")), ("f", file())]);
         assert!(matches!(tree.add(b"a/x", file()), Err(Fault::Parent { .. })));
         assert!(matches!(tree.add(b"f/x", file()), Err(Fault::Parent { .. })));
+        for target in ["", "a\0b", &"x".repeat(4096)] {
+            assert!(matches!(tree.add(b"l", link(target)), Err(Fault::Name { .. })));
+        }
         assert!(tree.resolve(b"a").is_none());
     }
 
@@ -446,8 +464,11 @@ mod tests {
                 Err(other) => panic!("{target}: {other}"),
             }
         }
-        let inodes: Vec<usize> =
-            tree.iter().filter(|(path, ..)| [&b"d/f"[..], b"h"].contains(path)).map(|e| e.1).collect();
+        let inodes: Vec<usize> = tree
+            .iter()
+            .filter(|(path, ..)| [&b"d/f"[..], b"h"].contains(path))
+            .map(|e| e.1)
+            .collect();
         assert_eq!(inodes[0], inodes[1]);
         // A link to itself changes nothing.
         tree.add(b"d/f", Member::HardLink(b"d/f".to_vec())).unwrap();

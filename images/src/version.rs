@@ -306,8 +306,23 @@ mod tests {
         }
         let long = "a".repeat(65);
         for bad in [
-            "", "@", "@3", "web@", "web@0", "web@+1", "web@-1", "web@4294967296", "web@1@2", "Web",
-            "-web", "../web", "web/x", "we b", "wéb", "web:3", &long,
+            "",
+            "@",
+            "@3",
+            "web@",
+            "web@0",
+            "web@+1",
+            "web@-1",
+            "web@4294967296",
+            "web@1@2",
+            "Web",
+            "-web",
+            "../web",
+            "web/x",
+            "we b",
+            "wéb",
+            "web:3",
+            &long,
         ] {
             assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
         }

@@ -229,6 +229,8 @@ pub enum Loader {
 pub enum Rule {
     /// The address is a group address: no machine has it.
     MacIsMulticast,
+    /// Not even an address: the packet is dropped before the site is asked.
+    Malformed(String),
     /// A machine of the site has this MAC.
     MacKnown,
     /// No machine has it: `net.unknown` decides.
@@ -459,6 +461,7 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Rule::MacIsMulticast => f.write_str("a group address belongs to no machine"),
+            Rule::Malformed(why) => write!(f, "{why}: it is dropped and counted where it is heard"),
             Rule::MacKnown => f.write_str("the MAC is this machine's"),
             Rule::MacUnknown => f.write_str("no machine has this MAC: net.unknown decides"),
             Rule::MatrixSeat => f.write_str("the matrix gives the machine this seat"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use koboshi_pxe::Mac;
-use koboshi_pxe::decide::{Action, Arch, Asks, Client, Entry, Facts, Loader, Rule, Step};
+use koboshi_pxe::decide::{self, Action, Arch, Asks, Entry, Facts, Loader, Rule, Step};
 use koboshi_pxe::desk::Desk;
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +72,10 @@ pub struct PlanShown {
 
 /// Explains.
 pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, Refusal> {
-    let (name, mac) = find(site, &query.who)?;
+    let (name, mac) = match find(site, &query.who)? {
+        Client::Machine(name, mac) => (name, mac),
+        Client::Malformed(why) => return Ok(malformed(site, &query.who, why)),
+    };
     let archs: Vec<Arch> = match &query.arch {
         None => vec![Arch::BIOS, Arch::EFI64],
         Some(text) => {
@@ -96,11 +99,11 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
     };
     for arch in archs {
         let client =
-            if matches!(arch.0, 15 | 16 | 19) { Client::HttpBoot } else { Client::Firmware };
+            if matches!(arch.0, 15 | 16 | 19) { decide::Client::HttpBoot } else { decide::Client::Firmware };
         let question = Asks::Dhcp { client, archs: vec![arch], discover: true };
         ask(format!("firmware ({arch}) asks DHCP"), question);
     }
-    let ipxe = Asks::Dhcp { client: Client::Ipxe, archs: vec![Arch::BIOS], discover: true };
+    let ipxe = Asks::Dhcp { client: decide::Client::Ipxe, archs: vec![Arch::BIOS], discover: true };
     ask("iPXE asks DHCP".to_string(), ipxe);
     ask(format!("iPXE asks for /boot/{mac}.ipxe"), Asks::Script);
 
@@ -140,13 +143,34 @@ pub fn desk_of(site: &Arc<Site>, state: &Path) -> anyhow::Result<Desk> {
     Ok(Desk::new(reading.snapshot, news))
 }
 
-fn find(site: &Site, who: &str) -> Result<(Option<String>, Mac), Refusal> {
+/// Who was meant.
+enum Client {
+    /// A machine of the site, or a MAC that no machine has.
+    Machine(Option<String>, Mac),
+    /// No Ethernet address, and why.
+    Malformed(String),
+}
+
+/// What a client gets whose hardware address is none (hlen 0 or 255, a cut MAC): nothing.
+fn malformed(site: &Site, who: &str, why: String) -> Explanation {
+    let heard = publish::boot_subnet(site).map(|subnet| subnet.origin.to_string());
+    let step = Explained {
+        asks: "a client with that address asks DHCP".to_string(),
+        gets: "no answer at all".to_string(),
+        because: vec![Because { rule: Rule::Malformed(why).to_string(), line: heard }],
+    };
+    Explanation { who: format!("{who:?}, which is no client"), steps: vec![step], plan: None }
+}
+
+fn find(site: &Site, who: &str) -> Result<Client, Refusal> {
     let looks_like_mac = who.contains(':') || who.matches('-').count() == 5;
-    if looks_like_mac || who.parse::<Mac>().is_ok() {
-        let mac: Mac = who.parse().map_err(|error: koboshi_pxe::mac::BadMac| {
-            Refusal::not_found(error.to_string(), Some("a client with such an address gets no answer: the packet is dropped and counted".into()))
-        })?;
-        return Ok((site.machine_by_mac(mac).map(|(name, _)| name.to_string()), mac));
+    match who.parse::<Mac>() {
+        Ok(mac) => {
+            let name = site.machine_by_mac(mac).map(|(name, _)| name.to_string());
+            return Ok(Client::Machine(name, mac));
+        }
+        Err(error) if looks_like_mac => return Ok(Client::Malformed(error.to_string())),
+        Err(_) => {}
     }
     let name = super::one(site, who)?;
     let machine = site.machines.get(&name);
@@ -154,7 +178,7 @@ fn find(site: &Site, who: &str) -> Result<(Option<String>, Mac), Refusal> {
         let line = machine.map(|machine| format!("{} gives it none", machine.origin));
         Refusal::not_found(format!("{name} does not boot: it has no MAC"), line)
     })?;
-    Ok((Some(name.to_string()), mac.value))
+    Ok(Client::Machine(Some(name.to_string()), mac.value))
 }
 
 fn seat_address(entry: &Entry) -> Option<std::net::Ipv4Addr> {
@@ -218,8 +242,10 @@ fn line<'a>(site: &'a Site, mac: Mac, entry: &Entry, rule: &Rule) -> Option<&'a 
             let machine = machine.map(|(_, machine)| &machine.value);
             site.loader(machine, role.map(|role| &role.value)).origin
         }
-        Rule::MacIsMulticast
-        | Rule::FrozenPlan
+        Rule::MacIsMulticast | Rule::Malformed(_) => {
+            publish::boot_subnet(site).map(|subnet| &subnet.origin)
+        }
+        Rule::FrozenPlan
         | Rule::LoaderByArch(..)
         | Rule::NoLoader(_)
         | Rule::AlreadyIpxe

@@ -1,7 +1,7 @@
 //! Reading the site file and what it includes, when the appliance starts, when a file changes and when
 //! the operator asks `check`. A file that is half saved, huge, binary or gone is a problem with a name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::Ipv4Addr;
@@ -112,15 +112,10 @@ pub fn load(path: &Path, env: &Env) -> Result<Site, Problems> {
     }
     let site = meant::build(gathered.written, &gathered.root, env, &mut problems);
     let problems = problems.sorted();
-    match site {
-        Some(site) if !problems.has_errors() => Ok(Site {
-            files: gathered.files,
-            watched: gathered.watched,
-            warnings: problems,
-            ..site
-        }),
-        _ => Err(problems),
+    if problems.has_errors() {
+        return Err(problems);
     }
+    Ok(Site { files: gathered.files, watched: gathered.watched, warnings: problems, ..site })
 }
 
 /// The files, read and understood one by one.
@@ -157,7 +152,7 @@ fn gather_here(path: &Path) -> Gathered {
     let mut reading = Reading {
         folder,
         total: 0,
-        seen: BTreeMap::new(),
+        seen: BTreeSet::new(),
         out: Gathered {
             written: Written::default(),
             files: Vec::new(),
@@ -176,7 +171,7 @@ struct Reading {
     folder: PathBuf,
     total: u64,
     /// Files by their real path: two includes may find the same one.
-    seen: BTreeMap<PathBuf, ()>,
+    seen: BTreeSet<PathBuf>,
     out: Gathered,
 }
 
@@ -212,7 +207,7 @@ impl Reading {
             return self
                 .broken(Problem::error("include-cycle", from, message).label("round and round"));
         }
-        if self.seen.insert(real.clone(), ()).is_some() {
+        if !self.seen.insert(real.clone()) {
             return;
         }
         self.total += bytes.len() as u64;

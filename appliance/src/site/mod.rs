@@ -17,6 +17,7 @@ pub mod hostlist;
 pub mod load;
 pub mod meant;
 pub mod names;
+pub mod network;
 pub mod origin;
 pub mod problem;
 pub mod reload;
@@ -36,8 +37,9 @@ pub use meant::{
     Site, Subnet, image_missing,
 };
 pub use names::{ClassName, GroupName, MachineName, NetworkName, RoleName, SeatName};
+pub use network::{Cidr, Pool};
 pub use origin::{At, Origin, Source};
 pub use problem::{Problem, Problems, Severity};
 pub use render::Look;
-pub use values::{Cidr, ImageRef, Lease, Pool, RootSize, Serial, Unknown};
+pub use values::{ImageRef, Lease, RootSize, Serial, Unknown};
 pub use written::{DhcpOption, Exclusive, Kind, Mode, Place, Route, SeatNet, Takeover};

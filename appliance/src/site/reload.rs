@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::meant::{Reach, Site};
+use super::meant::Site;
 use super::names::{MachineName, SeatName};
 use super::origin::At;
 use super::written::Place;
@@ -207,21 +207,20 @@ fn restart(old: &Site, new: &Site) -> Vec<String> {
             out.push(format!("{what} changes from {from} to {to}: restart koboshi"));
         }
     };
-    let reaches = |site: &Site| {
-        let all: Vec<String> = site
-            .subnets
-            .iter()
-            .map(|subnet| match &subnet.reach {
-                Reach::Interface(name) => match subnet.own {
-                    Some(own) => format!("{name} ({own})"),
-                    None => name.clone(),
-                },
-                Reach::Relay(_) => "relay".into(),
-            })
-            .collect();
+    let on = |site: &Site| {
+        let names = site.subnets.iter().filter_map(|subnet| subnet.interface());
+        let all: Vec<&str> = names.collect();
         if all.is_empty() { "none".to_string() } else { all.join(", ") }
     };
-    say("the interface", reaches(old), reaches(new));
+    say("the interface", on(old), on(new));
+    for subnet in &new.subnets {
+        let before = old.subnets.iter().find(|one| one.reach == subnet.reach);
+        if let (Some(name), Some(to), Some(from)) =
+            (subnet.interface(), subnet.own, before.and_then(|before| before.own))
+        {
+            say(&format!("our address on {name}"), from.to_string(), to.to_string());
+        }
+    }
     say("http-port", old.net.http_port.to_string(), new.net.http_port.to_string());
     let port = |port: Option<u16>| port.map_or("none".to_string(), |port| port.to_string());
     say("the syslog port", port(old.net.syslog), port(new.net.syslog));

@@ -328,6 +328,32 @@ fn looking_at_a_site_of_another_machine_only_warns() {
 }
 
 #[test]
+fn this_machine_is_asked_for_its_addresses() {
+    assert_eq!(load::system_networks("lo"), [(Ipv4Addr::LOCALHOST, 8)]);
+    assert!(load::system_networks("no-such-nic").is_empty());
+}
+
+#[test]
+fn strangers_need_a_pool() {
+    let text = SMALL.replace("eth1\"", "eth1\"\nunknown = \"discover\"");
+    assert!(
+        errors(&text).starts_with("fine: site.toml:3:11: warning: machines we do not know"),
+        "{}",
+        errors(&text)
+    );
+    let pool = text.replace("discover\"", "discover\"\npool = \"10.77.0.8-10.77.0.9\"");
+    assert_eq!(errors(&pool), "fine: ");
+}
+
+#[test]
+fn a_bmc_has_no_seats_address() {
+    let text = format!(
+        "{SMALL}[seats]\nw = {{ role = \"web\", ip = \"10.77.0.7\" }}\n[machines]\nm = {{ bmc = \"10.77.0.7\" }}\n"
+    );
+    assert_eq!(errors(&text), "site.toml:8:13: BMC 10.77.0.7 of m has the address of seat w");
+}
+
+#[test]
 fn beside_another_dhcp_server_a_seat_needs_no_address() {
     let seat = "[seats]\nw = { role = \"web\" }\n";
     assert_eq!(

@@ -35,10 +35,17 @@ struct Shared {
     watched: Watched,
     /// The folders under watch, and which ones they were (device and inode).
     folders: BTreeMap<PathBuf, Option<(u64, u64)>>,
+    /// What the files were when last told of, and at the last look.
+    told: Vec<Stamp>,
+    seen: Vec<Stamp>,
 }
+
+/// A file's device, inode, size and time of change; none if it is not there.
+type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 impl SiteWatcher {
     /// Begins to watch. The receiver yields once for every burst of changes. Needs a tokio runtime.
+    /// What changed between reading the site and this call is not told: read it once more, or compare hashes.
     pub fn start(watched: &Watched) -> notify::Result<(SiteWatcher, mpsc::Receiver<Changed>)> {
         // The kernel's thread must never wait: one unread sign of change says all there is to say.
         let (raw, signs) = mpsc::channel(1);
@@ -52,9 +59,16 @@ impl SiteWatcher {
         };
         let watcher = RecommendedWatcher::new(handler, Config::default())?;
         let (out, changes) = mpsc::channel(1);
-        let shared = Shared { watcher, watched: watched.clone(), folders: BTreeMap::new() };
+        let mut shared = Shared {
+            watcher,
+            watched: watched.clone(),
+            folders: BTreeMap::new(),
+            told: Vec::new(),
+            seen: Vec::new(),
+        };
+        shared.renew();
+        shared.remember();
         let shared = Arc::new(Mutex::new(shared));
-        lock(&shared).renew();
         let task = tokio::spawn(settle(Arc::clone(&shared), relevant, signs, out));
         Ok((SiteWatcher { shared, task }, changes))
     }
@@ -64,6 +78,7 @@ impl SiteWatcher {
         let mut shared = lock(&self.shared);
         shared.watched = watched.clone();
         shared.renew();
+        shared.remember();
     }
 }
 
@@ -96,6 +111,7 @@ async fn settle(
             },
             _ = sleep_until(until), if quiet.is_some() => {
                 quiet = None;
+                lock(&shared).remember();
                 // Full: a change is already waiting to be looked at, and it will be seen then.
                 if let Err(mpsc::error::TrySendError::Closed(_)) = out.try_send(Changed) {
                     return;
@@ -104,7 +120,7 @@ async fn settle(
             _ = look.tick() => {
                 let mut shared = lock(&shared);
                 *relevant.lock().unwrap_or_else(PoisonError::into_inner) = absolute(&shared.watched);
-                if shared.renew() {
+                if shared.renew() | shared.settled() {
                     quiet = Some(Instant::now() + QUIET);
                 }
             }
@@ -113,6 +129,28 @@ async fn settle(
 }
 
 impl Shared {
+    fn stamps(&self) -> Vec<Stamp> {
+        let stamp = |path: &PathBuf| {
+            let meta = std::fs::metadata(path).ok()?;
+            Some((meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec()))
+        };
+        self.watched.files.iter().map(stamp).collect()
+    }
+
+    fn remember(&mut self) {
+        self.told = self.stamps();
+        self.seen.clone_from(&self.told);
+    }
+
+    /// What the kernel does not tell: a write on another host of an NFS, a link that leads elsewhere now.
+    /// True when a file is not what it was, and has been so for a whole look.
+    fn settled(&mut self) -> bool {
+        let now = self.stamps();
+        let settled = now != self.told && now == self.seen;
+        self.seen = now;
+        settled
+    }
+
     /// Watches what is to be watched. True if a folder came, went or is another one now.
     fn renew(&mut self) -> bool {
         let wanted = &self.watched.folders;
@@ -216,6 +254,23 @@ mod tests {
 
         fs::write(dir.path().join("machines.d/new.toml"), "").unwrap();
         assert!(told(&mut changes).await, "a new file that an include finds");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_leads_elsewhere_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |name: &str| dir.path().join(name);
+        for name in ["one", "two"] {
+            fs::create_dir(of(name)).unwrap();
+            fs::write(of(name).join("site.toml"), name).unwrap();
+        }
+        std::os::unix::fs::symlink("one", of("now")).unwrap();
+        std::os::unix::fs::symlink("now/site.toml", of("site.toml")).unwrap();
+        let watched = gather(&of("site.toml")).watched;
+        let (_watcher, mut changes) = SiteWatcher::start(&watched).unwrap();
+        std::os::unix::fs::symlink("two", of("next")).unwrap();
+        fs::rename(of("next"), of("now")).unwrap();
+        assert!(told(&mut changes).await);
     }
 
     #[tokio::test]

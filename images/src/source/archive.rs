@@ -30,7 +30,8 @@ pub(super) fn read(packed: &Span, reading: &mut Reading<'_>) -> Result<Tree, Fau
     if is_file("oci-layout") && is_file("index.json") {
         return layers::oci_archive(&tree, reading);
     }
-    if is_file("manifest.json") && tree.resolve(b"etc").is_none() && tree.resolve(b"usr").is_none() {
+    if is_file("manifest.json") && tree.resolve(b"etc").is_none() && tree.resolve(b"usr").is_none()
+    {
         return layers::docker_archive(&tree, reading);
     }
     Ok(tree)

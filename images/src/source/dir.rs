@@ -77,12 +77,7 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        name: &[u8],
-        path: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    fn entry(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &mut Vec<u8>) -> Result<(), Fault> {
         let os_name = std::ffi::OsStr::from_bytes(name);
         let stat = match rustix::fs::statat(dir, os_name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -97,8 +92,7 @@ impl Walk<'_, '_> {
             }
             self.seen.insert(key, path.clone());
         }
-        let (major, minor) =
-            (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
         let node = match kind {
             FileType::Directory => Kind::Dir,
             FileType::RegularFile if stat.st_size == 0 => Kind::File(Content::Empty),
@@ -108,7 +102,8 @@ impl Walk<'_, '_> {
                 size: stat.st_size as u64,
             }),
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(dir, os_name, Vec::new()).map_err(io_at(path))?;
+                let target =
+                    rustix::fs::readlinkat(dir, os_name, Vec::new()).map_err(io_at(path))?;
                 Kind::Symlink(target.into_bytes().into_boxed_slice())
             }
             FileType::CharacterDevice => Kind::Char { major, minor },
@@ -125,7 +120,8 @@ impl Walk<'_, '_> {
             xattrs: xattrs(dir, name).map_err(io_at(path))?,
         };
         // An overlay brings files; the directories they go into are the tree's own.
-        if !(self.owned_by_root && kind == FileType::Directory && self.tree.resolve(path).is_some()) {
+        if !(self.owned_by_root && kind == FileType::Directory && self.tree.resolve(path).is_some())
+        {
             self.tree.add(path, Member::Inode(Inode { meta, kind: node }))?;
         }
         if self.tree.len().is_multiple_of(1000) {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+use crate::Digest;
 use crate::content::{Content, Span};
 use crate::digest::Hashing;
 use crate::error::{Fault, shown};
@@ -16,7 +17,6 @@ use crate::oci::{self, Descriptor, Index, Manifest};
 use crate::source::Reading;
 use crate::source::untar::{self, End, Entry};
 use crate::tree::{Kind, Tree};
-use crate::Digest;
 
 /// An image of many platforms points at lists of lists; nobody nests deeper.
 const NESTING_MAX: usize = 4;
@@ -116,7 +116,8 @@ fn choose(blobs: &Blobs<'_>, index: Index, depth: usize) -> Result<Descriptor, F
     };
     let mut fitting: Vec<&Descriptor> = index.manifests.iter().filter(is_image).collect();
     // The same image under several names.
-    fitting.dedup_by(|a, b| a.digest == b.digest);
+    fitting.sort_by_key(|found| &found.digest);
+    fitting.dedup_by_key(|found| &found.digest);
     let [found] = fitting[..] else {
         let what = if fitting.is_empty() {
             let named = index.manifests.iter().filter_map(|found| found.platform.as_ref());
@@ -167,12 +168,15 @@ fn apply(tree: &mut Tree, tar: &Span, reading: &mut Reading<'_>) -> Result<(), F
 impl Blobs<'_> {
     /// A file of the archive, by its path.
     fn file(&self, name: &str) -> Result<Span, Fault> {
-        let missing = || Fault::Malformed { what: format!("{} is missing", shown(name.as_bytes())) };
+        let missing =
+            || Fault::Malformed { what: format!("{} is missing", shown(name.as_bytes())) };
         match self {
-            Blobs::Archive(tree) => match tree.resolve(name.as_bytes()).map(|found| &found.1.kind) {
-                Some(Kind::File(Content::Span(span))) => Ok(span.clone()),
-                _ => Err(missing()),
-            },
+            Blobs::Archive(tree) => {
+                match tree.resolve(name.as_bytes()).map(|found| &found.1.kind) {
+                    Some(Kind::File(Content::Span(span))) => Ok(span.clone()),
+                    _ => Err(missing()),
+                }
+            }
             Blobs::Dir(dir) => {
                 let path = dir.join(name);
                 if !path.is_file() {
@@ -185,13 +189,14 @@ impl Blobs<'_> {
 
     /// A blob, its bytes checked.
     fn get(&self, wanted: &Descriptor) -> Result<Span, Fault> {
-        let digest: Digest = wanted.digest.parse().map_err(|bad| Fault::Unsupported {
-            what: format!("{bad}; only sha256 is read"),
-        })?;
-        let blob = |what: &str| Fault::Blob { digest: wanted.digest.clone(), what: what.to_owned() };
-        let span = self
-            .file(&format!("blobs/sha256/{}", digest.hex()))
-            .map_err(|fault| match fault {
+        let digest: Digest = wanted
+            .digest
+            .parse()
+            .map_err(|bad| Fault::Unsupported { what: format!("{bad}; only sha256 is read") })?;
+        let blob =
+            |what: &str| Fault::Blob { digest: wanted.digest.clone(), what: what.to_owned() };
+        let span =
+            self.file(&format!("blobs/sha256/{}", digest.hex())).map_err(|fault| match fault {
                 Fault::Malformed { .. } => blob("it is missing"),
                 other => other,
             })?;
@@ -204,7 +209,9 @@ impl Blobs<'_> {
 
     fn document<T: DeserializeOwned>(&self, wanted: &Descriptor) -> Result<T, Fault> {
         if wanted.size > oci::DOCUMENT_MAX {
-            return Err(Fault::TooLarge { what: format!("{} of {} bytes", wanted.digest, wanted.size) });
+            return Err(Fault::TooLarge {
+                what: format!("{} of {} bytes", wanted.digest, wanted.size),
+            });
         }
         parse(&wanted.digest, &self.get(wanted)?)
     }

@@ -201,7 +201,8 @@ impl Reader<'_> {
                 let records =
                     pax(&records).ok_or_else(|| self.malformed("a damaged pax header"))?;
                 self.global.extend(records);
-                let held: usize = self.global.iter().map(|(key, value)| key.len() + value.len()).sum();
+                let held: usize =
+                    self.global.iter().map(|(key, value)| key.len() + value.len()).sum();
                 if held as u64 > PAX_MAX {
                     return Err(Fault::TooLarge { what: "global pax records".to_owned() });
                 }
@@ -223,10 +224,7 @@ impl Reader<'_> {
         let mut records = self.global.clone();
         records.extend(next.pax);
         records.retain(|_, value| !value.is_empty());
-        let name = records
-            .remove(&b"path"[..])
-            .or(next.name)
-            .unwrap_or_else(|| header.name());
+        let name = records.remove(&b"path"[..]).or(next.name).unwrap_or_else(|| header.name());
         let link = records
             .remove(&b"linkpath"[..])
             .or(next.link)
@@ -240,12 +238,20 @@ impl Reader<'_> {
             b'1' => return Ok(Some(Entry { name, member: Member::HardLink(link) })),
             b'2' => (name, Kind::Symlink(link.into_boxed_slice())),
             b'3' | b'4' => {
-                let device = |from, to| number(header.field(from, to)).and_then(|n| n.try_into().ok());
+                let device =
+                    |from, to| number(header.field(from, to)).and_then(|n| n.try_into().ok());
                 let (Some(major), Some(minor)) = (device(329, 337), device(337, 345)) else {
                     return Err(self.malformed("a device number is no number"));
                 };
                 let character = header.kind() == b'3';
-                (name, if character { Kind::Char { major, minor } } else { Kind::Block { major, minor } })
+                (
+                    name,
+                    if character {
+                        Kind::Char { major, minor }
+                    } else {
+                        Kind::Block { major, minor }
+                    },
+                )
             }
             b'5' => (name, Kind::Dir),
             b'6' => (name, Kind::Fifo),
@@ -283,11 +289,14 @@ impl Reader<'_> {
                 Some(text) => decimal(text),
                 None => number(header.field(from, to)),
             };
-            id.and_then(|id| u32::try_from(id).ok()).ok_or_else(|| self.malformed("an owner is no number"))
+            id.and_then(|id| u32::try_from(id).ok())
+                .ok_or_else(|| self.malformed("an owner is no number"))
         };
         let mtime = match records.get(&b"mtime"[..]) {
             // Seconds with a fraction, perhaps negative.
-            Some(text) => decimal(text.split(|c| *c == b'.').next().unwrap_or_default()).unwrap_or(0),
+            Some(text) => {
+                decimal(text.split(|c| *c == b'.').next().unwrap_or_default()).unwrap_or(0)
+            }
             None => number(header.field(136, 148)).unwrap_or(0),
         };
         let xattrs = records
@@ -297,7 +306,8 @@ impl Reader<'_> {
                 keep_xattr(name).then(|| (name.to_vec(), value.clone()))
             })
             .collect();
-        let mode = number(header.field(100, 108)).ok_or_else(|| self.malformed("the mode is no number"))?;
+        let mode = number(header.field(100, 108))
+            .ok_or_else(|| self.malformed("the mode is no number"))?;
         Ok(Meta {
             mode: (mode & 0o7777) as u32,
             uid: id(b"uid", 108, 116)?,
@@ -329,7 +339,9 @@ impl Reader<'_> {
             extended = block[504] != 0;
             blocks += 1;
             if blocks > MAP_MAX / BLOCK {
-                return Err(Fault::TooLarge { what: format!("the sparse map of `{}`", shown(name)) });
+                return Err(Fault::TooLarge {
+                    what: format!("the sparse map of `{}`", shown(name)),
+                });
             }
         }
         let data = self.skip(size, name)?;
@@ -350,12 +362,14 @@ impl Reader<'_> {
         let content = match (get("major").map(|v| &v[..]), get("map"), real) {
             (Some(b"1"), _, Some(real)) => {
                 let (map, begin) = map_before(&data)?;
-                data.part(begin, data.len.saturating_sub(begin)).and_then(|rest| sparse(&rest, real, &map))
+                data.part(begin, data.len.saturating_sub(begin))
+                    .and_then(|rest| sparse(&rest, real, &map))
             }
             (None, Some(map), Some(real)) => {
                 let numbers: Option<Vec<u64>> = map.split(|c| *c == b',').map(decimal).collect();
                 numbers.filter(|numbers| numbers.len() % 2 == 0).and_then(|numbers| {
-                    let map: Vec<_> = numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+                    let map: Vec<_> =
+                        numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
                     sparse(&data, real, &map)
                 })
             }
@@ -431,9 +445,9 @@ fn pax(mut bytes: &[u8]) -> Option<Records> {
 /// Octal between blanks and NULs, or GNU's base 256 for what octal cannot hold.
 fn number(field: &[u8]) -> Option<u64> {
     if field[0] == 0x80 {
-        return field[1..].iter().try_fold(0u64, |value, byte| {
-            Some(value.checked_mul(256)? + u64::from(*byte))
-        });
+        return field[1..]
+            .iter()
+            .try_fold(0u64, |value, byte| Some(value.checked_mul(256)? + u64::from(*byte)));
     }
     let digits = field.trim_ascii_start();
     let end = digits.iter().position(|c| *c == 0 || *c == b' ').unwrap_or(digits.len());
@@ -532,9 +546,13 @@ mod tests {
     fn pax_records_hold_newlines_and_lies_are_seen() {
         let records = pax(b"12 path=a\nb\n6 a=b\n").unwrap();
         assert_eq!(records[&b"path"[..]], b"a\nb");
-        for bad in
-            [&b"13 path=a\nb\n"[..], b"5 a\n", b"99999999999999999999999 a=b\n", b"0 a=b\n", b"2 a=b\n"]
-        {
+        for bad in [
+            &b"13 path=a\nb\n"[..],
+            b"5 a\n",
+            b"99999999999999999999999 a=b\n",
+            b"0 a=b\n",
+            b"2 a=b\n",
+        ] {
             assert!(pax(bad).is_none(), "{bad:?}");
         }
     }

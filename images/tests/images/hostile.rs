@@ -19,12 +19,23 @@ fn with(members: &[(&str, EntryType, &str)]) -> Vec<u8> {
 fn names_that_climb_out_are_refused() {
     let bench = Bench::new();
     for name in [
-        "../evil", "..", "a/../../evil", "/../evil", "./../evil", "etc/..", "a/b/../../../evil", "//..//evil",
-        "etc/../evil", "../../../../../../../../tmp/evil",
+        "../evil",
+        "..",
+        "a/../../evil",
+        "/../evil",
+        "./../evil",
+        "etc/..",
+        "a/b/../../../evil",
+        "//..//evil",
+        "etc/../evil",
+        "../../../../../../../../tmp/evil",
     ] {
         for kind in [Regular, Symlink, EntryType::Directory, Char, Fifo, Link] {
             let refused = fault(bench.import_bytes(&with(&[(name, kind, "etc/hostname")])));
-            assert!(matches!(&refused, Fault::Escape { entry } if entry == name), "{name}: {refused}");
+            assert!(
+                matches!(&refused, Fault::Escape { entry } if entry == name),
+                "{name}: {refused}"
+            );
         }
     }
     bench.assert_clean();
@@ -34,9 +45,14 @@ fn names_that_climb_out_are_refused() {
 #[test]
 fn hard_links_out_of_the_tree_are_refused() {
     let bench = Bench::new();
-    for target in ["../secret", "/etc/shadow", "etc/../../secret", "/../etc/shadow", "", "etc", "not/there"] {
+    for target in
+        ["../secret", "/etc/shadow", "etc/../../secret", "/../etc/shadow", "", "etc", "not/there"]
+    {
         let refused = fault(bench.import_bytes(&with(&[("etc/leak", Link, target)])));
-        assert!(matches!(&refused, Fault::Link { entry, .. } if entry == "etc/leak"), "{target}: {refused}");
+        assert!(
+            matches!(&refused, Fault::Link { entry, .. } if entry == "etc/leak"),
+            "{target}: {refused}"
+        );
     }
     bench.assert_clean();
 }
@@ -81,7 +97,12 @@ fn links_in_circles_are_refused() {
 #[test]
 fn devices_are_entries_and_nothing_more() {
     let bench = Bench::new();
-    let archive = with(&[("dev/null", Char, ""), ("dev/sda", Block, ""), ("run/f", Fifo, ""), ("c", Continuous, "")]);
+    let archive = with(&[
+        ("dev/null", Char, ""),
+        ("dev/sda", Block, ""),
+        ("run/f", Fifo, ""),
+        ("c", Continuous, ""),
+    ]);
     bench.import_bytes(&archive).unwrap();
 }
 
@@ -120,7 +141,11 @@ fn bombs_are_refused_before_they_fill_anything() {
         builder.into_inner().unwrap()
     };
     let small = Limits { unpacked: 8 << 20, ..Limits::default() };
-    for packed in [gzip(&zeros(32 << 20)), zstd::encode_all(&zeros(32 << 20)[..], 1).unwrap(), zeros(32 << 20)] {
+    for packed in [
+        gzip(&zeros(32 << 20)),
+        zstd::encode_all(&zeros(32 << 20)[..], 1).unwrap(),
+        zeros(32 << 20),
+    ] {
         let refused = bounded(&bench, &packed, small);
         assert!(matches!(refused, Fault::TooLarge { .. }), "{refused}");
     }
@@ -155,7 +180,13 @@ fn bombs_are_refused_before_they_fill_anything() {
 #[test]
 fn lengths_are_not_believed() {
     let bench = Bench::new();
-    for (kind, name) in [(b'L', "././@LongLink"), (b'K', "././@LongLink"), (b'x', "pax"), (b'g', "pax"), (b'0', "f")] {
+    for (kind, name) in [
+        (b'L', "././@LongLink"),
+        (b'K', "././@LongLink"),
+        (b'x', "pax"),
+        (b'g', "pax"),
+        (b'0', "f"),
+    ] {
         for size in [1 << 40, 1 << 20, (1u64 << 63) + 5, u64::MAX] {
             let mut header = tar::Header::new_gnu();
             header.set_entry_type(EntryType::new(kind));
@@ -172,8 +203,12 @@ fn lengths_are_not_believed() {
             bytes.extend_from_slice(&[b'a'; 4096]);
             let refused = fault(bench.import_bytes(&bytes));
             assert!(
-                matches!(refused, Fault::Cut { .. } | Fault::TooLarge { .. } | Fault::Malformed { .. }),
-                "{} {size}: {refused}", kind as char
+                matches!(
+                    refused,
+                    Fault::Cut { .. } | Fault::TooLarge { .. } | Fault::Malformed { .. }
+                ),
+                "{} {size}: {refused}",
+                kind as char
             );
         }
     }

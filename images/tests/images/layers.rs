@@ -147,7 +147,8 @@ fn the_image_for_this_machine_is_chosen() {
     attestation["platform"] = json!({"architecture": "unknown", "os": "unknown"});
     let list = json!({"schemaVersion": 2, "manifests": [
         for_platform(theirs.clone(), "s390x"), for_platform(ours.clone(), arch), attestation]});
-    let list = layout.blob("application/vnd.oci.image.index.v1+json", list.to_string().into_bytes());
+    let list =
+        layout.blob("application/vnd.oci.image.index.v1+json", list.to_string().into_bytes());
     layout.index(&[list]);
     bench.import_bytes(&layout.archive()).unwrap();
 
@@ -187,7 +188,8 @@ fn manifests_that_lie_are_refused() {
     let bench = Bench::new();
     let mut layout = Layout::new(&[]);
     let nested = (0..8).fold(json!({"schemaVersion": 2, "manifests": []}), |inner, _| {
-        let blob = layout.blob("application/vnd.oci.image.index.v1+json", inner.to_string().into_bytes());
+        let blob =
+            layout.blob("application/vnd.oci.image.index.v1+json", inner.to_string().into_bytes());
         json!({"schemaVersion": 2, "manifests": [blob]})
     });
     for index in [

@@ -3,10 +3,12 @@
 //! - `sources`: the same root by every road gives the same image;
 //! - `hostile`: archives of strangers, cut, bent, lying and bombs;
 //! - `layers`: OCI layouts and archives, docker archives;
+//! - `recipes`: roots built from a page of text;
 //! - `store`: versions, publishing, two at once, and what a kill leaves behind.
 
 mod fixture;
 mod hostile;
 mod layers;
+mod recipes;
 mod sources;
 mod store;

@@ -20,7 +20,22 @@ fn directory_tar_and_every_compression_agree() {
     bench.store.verify(&first.version).unwrap();
 
     run("tar", &["-cf", "../plain.tar", "."], &root);
-    run("tar", &["-cf", "../names.tar", "--sort=name", "--format=posix", "boot", "etc", "lib", "sbin", "usr", "var"], &root);
+    run(
+        "tar",
+        &[
+            "-cf",
+            "../names.tar",
+            "--sort=name",
+            "--format=posix",
+            "boot",
+            "etc",
+            "lib",
+            "sbin",
+            "usr",
+            "var",
+        ],
+        &root,
+    );
     run("tar", &["-czf", "../gzip.tar", "."], &root);
     run("tar", &["-cJf", "../xz.tar", "."], &root);
     let plain = fs::read(bench.path("plain.tar")).unwrap();
@@ -114,7 +129,8 @@ fn links_attributes_devices_and_holes_survive_gnu_tar() {
     if privileged {
         assert_eq!((suid.uid(), suid.gid()), (70_000, 3_000_000));
         let mut value = [0u8; 64];
-        let len = rustix::fs::getxattr(back.join("etc/suid"), "security.capability", &mut value[..]);
+        let len =
+            rustix::fs::getxattr(back.join("etc/suid"), "security.capability", &mut value[..]);
         assert_eq!(&value[..len.unwrap()], capability);
         assert_eq!(fs::metadata(back.join("etc/null")).unwrap().rdev(), rustix::fs::makedev(1, 3));
     }

@@ -53,10 +53,11 @@ pub fn add_address(seq: u32, index: u32, address: Ipv4Addr, prefix: u8) -> Vec<u
 /// The default route. `onlink`: the gateway is outside the interface's own network, as hosters do.
 pub fn add_default_route(seq: u32, index: u32, gateway: Ipv4Addr, onlink: bool) -> Vec<u8> {
     const TABLE_MAIN: u8 = 254;
-    const PROTO_BOOT: u8 = 3;
+    // As networkd would write it: it then finds its own route there and adds no second one.
+    const PROTO_STATIC: u8 = 4;
     const UNICAST: u8 = 1;
     const ONLINK: u32 = 4;
-    let mut body = vec![AF_INET, 0, 0, 0, TABLE_MAIN, PROTO_BOOT, 0, UNICAST];
+    let mut body = vec![AF_INET, 0, 0, 0, TABLE_MAIN, PROTO_STATIC, 0, UNICAST];
     body.extend(if onlink { ONLINK } else { 0 }.to_ne_bytes());
     attribute(&mut body, 5, &gateway.octets()); // RTA_GATEWAY
     attribute(&mut body, 4, &index.to_ne_bytes()); // RTA_OIF
@@ -166,7 +167,7 @@ mod tests {
     fn default_route() {
         let meant = [
             44, 0, 0, 0, 24, 0, 5, 5, 3, 0, 0, 0, 0, 0, 0, 0, //
-            2, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0, // inet, main, boot, universe, unicast
+            2, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0, // inet, main, static, universe, unicast
             8, 0, 5, 0, 10, 77, 0, 1, 8, 0, 4, 0, 2, 0, 0, 0,
         ];
         assert_eq!(add_default_route(3, 2, Ipv4Addr::new(10, 77, 0, 1), false), meant);

@@ -81,10 +81,10 @@ impl Server {
         };
         let asked = Asked { request: request.clone(), serving, then: Then::Ack };
         let refusal = match asked.serving.address {
-            _ if !subnet.contains(wanted) => Refusal::WrongNetwork,
             Address::Fixed(address) if wanted == address => {
                 return self.fixed(asked, address, now, out);
             }
+            _ if !subnet.contains(wanted) => Refusal::WrongNetwork,
             Address::Fixed(_) => Refusal::NotYours,
             Address::Pool if !subnet.gives(wanted) => Refusal::NotInPool,
             Address::Pool => return self.request_pool(asked, wanted, now, out),

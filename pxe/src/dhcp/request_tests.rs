@@ -48,20 +48,23 @@ fn message(text: &str) -> Vec<u8> {
 const IPXE: &str = include_str!("testdata/ipxe-discover.hex");
 const EDK2_PXE: &str = include_str!("testdata/edk2-pxe-discover.hex");
 const EDK2_HTTP: &str = include_str!("testdata/edk2-http-discover.hex");
-const UDHCPC: &str = include_str!("testdata/udhcpc-request.hex");
+const UDHCPC: &str = include_str!("testdata/udhcpc-discover.hex");
 
 #[test]
 fn ipxe_of_a_bios_option_rom() {
     let request = Request::decode(&message(IPXE)).expect("iPXE's DISCOVER");
     assert_eq!(request.kind, MessageType::Discover);
     assert_eq!(request.mac, Mac(MAC));
+    assert_eq!(request.secs, 4);
     assert!(request.is_ipxe());
     assert_eq!(request.vendor(), Vendor::Pxe);
     assert_eq!(request.archs, [0]);
     assert_eq!(request.ndi, Some([1, 2, 1]));
     assert_eq!(request.max_size, Some(1472));
-    assert!(request.uuid().is_some());
-    assert!(request.ipxe.is_some());
+    assert_eq!(request.guid, Some(vec![0; 17]));
+    assert_eq!(request.uuid(), None, "QEMU without -uuid has none");
+    assert_eq!(request.client_id.as_deref(), Some(&[1, 0x52, 0x54, 0, 0x77, 0, 1][..]));
+    assert_eq!(request.ipxe.as_deref().map(|encapsulated| encapsulated[0]), Some(0xb1));
     assert!(request.wants(code::BOOT_FILE) && !request.wants(code::NTP));
     assert!(!request.broadcast);
 }
@@ -71,10 +74,11 @@ fn edk2_by_pxe() {
     let request = Request::decode(&message(EDK2_PXE)).expect("EDK2's DISCOVER");
     assert!(!request.is_ipxe());
     assert_eq!(request.vendor(), Vendor::Pxe);
+    assert_eq!(request.vendor_class, b"PXEClient:Arch:00007:UNDI:003000");
     assert_eq!(request.archs, [7]);
     assert_eq!(request.max_size, Some(1472));
     assert!(request.broadcast);
-    assert!(request.guid.is_some());
+    assert!(request.guid.is_some() && request.client_id.is_none());
 }
 
 #[test]
@@ -86,13 +90,13 @@ fn edk2_by_http() {
 }
 
 #[test]
-fn udhcpc_selecting() {
-    let request = Request::decode(&message(UDHCPC)).expect("udhcpc's REQUEST");
-    assert_eq!(request.kind, MessageType::Request);
+fn udhcpc_asking_for_an_address() {
+    let request = Request::decode(&message(UDHCPC)).expect("udhcpc's DISCOVER");
     assert_eq!(request.requested, Some(Ipv4Addr::new(10, 77, 0, 200)));
-    assert_eq!(request.server_id, Some(Ipv4Addr::new(10, 77, 0, 2)));
+    assert_eq!(request.server_id, None);
     assert_eq!(request.vendor(), Vendor::Other);
     assert_eq!(request.hostname.as_deref(), Some("m07"));
+    assert_eq!(request.wanted, [1, 3, 6, 12, 15, 28, 42]);
     assert!(request.archs.is_empty());
 }
 

@@ -7,9 +7,10 @@ use std::net::Ipv4Addr;
 use super::{Machine, Net, Network, Reach, Seat, Subnet};
 use crate::site::load::{Env, Purpose};
 use crate::site::names::{MachineName, NetworkName, SeatName};
+use crate::site::network::Cidr;
 use crate::site::origin::{At, Origin};
 use crate::site::problem::{Problem, Problems};
-use crate::site::values::Cidr;
+use crate::site::values::Unknown;
 use crate::site::written::{Kind, Mode, SubnetTable, Written};
 
 pub(super) struct Table<'a> {
@@ -50,7 +51,8 @@ impl Table<'_> {
             }
         }
         let by_address = self.seats_within(&subnets, all_known, problems);
-        self.bmcs(problems);
+        self.bmcs(&by_address, problems);
+        self.strangers(written, &subnets, all_known, problems);
         (subnets, by_address)
     }
 
@@ -122,6 +124,11 @@ impl Table<'_> {
                 Reach::Interface(interface.value.clone())
             }
             (None, Some(relay)) => {
+                if relay.is_empty() {
+                    let problem =
+                        Problem::error("no-interface", &relay.origin, "no relay is named");
+                    problems.push(problem.label("empty").help("relay = \"ADDRESS OF THE AGENT\""));
+                }
                 if cidr.is_none() {
                     let message = "a subnet behind a relay has no cidr";
                     let problem = Problem::error("no-cidr", origin, message);
@@ -299,8 +306,30 @@ impl Table<'_> {
         }
     }
 
+    /// Machines we do not know need an address from somewhere.
+    fn strangers(
+        &self,
+        written: &Written,
+        subnets: &[At<Subnet>],
+        all_known: bool,
+        problems: &mut Problems,
+    ) {
+        let Some(unknown) = &written.net.unknown else { return };
+        let served = self.net.mode == Mode::Server && unknown.value != Unknown::Ignore;
+        let mut boot = subnets.iter().filter(|subnet| subnet.kind == Kind::Boot);
+        if served && all_known && boot.all(|subnet| subnet.pool.is_none()) {
+            let message = "machines we do not know are to be served, but there is no pool for them";
+            let problem = Problem::warning("no-pool", &unknown.origin, message);
+            problems.push(
+                problem
+                    .label("with which address?")
+                    .help("pool = \"FIRST-LAST\" in [net], clear of the seats"),
+            );
+        }
+    }
+
     /// One BMC, one machine; several blades may share one with a `target` each.
-    fn bmcs(&self, problems: &mut Problems) {
+    fn bmcs(&self, seats: &BTreeMap<Ipv4Addr, SeatName>, problems: &mut Problems) {
         let mut all: Vec<_> = self
             .machines
             .iter()
@@ -309,6 +338,12 @@ impl Table<'_> {
         all.sort_by_key(|(_, bmc)| bmc.host.origin.order());
         let mut first = BTreeMap::new();
         for (name, bmc) in all {
+            let address = bmc.host.value.parse::<Ipv4Addr>().ok();
+            if let Some(seat) = address.and_then(|address| seats.get(&address)) {
+                let message = format!("BMC {} of {name} has the address of seat {seat}", bmc.host);
+                let problem = Problem::error("duplicate-address", &bmc.host.origin, message);
+                problems.push(problem.label("taken"));
+            }
             let key = (bmc.host.value.as_str(), bmc.port, bmc.target);
             let Some((other, there)) = first.get(&key) else {
                 first.insert(key, (name, &bmc.host.origin));

@@ -11,13 +11,16 @@ use serde::Serialize;
 use super::hardware::{Bmc, Console, Fence, Outlet, Power, SwitchPort};
 use super::load::{SiteFile, Watched};
 use super::names::{ClassName, GroupName, MachineName, NetworkName, RoleName, SeatName};
+use super::network::{Cidr, Pool};
 use super::origin::{At, Origin};
 use super::problem::Problems;
-use super::values::{Cidr, ImageRef, Lease, Pool, RootSize, Serial, Unknown};
+use super::values::{ImageRef, Lease, RootSize, Serial, Unknown};
 use super::written::{DhcpOption, Exclusive, Kind, Mode, Place, Route, SeatNet, Takeover};
 
 mod addresses;
 mod build;
+mod machines;
+mod matrix;
 mod who;
 
 pub(super) use build::build;
@@ -74,7 +77,7 @@ pub struct Site {
 }
 
 /// `[net]`, but for its subnet.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Net {
     /// Where HTTP listens on the provisioning network.
     pub http_port: u16,

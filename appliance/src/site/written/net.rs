@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::walk::{Key, Value, Walk};
 use crate::site::names::{Malformed, NetworkName};
+use crate::site::network::{Cidr, Pool};
 use crate::site::origin::{At, Origin};
 use crate::site::problem::Problem;
-use crate::site::values::{Cidr, Lease, Pool, Unknown, shown};
+use crate::site::values::{Lease, Unknown, shown};
 
 /// Whether addresses are ours to give.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
