@@ -5,7 +5,7 @@
 
 # QEMU and firmware for the rack, peers that judge our protocols, tools that build images.
 PACKAGES := qemu-system-x86 ipxe-qemu seabios ovmf ipxe busybox-static mmdebstrap kmod zstd cpio \
-	curl iproute2 util-linux uidmap udhcpc atftp tftp-hpa kea-admin
+	curl iproute2 util-linux uidmap udhcpc atftp tftp-hpa kea-admin nftables xz-utils skopeo
 
 RACK := target/rack
 CARGO ?= cargo

@@ -20,6 +20,7 @@ interface = "kb0"
 cidr = "10.77.0.0/24"
 pool = "10.77.0.200-10.77.0.220"
 ntp = ["10.77.0.1"]
+unknown = "rescue"
 
 [roles.web]
 image = "web"
@@ -31,16 +32,19 @@ image = "rescue"
 m01 = { mac = ["52:54:00:77:00:01"] }
 m02 = { mac = ["52:54:00:77:00:02"], loader = "undionly.kpxe" }
 m03 = { mac = ["52:54:00:77:00:03"] }
+m04 = { mac = ["52:54:00:77:00:04"] }
 
 [seats]
 web1 = { role = "web", ip = "10.77.0.11", args = { id = "100" } }
 tool1 = { role = "rescue", ip = "10.77.0.21" }
 tool3 = { role = "rescue", ip = "10.77.0.23" }
+tool4 = { role = "rescue", ip = "10.77.0.24" }
 
 [matrix]
 m01 = "web1"
 m02 = "tool1"
 m03 = "tool3"
+m04 = "spare"
 "#;
 
 fn spec(name: &str) -> Spec {
@@ -136,12 +140,13 @@ fn blank_machines_become_their_seats_and_swap_them() {
     });
 }
 
-/// EDK2's own PXE stack (S1, S2); and a root that was altered on its way is fetched again, never
-/// booted.
+/// EDK2's own PXE stack (S1, S2); a root that was altered on its way is fetched again, never
+/// booted; a spare that waits in its loader boots when it is given a seat; a machine nobody knows
+/// boots the role that `net.unknown` names.
 #[test]
 fn uefi_boots_and_never_boots_an_altered_root() {
-    let spec = Spec { firmware: Firmware::Uefi, ..spec("m03") };
-    in_world(SITE, vec![spec], async |world| {
+    let uefi = Spec { firmware: Firmware::Uefi, ..spec("m03") };
+    in_world(SITE, vec![uefi, spec("m04"), spec("m09")], async |world| {
         let mut world = world.with_images();
         let root = root_blob(&world);
         let whole = std::fs::read(&root).expect("the root's blob");
@@ -157,6 +162,7 @@ fn uefi_boots_and_never_boots_an_altered_root() {
         world.serve().await;
         let machine = world.machine("m03");
         machine.power_on().await.expect("power on");
+        world.machine("m04").power_on().await.expect("power on");
         let mut console = machine.viewer();
         console.expect("koboshi: m03 boots into tool3", MINUTES).await.expect("the script runs");
         console.expect("altered on their way", MINUTES).await.expect("the flipped bit is noticed");
@@ -168,7 +174,26 @@ fn uefi_boots_and_never_boots_an_altered_root() {
         }
         let timeline = world.ok(&["boots", "m03"]);
         assert!(timeline.contains("asked the size of ipxe.efi"), "{timeline}");
-            assert!(timeline.contains(" tries"), "{timeline}");
+        assert!(timeline.contains(" tries"), "{timeline}");
+
+        let mut spare = world.machine("m04").viewer();
+        spare.expect("m04 is a spare and waits for a seat", MINUTES).await.expect("it says so");
+        assert_eq!(world.row("m04")["stage"], "waiting");
+        world.ok(&["seat", "m04", "tool4"]);
+        world.up("m04", "tool4").await;
+        assert_eq!(world.row("m04")["address"], "10.77.0.24");
+        world.machine("m04").power_off().await.expect("power off");
+
+        world.machine("m09").power_on().await.expect("power on");
+        let guest = world.up("52:54:00:77:00:09", "").await;
+        assert_eq!(guest["plan"]["role"], "rescue");
+        let address = guest["address"].as_str().expect("an address");
+        assert!(
+            address.starts_with("10.77.0.2") && address.len() == "10.77.0.200".len(),
+            "{address}"
+        );
+        let status = world.ok(&["status"]);
+        assert!(status.contains("52:54:00:77:00:09"), "{status}");
     });
 }
 

@@ -194,6 +194,57 @@ fn a_site_file_that_breaks_while_running_changes_nothing() {
     });
 }
 
+/// udhcpc, atftp, tftp-hpa and curl against the program while one packet in twenty is lost, each
+/// way. (perfdhcp does the same to the DHCP service alone, in `dhcp_peers`.)
+#[test]
+fn clients_get_all_of_it_while_one_packet_in_twenty_is_lost() {
+    in_world(SITE, vec![], async |world| {
+        let mut world = world.with_images();
+        world.serve().await;
+        let wire = world.rack.wire();
+        let m01 = peer(&world, "52:54:00:77:00:01");
+        wire.lose(&m01.port, 5).expect("nft: `make setup` installs it");
+        for _ in 0..5 {
+            let given = (0..3).find_map(|_| udhcpc(&m01));
+            assert_eq!(given.as_deref(), Some("10.77.0.21"));
+        }
+        m01.address(Ipv4Addr::new(10, 77, 0, 21), 24).expect("an address");
+
+        let dir = tempfile::tempdir().expect("a directory");
+        let to = dir.path().join("got");
+        let to = to.to_str().expect("UTF-8");
+        // A lost block costs these clients seconds each: the large file only goes by windows.
+        let windows = ["--option", "blksize 1428", "--option", "windowsize 16"];
+        let windowed =
+            [&["atftp"], &windows[..], &["--get", "-r", "ipxe.efi", "-l", to, "10.77.0.1"]]
+                .concat();
+        let clients: [&[&str]; 3] = [
+            &["atftp", "--get", "-r", "undionly.kpxe", "-l", to, "10.77.0.1"],
+            &windowed,
+            &["tftp", "-m", "binary", "10.77.0.1", "-c", "get", "undionly.kpxe", to],
+        ];
+        for words in clients {
+            std::fs::remove_file(to).unwrap_or(());
+            let output = m01.output(words[0], &words[1..]).expect("it runs: `make setup`");
+            let got = std::fs::read(to).unwrap_or_default();
+            let file = if words.contains(&"ipxe.efi") { "ipxe.efi" } else { "undionly.kpxe" };
+            let own = std::fs::read(format!("/usr/lib/ipxe/{file}")).expect("the package ipxe");
+            assert!(got == own, "{words:?}: {} bytes\n{}", got.len(), text(&output));
+        }
+
+        let shown = world.json(&["image", "show", "rescue"]);
+        let digest = shown["boot"]["kernel"]["digest"].as_str().expect("a digest");
+        let hex = digest.trim_start_matches("sha256:");
+        let url = format!("http://10.77.0.1:8080/blob/sha256/{hex}");
+        let output = m01.output("curl", &["-sS", "--max-time", "120", "-o", to, &url]);
+        let output = output.expect("curl runs");
+        assert!(output.status.success(), "{}", text(&output));
+        let blob = world.state.join("images/blobs/sha256").join(hex);
+        assert!(std::fs::read(to).expect("fetched") == std::fs::read(blob).expect("the blob"));
+        assert!(wire.lost(&m01.port).expect("nft counts") > 50, "packets were lost at all");
+    });
+}
+
 /// A DHCP client that stops between two packets.
 struct Client {
     socket: UdpSocket,

@@ -142,13 +142,13 @@ impl World {
         rows.iter().find(|row| row["machine"] == machine).cloned().unwrap_or(Value::Null)
     }
 
-    /// Waits until a machine says it is up, in that seat. On failure: its timeline and its console.
+    /// Waits until a machine says it is up, in that seat (`""`: in none). On failure: its timeline and its console.
     pub async fn up(&self, machine: &str, seat: &str) -> Value {
         let deadline = Instant::now() + Duration::from_secs(400);
         loop {
             let boots = self.json(&["boots", machine, "-n", "1"]);
             let boot = &boots[0];
-            if boot["stage"] == "up" && boot["plan"]["seat"] == seat {
+            if boot["stage"] == "up" && boot["plan"]["seat"].as_str().unwrap_or("") == seat {
                 return boot.clone();
             }
             if Instant::now() > deadline {

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::ledger::Ledger;
 use crate::publish::{self, Home};
-use crate::site::{self, Problems, Site, reload};
+use crate::site::{self, Problems, Site, Watched, reload};
 use crate::store::Store;
 
 /// See the module.
@@ -31,6 +31,8 @@ pub struct App {
     pub ledger: Arc<Ledger>,
     /// What is kept.
     pub store: Store,
+    /// What to watch: the files of the site in force, or of the broken one that is there now.
+    pub watched: ArcSwap<Watched>,
     /// To the DHCP service.
     pub dhcp: mpsc::Sender<dhcp::Control>,
     /// The common initramfs segment and its digest.
@@ -75,10 +77,18 @@ impl App {
         let mut revision = self.revision.lock().await;
         let path = self.path.clone();
         let loaded = tokio::task::spawn_blocking(move || {
-            site::load(&path, &site::Env::system(site::Purpose::Serve))
-                .map_err(|problems| render(&problems))
+            let loaded = site::load(&path, &site::Env::system(site::Purpose::Serve));
+            let watched = match &loaded {
+                Ok(site) => site.watched.clone(),
+                Err(problems) => problems.watched().clone(),
+            };
+            (watched, loaded.map_err(|problems| render(&problems)))
         })
         .await;
+        let loaded = loaded.map(|(watched, loaded)| {
+            self.watched.store(Arc::new(watched));
+            loaded
+        });
         let site = match loaded {
             Ok(Ok(site)) => site,
             Ok(Err((report, errors))) if dry => return Reloaded::Refused { report, errors },

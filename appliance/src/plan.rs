@@ -203,8 +203,7 @@ pub fn refill(plan: &mut Plan, find: impl Fn(&[u8; 32]) -> Option<Content>) -> b
     let digest: [u8; 32] = Sha256::digest(&segment).into();
     plan.blobs = plan.parts().filter_map(|part| Some((part.sha256, find(&part.sha256)?))).collect();
     plan.blobs.insert(digest, Content::Bytes(segment));
-    let whole = plan.parts().all(|part| plan.blobs.contains_key(&part.sha256));
-    whole
+    plan.parts().all(|part| plan.blobs.contains_key(&part.sha256))
 }
 
 fn part(name: &str, sha256: [u8; 32], size: u64) -> Part {

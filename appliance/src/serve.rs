@@ -67,6 +67,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         state: options.state.clone(),
         home,
         site: ArcSwap::new(site.clone()),
+        watched: ArcSwap::from_pointee(site.watched.clone()),
         desk: desk.clone(),
         ledger: ledger.clone(),
         store: store.clone(),
@@ -255,8 +256,10 @@ async fn grant(
 
 /// Rereads the site file when it changes, and looks for images when their index does.
 async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> anyhow::Result<()> {
-    let started = SiteWatcher::start(&app.site.load().watched);
+    let started = SiteWatcher::start(&app.watched.load());
     let (watcher, mut changes) = started.context("watching the site file")?;
+    // What was saved between the first reading and the first watch.
+    told(app.reload(false, false).await);
     let index = images.join("index.json");
     let stamp = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let mut known = stamp(&index);
@@ -268,7 +271,7 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
             change = changes.recv() => match change {
                 Some(_) => {
                     told(app.reload(false, false).await);
-                    watcher.follow(&app.site.load().watched);
+                    watcher.follow(&app.watched.load());
                 }
                 None => bail!("the watch on the site file ended"),
             },

@@ -36,8 +36,8 @@ pub struct ImportOptions {
 
 impl Default for ImportOptions {
     fn default() -> ImportOptions {
-        // 6: 8 % smaller than 3 on a Debian root, at half its speed; a root is packed once and
-        // fetched by every machine of its role.
+        // zstd 6: 8 % smaller than 3 on a Debian root of 430 MB, for 7 processor seconds instead of
+        // 2; a root is packed once and fetched by every machine of its role.
         ImportOptions {
             author: None,
             reason: None,

@@ -25,6 +25,8 @@ pub struct Row {
     pub address: String,
     /// How far it is: `off` … `up`.
     pub stage: String,
+    /// Unix milliseconds of its last step; 0 if it never took one.
+    pub since: u64,
 }
 
 /// An appliance that runs inside a rack and ends with it.

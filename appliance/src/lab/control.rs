@@ -108,13 +108,13 @@ impl Door {
         let path = socket_path(dir);
         let doing = format!("listening on {}", path.display());
         if UnixStream::connect(&path).await.is_ok() {
-            let source = io::Error::new(io::ErrorKind::AddrInUse, "another rack answers there");
-            return Err(Error::Io { doing, source });
+            let why = io::Error::new(io::ErrorKind::AddrInUse, "another rack answers there");
+            return Err(Error::Io { doing, why });
         }
         // Nobody answers: a socket left by a rack that was killed.
         match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::Io { doing, source });
+            Err(why) if why.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Io { doing, why });
             }
             _ => {}
         }

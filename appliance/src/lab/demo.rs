@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -161,9 +161,14 @@ async fn watch(
     up: &Mutex<BTreeSet<String>>,
 ) -> anyhow::Result<Vec<Row>> {
     let began = Instant::now();
+    let switched_on = unix_ms();
     let mut table = Table::new(began);
     loop {
-        let rows = appliance.rows().await.with_context(|| appliance.log_tail())?;
+        let mut rows = appliance.rows().await.with_context(|| appliance.log_tail())?;
+        // A state from a former run remembers machines that have lost their power since.
+        for row in rows.iter_mut().filter(|row| row.since < switched_on) {
+            row.stage = "off".into();
+        }
         table.show(&rows)?;
         let arrived = rows.iter().filter(|row| row.stage == "up");
         let arrived: BTreeSet<String> = arrived.map(|row| row.machine.clone()).collect();
@@ -188,7 +193,7 @@ struct Table {
     began: Instant,
     in_place: bool,
     drawn: usize,
-    shown: BTreeMap<String, Row>,
+    shown: BTreeMap<String, String>,
 }
 
 impl Table {
@@ -212,9 +217,10 @@ impl Table {
             self.drawn = rows.len() + 1;
         } else {
             for row in rows {
-                if self.shown.get(&row.machine) != Some(row) {
-                    self.shown.insert(row.machine.clone(), row.clone());
-                    text += &format!("{seconds:>5} s  {}\n", line(row));
+                let now = line(row);
+                if self.shown.get(&row.machine) != Some(&now) {
+                    text += &format!("{seconds:>5} s  {now}\n");
+                    self.shown.insert(row.machine.clone(), now);
                 }
             }
         }
@@ -224,8 +230,13 @@ impl Table {
     }
 }
 
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_millis() as u64)
+}
+
 fn line(row: &Row) -> String {
-    let Row { machine, seat, role, address, stage } = row;
+    let Row { machine, seat, role, address, stage, .. } = row;
     format!("{machine:<8} {seat:<8} {role:<8} {address:<16} {stage}")
 }
 
@@ -266,6 +277,7 @@ A web server becomes a tool server and the reverse, by one reboot: swap two line
 in {}, then
     koboshi reload --accept              # it unseats running machines, so it asks
     koboshi lab cycle m01 m02
+    koboshi status --watch
 Ctrl-C here takes the rack down.",
             dir.display(),
             state.display(),

@@ -50,7 +50,7 @@ impl Keeper {
                     job();
                 }
             })
-            .map_err(|source| Error::Io { doing: "starting the keeper thread".into(), source })?;
+            .map_err(Error::io("starting the keeper thread"))?;
         let tid = begun.recv().map_err(|_| Error::KeeperGone)??;
         Ok(Keeper { jobs: Some(jobs), thread: Some(thread), tid })
     }

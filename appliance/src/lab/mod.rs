@@ -21,6 +21,7 @@ pub mod qmp;
 pub mod rack;
 pub mod router;
 pub mod terminal;
+pub mod viewer;
 
 use std::future::Future;
 use std::io;
@@ -107,12 +108,12 @@ pub enum Error {
     #[error("the rack's keeper thread has ended")]
     KeeperGone,
     /// The operating system refused something.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {why}")]
     Io {
         /// What was being done.
         doing: String,
-        /// Why it failed.
-        source: io::Error,
+        /// Why it failed. Part of the message, so not its source as well.
+        why: io::Error,
     },
 }
 
@@ -120,7 +121,7 @@ impl Error {
     /// For `map_err`: what was being done, with the path or name in it.
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let doing = doing.into();
-        move |source| Error::Io { doing, source }
+        move |why| Error::Io { doing, why }
     }
 }
 
@@ -148,7 +149,7 @@ pub fn ensure_namespace() -> Result<(), Error> {
     if failed.kind() == io::ErrorKind::NotFound {
         return Err(Error::MissingTool { tool: "unshare".into(), package: "util-linux" });
     }
-    Err(Error::Io { doing: "running unshare".into(), source: failed })
+    Err(Error::Io { doing: "running unshare".into(), why: failed })
 }
 
 /// The user's id on the host, also where we are root of a user namespace.

@@ -199,9 +199,9 @@ fn feed(
         }
         child.wait_with_output()
     })?;
-    let output = ran.map_err(|source| match source.kind() {
+    let output = ran.map_err(|why| match why.kind() {
         std::io::ErrorKind::NotFound => Error::MissingTool { tool: tool.into(), package },
-        _ => Error::Io { doing: doing.into(), source },
+        _ => Error::Io { doing: doing.into(), why },
     })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

@@ -98,8 +98,11 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
         steps.push(Explained { asks, gets: gets(&step), because: because.collect() });
     };
     for arch in archs {
-        let client =
-            if matches!(arch.0, 15 | 16 | 19) { decide::Client::HttpBoot } else { decide::Client::Firmware };
+        let client = if matches!(arch.0, 15 | 16 | 19) {
+            decide::Client::HttpBoot
+        } else {
+            decide::Client::Firmware
+        };
         let question = Asks::Dhcp { client, archs: vec![arch], discover: true };
         ask(format!("firmware ({arch}) asks DHCP"), question);
     }

@@ -27,6 +27,7 @@ pub struct Changed;
 /// Watches until it is dropped.
 pub struct SiteWatcher {
     shared: Arc<Mutex<Shared>>,
+    relevant: Arc<Mutex<Watched>>,
     task: JoinHandle<()>,
 }
 
@@ -69,12 +70,13 @@ impl SiteWatcher {
         shared.renew();
         shared.remember();
         let shared = Arc::new(Mutex::new(shared));
-        let task = tokio::spawn(settle(Arc::clone(&shared), relevant, signs, out));
-        Ok((SiteWatcher { shared, task }, changes))
+        let task = tokio::spawn(settle(Arc::clone(&shared), signs, out));
+        Ok((SiteWatcher { shared, relevant, task }, changes))
     }
 
     /// After a reload: the includes may be others now.
     pub fn follow(&self, watched: &Watched) {
+        *self.relevant.lock().unwrap_or_else(PoisonError::into_inner) = absolute(watched);
         let mut shared = lock(&self.shared);
         shared.watched = watched.clone();
         shared.renew();
@@ -95,7 +97,6 @@ fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
 /// Waits for silence after a sign, then tells.
 async fn settle(
     shared: Arc<Mutex<Shared>>,
-    relevant: Arc<Mutex<Watched>>,
     mut signs: mpsc::Receiver<()>,
     out: mpsc::Sender<Changed>,
 ) {
@@ -119,7 +120,6 @@ async fn settle(
             }
             _ = look.tick() => {
                 let mut shared = lock(&shared);
-                *relevant.lock().unwrap_or_else(PoisonError::into_inner) = absolute(&shared.watched);
                 if shared.renew() | shared.settled() {
                     quiet = Some(Instant::now() + QUIET);
                 }
@@ -233,7 +233,7 @@ mod tests {
         fs::create_dir(dir.path().join("machines.d")).unwrap();
         fs::write(&file, "[site]\ninclude = \"machines.d/*.toml\"\n").unwrap();
         let watched = gather(&file).watched;
-        let (_watcher, mut changes) = SiteWatcher::start(&watched).unwrap();
+        let (watcher, mut changes) = SiteWatcher::start(&watched).unwrap();
 
         fs::write(&file, "[site]\ninclude = \"machines.d/*.toml\"\n# written\n").unwrap();
         fs::write(&file, "[site]\ninclude = \"machines.d/*.toml\"\n# twice\n").unwrap();
@@ -254,6 +254,13 @@ mod tests {
 
         fs::write(dir.path().join("machines.d/new.toml"), "").unwrap();
         assert!(told(&mut changes).await, "a new file that an include finds");
+
+        fs::write(&file, "[site]\ninclude = \"other.d/*.toml\"\n").unwrap();
+        assert!(told(&mut changes).await);
+        fs::create_dir(dir.path().join("other.d")).unwrap();
+        watcher.follow(&gather(&file).watched);
+        fs::write(dir.path().join("other.d/new.toml"), "").unwrap();
+        assert!(told(&mut changes).await, "another include is followed");
     }
 
     #[tokio::test]

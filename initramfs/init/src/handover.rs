@@ -36,7 +36,9 @@ pub fn hand_over(tree: &Tree, orders: &Orders, interface: &str) -> Vec<String> {
         step("ifupdown", ifupdown(tree, interface));
     }
     if tree.has("etc/NetworkManager") {
-        let text = format!("[keyfile]\nunmanaged-devices=mac:{}\n", orders.nic.mac);
+        // With nothing left to manage it would write a resolv.conf without a server in it.
+        let dns = if orders.dns.is_empty() { "" } else { "[main]\ndns=none\n\n" };
+        let text = format!("{dns}[keyfile]\nunmanaged-devices=mac:{}\n", orders.nic.mac);
         step(
             "NetworkManager",
             tree.write("etc/NetworkManager/conf.d/10-koboshi.conf", &text, 0o644),

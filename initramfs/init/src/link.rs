@@ -334,4 +334,43 @@ mod tests {
         assert_eq!(cards(sys.path()).len(), 3);
         assert!(cards(Path::new("/nonexistent")).is_empty());
     }
+
+    /// In a network namespace of this thread alone, gone with it.
+    #[test]
+    fn the_kernel_takes_our_bytes() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let wire = Netlink::open().unwrap();
+            let (lo, at) = (1, Ipv4Addr::new(10, 99, 0, 2));
+            assert!(wire.ask("up", |seq| netlink::set_up(seq, lo, true)));
+            assert!(wire.ask("mtu", |seq| netlink::set_mtu(seq, lo, 9000)));
+            // Twice: a retry finds its own address and route there.
+            for _ in 0..2 {
+                assert!(wire.ask("address", |seq| netlink::add_address(seq, lo, at, 24)));
+                let route = |onlink| {
+                    let gateway = Ipv4Addr::new(10, if onlink { 98 } else { 99 }, 0, 1);
+                    wire.ask("route", |seq| netlink::add_default_route(seq, lo, gateway, onlink))
+                };
+                assert!(route(true));
+            }
+            let found = nix::ifaddrs::getifaddrs().unwrap().any(|entry| {
+                entry
+                    .address
+                    .as_ref()
+                    .and_then(|at| at.as_sockaddr_in())
+                    .is_some_and(|found| found.ip() == at)
+            });
+            assert!(found);
+            let routes = fs::read_to_string("/proc/thread-self/net/route").unwrap();
+            assert!(routes.contains("lo\t00000000\t0100620A"), "{routes}");
+            assert!(!wire.ask("nothing", |seq| netlink::set_up(seq, 999, true)));
+            let card = Card { index: lo, name: "lo".into(), mac: [0; 6] };
+            assert_eq!(Packets::open(&card).unwrap().probe(card.mac, at).unwrap(), None);
+        })
+        .join()
+        .unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use rustix::process::WaitOptions;
@@ -98,13 +98,17 @@ fn busybox() -> io::Result<()> {
         .stderr(Stdio::from(tty()?))
         .spawn()?;
     let shell = child.id();
+    let begun = Instant::now();
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, _))) if pid.as_raw_pid().unsigned_abs() == shell => return Ok(()),
+            Ok(Some((pid, _))) if pid.as_raw_pid().unsigned_abs() == shell => break,
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return Ok(()),
+            Err(_) => break,
         }
     }
+    // A console that hung up ends every shell at once; the boot must not spin on it.
+    std::thread::sleep(Duration::from_secs(5).saturating_sub(begun.elapsed()));
+    Ok(())
 }
 
 fn prompt(reporter: Option<&mut Reporter>) -> ! {

@@ -58,6 +58,7 @@ pub fn fetch(
         archive: tmpfs.saturating_mul(2).saturating_add(64 << 20),
     };
     let mut attempt = 0;
+    let mut altered = 0;
     for failures in 1.. {
         fresh().map_err(|error| NoRoot::Unusable(format!("no tmpfs for the root: {error}")))?;
         let target = File::open(dir)
@@ -83,10 +84,17 @@ pub fn fetch(
                     root.image
                 )));
             }
-            (_, false, None) => format!(
-                "the bytes of {} were altered on their way: their sha256 is not the ordered one",
-                root.image
-            ),
+            (_, false, None) => {
+                altered += 1;
+                let often = match altered {
+                    1 | 2 => String::new(),
+                    _ => format!(" ({altered} times now: look at the appliance's store)"),
+                };
+                let image = &root.image;
+                format!(
+                    "the bytes of {image} were altered on their way, their sha256 is wrong{often}"
+                )
+            }
         };
         let wait = backoff::pause(failures, backoff::random());
         if !listener(Event::Failed { attempt, why, wait }) {

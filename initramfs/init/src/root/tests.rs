@@ -224,6 +224,7 @@ fn a_bit_that_stays_flipped_is_never_booted() {
     let told = try_it(blob.clone(), &order(&blob), &[Deed::Flip(70); 20], QUICK, 3);
     assert_eq!(told.outcome, Err(NoRoot::Stopped));
     assert_eq!(told.asked.len(), 3);
+    assert!(whys(&told.events)[2].contains("3 times now"), "{:?}", told.events);
 }
 
 #[test]

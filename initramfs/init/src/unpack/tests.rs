@@ -1,0 +1,207 @@
+//! Archives that behave, and archives that want out.
+
+use std::fs as stdfs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use tar::{Builder, EntryType, Header};
+
+use super::*;
+
+const ROOMY: Limits = Limits { bytes: 1 << 20, members: 1000, archive: 4 << 20 };
+
+/// Headers by hand: the builder refuses the names we want to be refused here.
+fn add(
+    tar: &mut Builder<Vec<u8>>,
+    path: &str,
+    kind: EntryType,
+    mode: u32,
+    link: &str,
+    content: &[u8],
+) {
+    let mut header = Header::new_gnu();
+    header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+    header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    header.set_entry_type(kind);
+    header.set_size(content.len() as u64);
+    header.set_mode(mode);
+    header.set_uid(rustix::process::geteuid().as_raw().into());
+    header.set_gid(rustix::process::getegid().as_raw().into());
+    header.set_mtime(1_795_000_000);
+    header.set_device_major(1).unwrap();
+    header.set_device_minor(3).unwrap();
+    header.set_cksum();
+    tar.append(&header, content).unwrap();
+}
+
+/// Name, kind, mode, link, content.
+type Member = (&'static str, EntryType, u32, &'static str, &'static [u8]);
+
+fn archive(members: &[Member]) -> Vec<u8> {
+    let mut tar = Builder::new(Vec::new());
+    for (path, kind, mode, link, content) in members {
+        add(&mut tar, path, *kind, *mode, link, content);
+    }
+    tar.into_inner().unwrap()
+}
+
+fn run(bytes: &[u8], dir: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
+    let dir = stdfs::File::open(dir).unwrap();
+    unpack(bytes, dir.as_fd(), limits)
+}
+
+#[test]
+fn a_small_root() {
+    use EntryType as E;
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = archive(&[
+        ("./", E::Directory, 0o755, "", b""),
+        ("./usr/", E::Directory, 0o555, "", b""),
+        ("./usr/bin/", E::Directory, 0o755, "", b""),
+        ("./usr/bin/sh", E::Regular, 0o4755, "", b"#!sh"),
+        ("./usr/bin/ash", E::Link, 0o755, "./usr/bin/sh", b""),
+        ("./bin", E::Symlink, 0o777, "usr/bin", b""),
+        ("./etc/deep/er/file", E::Regular, 0o600, "", b"no parents were named"),
+        ("./run/fifo", E::Fifo, 0o640, "", b""),
+        ("./tmp", E::Directory, 0o1777, "", b""),
+        ("/abs", E::Regular, 0o644, "", b"stripped"),
+    ]);
+    let done = run(&bytes, dir.path(), ROOMY).unwrap();
+    assert_eq!((done.members, done.bytes), (10, 33));
+    let meta = |path: &str| stdfs::symlink_metadata(dir.path().join(path)).unwrap();
+    assert_eq!(meta("usr").permissions().mode() & 0o7777, 0o555);
+    assert_eq!(meta("usr").mtime(), 1_795_000_000);
+    assert_eq!(meta("usr/bin/sh").permissions().mode() & 0o7777, 0o4755);
+    assert_eq!(meta("usr/bin/sh").ino(), meta("usr/bin/ash").ino());
+    assert_eq!(meta("tmp").permissions().mode() & 0o7777, 0o1777);
+    assert_eq!(stdfs::read_link(dir.path().join("bin")).unwrap(), Path::new("usr/bin"));
+    assert_eq!(meta("bin").mtime(), 1_795_000_000);
+    assert!(meta("run/fifo").file_type().is_fifo());
+    assert_eq!(stdfs::read(dir.path().join("abs")).unwrap(), b"stripped");
+    assert_eq!(stdfs::read(dir.path().join("etc/deep/er/file")).unwrap(), b"no parents were named");
+    stdfs::set_permissions(dir.path().join("usr"), stdfs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn nothing_leads_out() {
+    use EntryType as E;
+    let table: [(&str, &[Member]); 7] = [
+        ("'..'", &[("../evil", E::Regular, 0o644, "", b"x")]),
+        ("'..'", &[("a/../../evil", E::Regular, 0o644, "", b"x")]),
+        ("'..'", &[("a/..", E::Directory, 0o755, "", b"")]),
+        (
+            "link",
+            &[("way", E::Symlink, 0o777, "..", b""), ("way/evil", E::Regular, 0o644, "", b"x")],
+        ),
+        (
+            "link",
+            &[
+                ("way", E::Symlink, 0o777, "/tmp", b""),
+                ("way/x/evil", E::Directory, 0o755, "", b""),
+            ],
+        ),
+        ("'..'", &[("evil", E::Link, 0o644, "../outside", b"")]),
+        (
+            "link",
+            &[("way", E::Symlink, 0o777, "..", b""), ("evil", E::Link, 0o644, "way/outside", b"")],
+        ),
+    ];
+    for (word, members) in table {
+        let outer = tempfile::tempdir().unwrap();
+        let inner = outer.path().join("root");
+        stdfs::create_dir(&inner).unwrap();
+        stdfs::write(outer.path().join("outside"), b"untouched").unwrap();
+        let why = run(&archive(members), &inner, ROOMY).unwrap_err().to_string();
+        assert!(why.contains(word), "{why}");
+        assert!(!outer.path().join("evil").exists());
+        assert_eq!(stdfs::read(outer.path().join("outside")).unwrap(), b"untouched");
+        assert_eq!(stdfs::metadata(outer.path().join("outside")).unwrap().nlink(), 1);
+    }
+}
+
+#[test]
+fn a_link_gives_way_to_a_file_and_is_not_written_through() {
+    use EntryType as E;
+    let outer = tempfile::tempdir().unwrap();
+    let inner = outer.path().join("root");
+    stdfs::create_dir(&inner).unwrap();
+    stdfs::write(outer.path().join("outside"), b"untouched").unwrap();
+    let bytes = archive(&[
+        ("way", E::Symlink, 0o777, "../outside", b""),
+        ("way", E::Regular, 0o644, "", b"mine"),
+        ("dir", E::Symlink, 0o777, "..", b""),
+        ("dir", E::Directory, 0o755, "", b""),
+        ("dir/file", E::Regular, 0o644, "", b"inside"),
+    ]);
+    run(&bytes, &inner, ROOMY).unwrap();
+    assert_eq!(stdfs::read(outer.path().join("outside")).unwrap(), b"untouched");
+    assert_eq!(stdfs::read(inner.join("way")).unwrap(), b"mine");
+    assert_eq!(stdfs::read(inner.join("dir/file")).unwrap(), b"inside");
+}
+
+#[test]
+fn bombs_are_bounded() {
+    use EntryType as E;
+    let dir = tempfile::tempdir().unwrap();
+    let big = archive(&[("a", E::Regular, 0o644, "", &[0; 3000])]);
+    let few = Limits { bytes: 2999, ..ROOMY };
+    assert!(matches!(run(&big, dir.path(), few), Err(UnpackError::TooMuch("bytes"))));
+    let many = archive(&[("a", E::Regular, 0o644, "", b""), ("b", E::Regular, 0o644, "", b"")]);
+    let one = Limits { members: 1, ..ROOMY };
+    assert!(matches!(run(&many, dir.path(), one), Err(UnpackError::TooMuch("members"))));
+    // An archive that ends, and goes on in zeros for ever.
+    let short = Limits { archive: 1 << 20, ..ROOMY };
+    let why = run_reader(many.as_slice().chain(io::repeat(0)), dir.path(), short).unwrap_err();
+    assert!(why.to_string().contains("goes on"), "{why}");
+}
+
+fn run_reader(reader: impl Read, dir: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
+    unpack(reader, stdfs::File::open(dir).unwrap().as_fd(), limits)
+}
+
+#[test]
+fn devices_owners_and_capabilities_for_root() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut tar = Builder::new(Vec::new());
+    // VFS_CAP_REVISION_2 with cap_net_raw: what ping carries.
+    let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0".as_slice();
+    tar.append_pax_extensions([("SCHILY.xattr.security.capability", capability)]).unwrap();
+    let mut header = Header::new_gnu();
+    header.set_path("ping").unwrap();
+    header.set_size(0);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(42);
+    header.set_mtime(1);
+    header.set_cksum();
+    tar.append(&header, io::empty()).unwrap();
+    add(&mut tar, "null", EntryType::Char, 0o666, "", b"");
+    let done = run(&tar.into_inner().unwrap(), dir.path(), ROOMY).unwrap();
+    assert!(done.lost.is_empty(), "{:?}", done.lost);
+    let ping = dir.path().join("ping");
+    assert_eq!(stdfs::metadata(&ping).unwrap().gid(), 42);
+    let mut value = [0u8; 64];
+    let n = fs::getxattr(&ping, "security.capability", &mut value).unwrap();
+    assert_eq!(&value[..n], capability);
+    let null = stdfs::metadata(dir.path().join("null")).unwrap();
+    assert!(null.file_type().is_char_device());
+    assert_eq!((null.rdev(), null.mode() & 0o777), (fs::makedev(1, 3), 0o666));
+}
+
+#[test]
+fn every_cut_of_an_archive_is_survived() {
+    use EntryType as E;
+    let bytes = archive(&[
+        ("d", E::Directory, 0o755, "", b""),
+        ("d/f", E::Regular, 0o644, "", &[7; 600]),
+        ("d/l", E::Symlink, 0o777, "f", b""),
+    ]);
+    for cut in (0..bytes.len()).step_by(37) {
+        let dir = tempfile::tempdir().unwrap();
+        // Whole or not is the digest's business; here it must only come back.
+        let _ = run(&bytes[..cut], dir.path(), ROOMY);
+    }
+}
