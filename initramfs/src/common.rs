@@ -136,6 +136,8 @@ pub fn common_archive(init: &[u8], busybox: Option<&[u8]>) -> Archive {
         archive.put(name, Entry::char_dev(mode, major, minor));
     }
     archive.put("init", Entry::file(0o755, init.to_vec()));
+    // Where the kernel looks for whoever loads the module of a PHY, a file system, a cipher.
+    archive.put("sbin/modprobe", Entry::symlink("../init"));
     if let Some(busybox) = busybox {
         archive.put("bin/busybox", Entry::file(0o755, busybox.to_vec()));
         for applet in APPLETS {

@@ -59,6 +59,10 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(agent::WORD) && !is_init() {
         return agent::run();
     }
+    // The kernel's own request_module(): a PHY's driver (`mdio:…`), a file system, a cipher.
+    if std::env::args().next().is_some_and(|name| name.ends_with("/modprobe")) && !is_init() {
+        return modprobe();
+    }
     if !is_init() {
         eprintln!(
             "koboshi-init is PID 1 of a machine that boots from a koboshi appliance, and nothing else"
@@ -77,6 +81,18 @@ fn main() -> ExitCode {
     troubles.iter().for_each(say);
     match boot_machine(&line, &mut reporter) {
         Err(stop) => rescue::shell(&stop, &mut reporter),
+    }
+}
+
+/// `/sbin/modprobe -q -- ALIAS`, as the kernel calls it while the initramfs is the root.
+fn modprobe() -> ExitCode {
+    let list = |path: &str| fs::read_to_string(Path::new("/").join(path)).unwrap_or_default();
+    let text = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let mut modules = modules::Modules::parse(&list(MODULES_LIST), &list(ALIASES_LIST));
+    let wanted = std::env::args().next_back().unwrap_or_default();
+    match modules.request(&wanted, &cmdline::parse(&text)) {
+        0 => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -65,6 +65,11 @@ impl Modules {
         wanted.iter().map(|alias| self.load_for(alias, line)).sum()
     }
 
+    /// Loads what the kernel itself asks for: a module's name, or an alias.
+    pub fn request(&mut self, wanted: &str, line: &Cmdline) -> usize {
+        self.load(wanted, line) + self.load_for(wanted, line)
+    }
+
     /// Loads one module by name, if it is here, with what it needs.
     pub fn load(&mut self, name: &str, line: &Cmdline) -> usize {
         let mut loaded = 0;
