@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the rack and the tests need: Debian packages, and cargo-nextest where it is missing.
+# Installs the Debian packages that the rack and the tests need.
 # Packages that bring a service along must not start it: policy-rc.d says no while we install.
 set -eu
 
@@ -21,4 +21,3 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086 # a list of words
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -q -y --no-install-recommends $missing
 fi
-command -v cargo-nextest >/dev/null 2>&1 || cargo install --locked cargo-nextest

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use koboshi_pxe::desk::Desk;
-use koboshi_pxe::dhcp;
+use koboshi_pxe::{dhcp, http, tftp};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 use crate::publish::{self, Home};
@@ -39,6 +40,19 @@ pub struct App {
     pub common: (Bytes, [u8; 32]),
     /// One reload at a time; the number of the last reading.
     pub revision: Mutex<u64>,
+    /// What TFTP and HTTP count; DHCP is asked for its own.
+    pub counters: Counters,
+    /// The end of the process.
+    pub cancel: CancellationToken,
+}
+
+/// Counts since the start.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    /// TFTP's.
+    pub tftp: Arc<tftp::Counters>,
+    /// HTTP's.
+    pub http: Arc<http::Counters>,
 }
 
 /// What came of a reload.
@@ -110,8 +124,7 @@ impl App {
         let changes = reload::diff(&old, &site);
         let newest = self.ledger.newest();
         let running = |machine: &site::MachineName| {
-            let mut boots = newest.values().filter(|boot| boot.machine == machine.as_str());
-            boots.any(|boot| boot.stage == koboshi_pxe::boots::Stage::Up && !boot.over)
+            newest.values().any(|boot| boot.machine == machine.as_str() && boot.sits())
         };
         let restart = changes.restart.clone();
         match reload::judge(&changes, &running) {
@@ -168,6 +181,15 @@ impl App {
         .map_err(|error| format!("the site could not be put in force: {error}"))??;
         self.desk.publish(reading.snapshot);
         Ok(reading.warnings)
+    }
+
+    /// What DHCP has counted.
+    pub async fn dhcp_counters(&self) -> dhcp::Counters {
+        let (answer, counters) = oneshot::channel();
+        if self.dhcp.send(dhcp::Control::Counters(answer)).await.is_err() {
+            return dhcp::Counters::default();
+        }
+        counters.await.unwrap_or_default()
     }
 
     /// The DHCP service's leases.

@@ -221,7 +221,7 @@ fn run(command: Command) -> anyhow::Result<()> {
 async fn ask(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Reload { accept, at, format } => {
-            let query = ops::reload::Query { accept, dry: false };
+            let query = ops::reload::Query { accept, ..Default::default() };
             let reloaded: Reloaded = Client::new(&at.state).post("/reload", &query).await?;
             show(&reloaded, format.json, ops::reload::show)?;
             code(ops::reload::code(&reloaded))
@@ -310,7 +310,8 @@ fn check(path: PathBuf, diff: bool, state: Option<PathBuf>, json: bool) -> anyho
     }
     if diff {
         let state = state.unwrap_or_else(|| PathBuf::from("/var/lib/koboshi"));
-        let query = ops::reload::Query { accept: false, dry: true };
+        let site = Some(std::path::absolute(&path)?);
+        let query = ops::reload::Query { accept: false, dry: true, site };
         let reloaded: Reloaded =
             runtime(false)?.block_on(Client::new(&state).post("/reload", &query))?;
         show(&reloaded, json, ops::reload::show_dry)?;

@@ -1,31 +1,36 @@
 //! The ledger: hears what DHCP, TFTP, HTTP and the machines themselves say of each boot, keeps the
 //! timelines, who holds which seat, and the event log. One task writes; everyone may look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use koboshi_initramfs::contract::{Phase, Report};
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::desk::{Desk, News};
 use koboshi_pxe::{BootId, Mac};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{BootRecord, Event, Mark, Store};
+use crate::store::{BootRecord, Event, Mark, Store, StoreError};
 
-/// Lines of one timeline; a machine that reports trouble for a week does not fill the state.
+/// Lines of one timeline: its beginning is kept, and its end; the middle of a week of trouble goes.
 const MARKS_MAX: usize = 200;
+const MARKS_BEGIN: usize = 60;
 /// Characters of a note that a machine wrote.
 const NOTE_MAX: usize = 400;
+/// How often it is said that something was lost.
+const LOST_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct Ledger {
     store: Store,
     inner: Mutex<Inner>,
     events: broadcast::Sender<Event>,
+    /// Events on their way to the disk, in order; told once they are there.
+    kept: mpsc::Sender<oneshot::Receiver<Event>>,
     failures: AtomicU64,
 }
 
@@ -38,6 +43,8 @@ struct Inner {
     heard: HashMap<Mac, u64>,
     /// Highest report number seen of each boot.
     reports: HashMap<BootId, u32>,
+    /// Boots whose seat is held by them, as far as this process knows.
+    holding: HashSet<BootId>,
 }
 
 /// Wishes the ledger has of others.
@@ -46,16 +53,38 @@ pub enum Wish {
     Keep(Mac),
 }
 
+/// Who says that a boot has moved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// We saw it on the wire: never backwards, and nothing once the machine speaks for itself.
+    Wire,
+    /// The machine.
+    Machine,
+}
+
 impl Ledger {
-    /// A ledger over what the store remembers.
+    /// A ledger over what the store remembers. Needs a tokio runtime.
     pub fn new(store: Store, boots: Vec<BootRecord>) -> Ledger {
         let mut inner = Inner::default();
         for boot in boots {
             inner.ids.insert(boot.id, boot.mac);
+            let last = boot.marks.last().map_or(boot.opened, |mark| mark.at);
+            inner.heard.insert(boot.mac, last);
             inner.boots.insert(boot.mac, boot);
         }
         let (events, _) = broadcast::channel(1024);
-        Ledger { store, inner: Mutex::new(inner), events, failures: AtomicU64::new(0) }
+        let (kept, mut on_disk) = mpsc::channel::<oneshot::Receiver<Event>>(4096);
+        let tell = events.clone();
+        tokio::spawn(async move {
+            while let Some(event) = on_disk.recv().await {
+                // One that did not reach the disk was said by the store.
+                let Ok(event) = event.await else { continue };
+                tracing::info!(kind = event.kind, who = event.who, "{}", event.text);
+                // Nobody following is the usual case.
+                let _followers = tell.send(event).unwrap_or(0);
+            }
+        });
+        Ledger { store, inner: Mutex::new(inner), events, kept, failures: AtomicU64::new(0) }
     }
 
     /// Events as they happen.
@@ -73,19 +102,21 @@ impl Ledger {
         self.inner().heard.get(&mac).copied()
     }
 
-    /// Writes an event and tells whoever follows.
+    /// Things that could not be kept.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Writes an event and tells whoever follows, once it is on disk.
     pub async fn event(&self, kind: &str, who: Option<String>, text: String) {
         let event = Event { id: 0, at: now_ms(), kind: kind.to_string(), who, text };
         match self.store.append(event).await {
             Ok(event) => {
-                tracing::info!(kind = event.kind, who = event.who, "{}", event.text);
-                // Nobody following is the usual case.
-                let _followers = self.events.send(event).unwrap_or(0);
+                if self.kept.send(event).await.is_err() {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                }
             }
-            Err(error) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%error, "an event was not kept");
-            }
+            Err(error) => self.failed(&error),
         }
     }
 
@@ -97,9 +128,19 @@ impl Ledger {
         wishes: mpsc::Sender<Wish>,
         cancel: CancellationToken,
     ) {
+        let mut look = tokio::time::interval(LOST_EVERY);
+        let mut said = 0;
         loop {
             let item = tokio::select! {
                 item = news.recv() => item,
+                _ = look.tick() => {
+                    let lost = desk.lost_news() + self.failures();
+                    if lost > said {
+                        tracing::warn!(lost, "news of boots were lost: the ledger or the disk is behind");
+                        said = lost;
+                    }
+                    continue;
+                }
                 () = cancel.cancelled() => break,
             };
             let Some(item) = item else { break };
@@ -110,23 +151,9 @@ impl Ledger {
         }
     }
 
-    async fn take(&self, desk: &Desk, wishes: &mpsc::Sender<Wish>, item: News) {
+    async fn take(self: &Arc<Ledger>, desk: &Desk, wishes: &mpsc::Sender<Wish>, item: News) {
         match item {
-            News::Opened { id, mac, machine, address, plan, at } => {
-                let fixed = desk.boot_of(mac).is_some_and(|boot| boot.fixed);
-                let record = BootRecord {
-                    id,
-                    mac,
-                    machine: machine.clone(),
-                    address,
-                    fixed,
-                    opened: ms(at),
-                    stage: Stage::Offer,
-                    plan: plan.clone(),
-                    marks: Vec::new(),
-                    over: false,
-                };
-                self.opened(record, ms(at)).await;
+            News::Opened { id, mac, machine, address, fixed, plan, over, at } => {
                 let what = match &plan {
                     Some(plan) => format!(
                         "boots into {} (role {}, image {}) at {address}",
@@ -136,11 +163,26 @@ impl Ledger {
                     ),
                     None => format!("is on the network at {address}, with nothing to boot"),
                 };
+                let record = BootRecord {
+                    id,
+                    mac,
+                    machine: machine.clone(),
+                    address,
+                    fixed,
+                    opened: ms(at),
+                    stage: Stage::Offer,
+                    plan,
+                    marks: Vec::new(),
+                    over: false,
+                };
+                self.opened(record, &over).await;
                 self.event("boot", Some(machine), what).await;
             }
-            News::Mark { id, stage, note, at } => self.mark(id, stage, note, ms(at)).await,
+            News::Mark { id, stage, note, at } => {
+                self.mark(id, stage, note, ms(at), Source::Wire).await;
+            }
             News::Report { id, mac, address, body, at } => {
-                self.report(desk, wishes, id, mac, address, &body, ms(at)).await;
+                self.report(desk, wishes, (id, mac, address), &body, ms(at)).await;
             }
             News::Heard { mac, kind, text, .. } => {
                 self.event(kind, mac.map(|mac| mac.to_string()), text).await;
@@ -149,60 +191,78 @@ impl Ledger {
     }
 
     /// The firmware speaks: the last boot is over, and with it whatever the machine held.
-    async fn opened(&self, record: BootRecord, at: u64) {
-        let (mac, id, machine) = (record.mac, record.id, record.machine.clone());
-        let last = {
+    async fn opened(self: &Arc<Ledger>, record: BootRecord, over: &[(BootId, Mac)]) {
+        let machine = record.machine.clone();
+        let (mut ended, mut strangers) = (Vec::new(), Vec::new());
+        {
             let mut inner = self.inner();
-            inner.heard.insert(mac, at);
-            inner.ids.insert(id, mac);
-            let last = inner.boots.insert(mac, record.clone());
-            if let Some(last) = &last {
-                inner.ids.remove(&last.id);
-                inner.reports.remove(&last.id);
-            }
-            last
-        };
-        if let Some(mut last) = last {
-            last.over = true;
-            self.keep(self.store.record_boot(last).await);
-        }
-        self.keep(self.store.record_boot(record).await);
-        match self.store.release(machine).await {
-            Ok(released) => {
-                for holding in released {
-                    let text =
-                        format!("{} left {}: its firmware boots", holding.machine, holding.seat);
-                    self.event("seat", Some(holding.seat), text).await;
+            for (id, mac) in over {
+                inner.ids.remove(id);
+                inner.reports.remove(id);
+                inner.holding.remove(id);
+                let Some(last) = inner.boots.get_mut(mac).filter(|last| last.id == *id) else {
+                    continue;
+                };
+                last.over = true;
+                // A stranger whose address another machine has now: it is forgotten, or random
+                // MACs would fill the disk.
+                if *mac != record.mac && last.machine == mac.to_string() {
+                    strangers.push(last.machine.clone());
+                    inner.boots.remove(mac);
+                    inner.heard.remove(mac);
+                } else {
+                    ended.push(last.clone());
                 }
             }
-            Err(error) => self.keep(Err(error)),
+            inner.heard.insert(record.mac, record.opened);
+            inner.ids.insert(record.id, record.mac);
+            inner.boots.insert(record.mac, record.clone());
+        }
+        match self.store.open_boot(record, ended, strangers).await {
+            Ok(released) => {
+                let ledger = self.clone();
+                tokio::spawn(async move {
+                    for held in released.await.unwrap_or_default() {
+                        let text = format!("{machine} left {}: its firmware boots", held.seat);
+                        ledger.event("seat", Some(held.seat), text).await;
+                    }
+                });
+            }
+            Err(error) => self.failed(&error),
         }
     }
 
-    async fn mark(&self, id: BootId, stage: Stage, note: String, at: u64) {
+    async fn mark(&self, id: BootId, stage: Stage, note: String, at: u64, source: Source) {
         let record = {
             let mut inner = self.inner();
             let Some(mac) = inner.ids.get(&id).copied() else { return };
             inner.heard.insert(mac, at);
             let Some(record) = inner.boots.get_mut(&mac) else { return };
-            record.stage = stage;
+            let speaks_for_itself = source == Source::Wire && record.stage >= Stage::Init;
             let again = record.marks.last().is_some_and(|m| m.stage == stage && m.note == note);
-            if !again && record.marks.len() < MARKS_MAX {
-                record.marks.push(Mark { at, stage, note });
+            if speaks_for_itself || (again && record.stage == stage) {
+                return;
             }
+            record.stage = match source {
+                Source::Wire => record.stage.max(stage),
+                Source::Machine => stage,
+            };
+            if record.marks.len() >= MARKS_MAX {
+                record.marks.remove(MARKS_BEGIN);
+            }
+            record.marks.push(Mark { at, stage, note });
             record.clone()
         };
-        self.keep(self.store.record_boot(record).await);
+        if let Err(error) = self.store.record_boot(record).await {
+            self.failed(&error);
+        }
     }
 
-    #[allow(clippy::too_many_arguments)]
     async fn report(
-        &self,
+        self: &Arc<Ledger>,
         desk: &Desk,
         wishes: &mpsc::Sender<Wish>,
-        id: BootId,
-        mac: Mac,
-        address: Ipv4Addr,
+        (id, mac, address): (BootId, Mac, Ipv4Addr),
         body: &[u8],
         at: u64,
     ) {
@@ -214,7 +274,7 @@ impl Ledger {
                 return;
             }
         };
-        let machine = {
+        let (machine, seat, was_up, last) = {
             let mut inner = self.inner();
             inner.heard.insert(mac, at);
             // A report that was overtaken on the wire must not move the boot back.
@@ -223,30 +283,35 @@ impl Ledger {
                 return;
             }
             *last = report.seq;
-            inner.boots.get(&mac).map(|boot| boot.machine.clone())
+            let Some(boot) = inner.boots.get(&mac).filter(|boot| boot.id == id) else { return };
+            let seat = boot.plan.as_ref().and_then(|plan| plan.seat.clone());
+            let was_up = boot.marks.iter().any(|mark| mark.stage == Stage::Up);
+            (boot.machine.clone(), seat, was_up, boot.stage)
         };
-        let Some(machine) = machine else { return };
-        let (stage, note) = words(&report.phase);
+        let (stage, mut note) = words(&report.phase);
+        // Whatever a machine reports, it has its seat's address: the first report that arrives
+        // makes it the holder, also where `init`'s own was lost.
+        if stage != Stage::Down && self.inner().holding.insert(id) {
+            if let Some(seat) = seat {
+                tokio::spawn(self.clone().hold(id, seat, machine.clone()));
+            }
+        }
         if let Phase::Heartbeat { .. } = report.phase {
             // The pool's lease of a machine that runs no DHCP client lives by its heartbeats.
             if wishes.try_send(Wish::Keep(mac)).is_err() {
                 self.failures.fetch_add(1, Ordering::Relaxed);
             }
-            // After a restart of the appliance the heartbeat is what says it is up.
-            let stage_known = self.inner().boots.get(&mac).map(|boot| boot.stage);
-            if matches!(stage_known, Some(Stage::Up | Stage::Trouble)) {
+            if last == Stage::Up {
                 return;
             }
+            note = "it is heard of again".to_string();
         }
         desk.reached(id, stage);
-        self.mark(id, stage, note.clone(), at).await;
+        self.mark(id, stage, note.clone(), at, Source::Machine).await;
         match stage {
-            Stage::Init => self.hold(id, mac, &machine).await,
-            Stage::Up => {
-                let took = {
-                    let inner = self.inner();
-                    inner.boots.get(&mac).map_or(0, |boot| at.saturating_sub(boot.opened))
-                };
+            Stage::Up if !was_up => {
+                let opened = self.inner().boots.get(&mac).map_or(at, |boot| boot.opened);
+                let took = at.saturating_sub(opened);
                 let text = format!("is up after {}.{} s ({note})", took / 1000, took % 1000 / 100);
                 self.event("up", Some(machine), text).await;
             }
@@ -254,42 +319,42 @@ impl Ledger {
                 self.event(stage.as_str(), Some(machine), note).await;
             }
             Stage::Down => {
-                self.event("down", Some(machine), "shuts down in good order".into()).await
+                self.event("down", Some(machine), "shuts down in good order".to_string()).await;
             }
             _ => {}
         }
     }
 
-    /// The machine now has the seat's address on its NIC: it holds the seat.
-    async fn hold(&self, id: BootId, mac: Mac, machine: &str) {
-        let seat = {
-            let inner = self.inner();
-            let plan = inner.boots.get(&mac).and_then(|boot| boot.plan.clone());
-            plan.and_then(|plan| plan.seat.clone())
-        };
-        let Some(seat) = seat else { return };
-        let holder = match self.store.holdings() {
-            Ok(holdings) => holdings.into_iter().find(|held| held.seat == seat),
-            Err(error) => return self.keep(Err(error)),
-        };
-        if let Some(holder) = holder.filter(|holder| holder.machine != machine) {
-            let text = format!(
-                "{machine} takes {seat}, which {} still holds: two machines may answer at one address",
-                holder.machine
-            );
-            self.event("conflict", Some(seat.clone()), text).await;
+    /// The machine has the seat's address on its NIC: it holds the seat, whoever held it before.
+    /// (That it waits for the former holder instead comes with fencing.)
+    async fn hold(self: Arc<Ledger>, id: BootId, seat: String, machine: String) {
+        for _ in 0..5 {
+            let holder = match self.store.holdings() {
+                Ok(holdings) => holdings.into_iter().find(|held| held.seat == seat),
+                Err(error) => return self.failed(&error),
+            };
+            let expected = holder.as_ref().map(|holder| holder.epoch);
+            match self.store.claim(seat.clone(), machine.clone(), id, expected).await {
+                Ok(Ok(_)) => {
+                    if let Some(holder) = holder.filter(|holder| holder.machine != machine) {
+                        let text = format!(
+                            "{machine} takes {seat}, which {} still holds: two machines may answer at one address",
+                            holder.machine
+                        );
+                        self.event("conflict", Some(seat), text).await;
+                    }
+                    return;
+                }
+                Ok(Err(_changed_meanwhile)) => {}
+                Err(error) => return self.failed(&error),
+            }
         }
-        match self.store.claim(seat, machine.to_string(), id, None).await {
-            Ok(_) => {}
-            Err(error) => self.keep(Err(error)),
-        }
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn keep(&self, result: Result<(), crate::store::StoreError>) {
-        if let Err(error) = result {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%error, "the ledger could not be written");
-        }
+    fn failed(&self, error: &StoreError) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%error, "the ledger could not be written");
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

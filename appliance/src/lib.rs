@@ -6,6 +6,7 @@
 //! publish   site + images = the one snapshot all services read
 //! plan      what one boot is promised; the only place that writes a kernel command line
 //! loaders   iPXE, from the distribution's packages
+//! unbuilt   what the site file may say and nothing does yet: said, never silent
 //! serve     the services stood up in order
 //! app       the running appliance as its operations see it
 //! ledger    timelines, holdings, events; `store` keeps them
@@ -29,3 +30,4 @@ pub mod rights;
 pub mod serve;
 pub mod site;
 pub mod store;
+pub mod unbuilt;

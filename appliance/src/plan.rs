@@ -21,7 +21,7 @@ use crate::site::{RoleName, Site};
 /// Seconds between heartbeats.
 const HEARTBEAT: u32 = 20;
 /// Up to this many seats are written into every machine's `/etc/hosts`.
-const HOSTS_MAX: usize = 1000;
+const HOSTS_MAX: usize = 10_000;
 
 /// A role whose image is there, with where its blobs lie.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct Planner {
     pub server: String,
     /// The common initramfs segment, with its digest.
     pub common: (Bytes, [u8; 32]),
+    /// The site's names as a segment, with its digest.
+    pub hosts: (Bytes, [u8; 32]),
     /// Bits of the provisioning network.
     pub prefix: u8,
 }
@@ -119,7 +121,8 @@ impl Planner {
             },
             dns: subnet.dns.clone(),
             ntp: subnet.ntp.clone(),
-            hosts: self.hosts(subnet.domain.as_deref()),
+            // They are in the site's own segment.
+            hosts: Vec::new(),
             ssh_keys: self.site.ssh_keys.iter().map(|key| key.value.clone()).collect(),
             serial: serial.clone(),
             root: Root {
@@ -171,6 +174,7 @@ impl Planner {
         plan.segments.extend(early.iter().map(|s| part("microcode", s.digest.0, s.size)));
         plan.segments.push(part("common", self.common.1, self.common.0.len() as u64));
         plan.segments.extend(late.iter().map(|s| part("modules", s.digest.0, s.size)));
+        plan.segments.push(part("hosts", self.hosts.1, self.hosts.0.len() as u64));
         self.fill(&mut plan, &orders, ready);
         Ok(plan)
     }
@@ -180,20 +184,27 @@ impl Planner {
         let digest: [u8; 32] = Sha256::digest(&segment).into();
         plan.segments.push(part("orders", digest, segment.len() as u64));
         plan.blobs = ready.blobs.clone();
-        plan.blobs.insert(self.common.1, Content::Bytes(self.common.0.clone()));
+        for (bytes, digest) in [&self.common, &self.hosts] {
+            plan.blobs.insert(*digest, Content::Bytes(bytes.clone()));
+        }
         plan.blobs.insert(digest, Content::Bytes(segment));
     }
+}
 
-    fn hosts(&self, domain: Option<&str>) -> Vec<(Ipv4Addr, Vec<String>)> {
-        let names = |name: &str| {
-            let full = domain.map(|domain| format!("{name}.{domain}"));
-            full.into_iter().chain([name.to_string()]).collect()
-        };
-        let seats = self.site.seats.iter();
-        let hosts =
-            seats.filter_map(|(name, seat)| Some((seat.ip.as_ref()?.value, names(name.as_str()))));
-        hosts.take(HOSTS_MAX).collect()
-    }
+/// The names of a site's seats as a segment, with its digest.
+pub fn hosts(site: &Site) -> (Bytes, [u8; 32]) {
+    let domain = boot_subnet(site).and_then(|subnet| subnet.domain.as_deref());
+    let names = |name: &str| {
+        let full = domain.map(|domain| format!("{name}.{domain}"));
+        full.into_iter().chain([name.to_string()]).collect()
+    };
+    let seats = site.seats.iter();
+    let hosts =
+        seats.filter_map(|(name, seat)| Some((seat.ip.as_ref()?.value, names(name.as_str()))));
+    let hosts: Vec<_> = hosts.take(HOSTS_MAX).collect();
+    let segment = koboshi_initramfs::hosts_segment(&hosts);
+    let digest = Sha256::digest(&segment).into();
+    (segment, digest)
 }
 
 /// Finds the blobs of a plan that was kept over a restart. False if one is gone for good.

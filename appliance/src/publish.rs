@@ -13,8 +13,9 @@ use koboshi_pxe::{Content, dhcp};
 use sha2::{Digest as _, Sha256};
 
 use crate::loaders;
-use crate::plan::{Planner, Ready};
+use crate::plan::{self, Planner, Ready};
 use crate::site::{self, At, Kind, RoleName, Site, Subnet};
+use crate::unbuilt::{role_unbuilt, unbuilt};
 
 /// The appliance's own place on the provisioning network.
 #[derive(Debug, Clone, Copy)]
@@ -87,9 +88,13 @@ pub fn read(
 ) -> Reading {
     let (loaders, mut warnings) =
         loaders::find(site.loaders.as_ref().map(|dir| dir.value.as_path()));
+    warnings.extend(unbuilt(&site).iter().map(ToString::to_string));
     let mut roles = BTreeMap::new();
     for (name, role) in &site.roles {
-        let ready = ready(images, &role.image.value.to_string());
+        let ready = match role_unbuilt(role) {
+            Some(why) => Err(format!("{why} is not built yet")),
+            None => ready(images, &role.image.value.to_string()),
+        };
         if let Err(why) = &ready {
             warnings.push(format!("role {name} ({}): {why}", role.image.origin));
         }
@@ -115,8 +120,19 @@ pub fn read(
             _ => Place::Nowhere,
         };
         let role = seat.and_then(|(_, seat)| site.role_of(seat)).map(|(_, role)| &role.value);
-        let loader = site.loader(Some(machine), role).value.map(str::to_string);
-        let known = Arc::new(Known { name: name.to_string(), place, loader });
+        let named = site.loader(Some(machine), role);
+        let loader = named.value.map(str::to_string);
+        if let Some(file) = loader.as_ref().filter(|file| !loaders.contains_key(*file)) {
+            let line = named.origin.map(|origin| format!("{origin}: ")).unwrap_or_default();
+            let warning = format!(
+                "{line}the loader {file} is not there; [site] loaders = DIR names a folder with it"
+            );
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        let macs = machine.macs.iter().map(|mac| mac.value).collect();
+        let known = Arc::new(Known { name: name.to_string(), macs, place, loader });
         machines.extend(machine.macs.iter().map(|mac| (mac.value, known.clone())));
     }
     let unknown = match &site.net.unknown {
@@ -141,8 +157,10 @@ pub fn read(
     blobs.insert(common.1, Content::Bytes(common.0.clone()));
     let server = format!("http://{}:{}", home.address, home.http_port);
     let subnet = Arc::new(subnet(&site, home));
-    let planner =
-        Planner { site, revision, roles, server: server.clone(), common, prefix: home.prefix };
+    let hosts = plan::hosts(&site);
+    blobs.insert(hosts.1, Content::Bytes(hosts.0.clone()));
+    let (server, prefix) = (server.clone(), home.prefix);
+    let planner = Planner { site, revision, roles, server: server.clone(), common, hosts, prefix };
     let snapshot = Snapshot {
         revision,
         subnet,
@@ -187,6 +205,22 @@ fn ready(images: &Images, reference: &str) -> Result<Ready, String> {
     Ok(Ready { image, blobs })
 }
 
+/// Option 121 (RFC 3442): each destination with only the octets its mask needs. A client that takes
+/// it ignores option 3, so the default route is in it too.
+fn classless(
+    gateway: Option<Ipv4Addr>,
+    routes: impl Iterator<Item = (Ipv4Addr, u8, Ipv4Addr)>,
+) -> Vec<u8> {
+    let default = gateway.map(|gateway| (Ipv4Addr::UNSPECIFIED, 0, gateway));
+    let mut option = Vec::new();
+    for (to, prefix, via) in routes.chain(default) {
+        option.push(prefix);
+        option.extend(&to.octets()[..usize::from(prefix.div_ceil(8))]);
+        option.extend(via.octets());
+    }
+    option
+}
+
 fn subnet(site: &Site, home: Home) -> dhcp::Subnet {
     let mut subnet = dhcp::Subnet::new(home.address, home.network(), home.prefix);
     subnet.lease = site.net.lease.0;
@@ -199,6 +233,13 @@ fn subnet(site: &Site, home: Home) -> dhcp::Subnet {
         subnet.ntp = meant.ntp.clone();
         subnet.domain = meant.domain.clone();
         subnet.mtu = meant.mtu;
+        subnet.options =
+            meant.options.iter().map(|(code, option)| (*code, option.0.clone())).collect();
+        if !meant.routes.is_empty() {
+            let routes =
+                meant.routes.iter().map(|route| (route.to.network(), route.to.prefix(), route.via));
+            subnet.options.push((121, classless(meant.gateway.as_ref().map(|g| g.value), routes)));
+        }
         reserved.extend(subnet.gateway);
         reserved.extend(&subnet.dns);
         reserved.extend(&subnet.ntp);
@@ -210,6 +251,17 @@ fn subnet(site: &Site, home: Home) -> dhcp::Subnet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn routes_are_as_short_as_rfc_3442_has_them() {
+        let ip = Ipv4Addr::new;
+        let routes =
+            [(ip(10, 80, 0, 0), 16, ip(10, 77, 0, 254)), (ip(10, 0, 0, 128), 25, ip(10, 77, 0, 9))];
+        assert_eq!(
+            classless(Some(ip(10, 77, 0, 1)), routes.into_iter()),
+            [16, 10, 80, 10, 77, 0, 254, 25, 10, 0, 0, 128, 10, 77, 0, 9, 0, 10, 77, 0, 1]
+        );
+    }
 
     #[test]
     fn an_elf_with_an_interpreter_is_not_static() {

@@ -19,11 +19,11 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, Reloaded};
+use crate::app::{App, Counters, Reloaded};
 use crate::ledger::{Ledger, Wish};
 use crate::publish::{self, Home};
-use crate::site::Site;
 use crate::site::watch::SiteWatcher;
+use crate::site::{Mode, Site};
 use crate::store::{BootRecord, Store};
 use crate::{api, plan};
 
@@ -74,27 +74,28 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         dhcp: control.clone(),
         common,
         revision: Mutex::new(1),
+        counters: Counters::default(),
+        cancel: cancel.clone(),
     });
 
     // HTTP first: a machine must never be sent to a server that is not there yet.
     let http_at = SocketAddr::from((home.address, home.http_port));
     let listener = http::bind(http_at, None).with_context(|| format!("HTTP on {http_at}"))?;
     let routes = http::routes(desk.clone(), contract::REPORT_MAX);
-    let stop = cancel.clone();
+    let (counted, stop) = (app.counters.http.clone(), cancel.clone());
     tasks.spawn(async move {
         let limits = http::Limits::default();
-        http::serve(listener, routes, limits, Arc::default(), stop).await.context("HTTP")
+        http::serve(listener, routes, limits, counted, stop).await.context("HTTP")
     });
-    tasks.spawn(tftp_service(desk.clone(), home.address, cancel.clone()));
+    let counted = app.counters.tftp.clone();
+    tasks.spawn(tftp_service(desk.clone(), home.address, counted, cancel.clone()));
     let interface = publish::boot_subnet(&site).and_then(|subnet| subnet.interface());
     let interface = interface.context("the site names no interface")?.to_string();
     tasks.spawn(dhcp_service(desk.clone(), store.clone(), interface, control_in, cancel.clone()));
     let (wishes, wishes_in) = mpsc::channel(4096);
-    let (run, stop) = (ledger.clone(), cancel.clone());
-    tasks.spawn(async move {
-        run.run(desk, news_in, wishes, stop).await;
-        Ok(())
-    });
+    // The ledger stops last: what the others still hear while they stop is written too.
+    let last = CancellationToken::new();
+    let mut writes = tokio::spawn(ledger.clone().run(desk, news_in, wishes, last.clone()));
     tasks.spawn(grant(wishes_in, control));
     let (api_app, stop) = (app.clone(), cancel.clone());
     tasks.spawn(async move { api::serve(api_app, stop).await.context("the API's socket") });
@@ -111,7 +112,15 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
-            _ = hangup.recv() => told(app.reload(false, false).await),
+            _ = hangup.recv() => {
+                // Beside the loop: a site file on a network that hangs must not keep us from SIGTERM.
+                let app = app.clone();
+                tokio::spawn(async move { told(app.reload(false, false).await) });
+            }
+            () = store.failed() => break Err(anyhow::anyhow!(
+                "the state in {} could not be written; see the log", options.state.display()
+            )),
+            _ = &mut writes => break Err(anyhow::anyhow!("the ledger ended by itself")),
             Some(ended) = tasks.join_next() => match ended {
                 Ok(Ok(())) => break Err(anyhow::anyhow!("a service ended by itself")),
                 Ok(Err(error)) => break Err(error),
@@ -123,6 +132,11 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let drain = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(Duration::from_secs(5), drain).await.is_err() {
         tracing::warn!("a service did not stop in time");
+    }
+    last.cancel();
+    if !writes.is_finished() && tokio::time::timeout(Duration::from_secs(5), writes).await.is_err()
+    {
+        tracing::warn!("the ledger did not write all it heard");
     }
     result
 }
@@ -141,6 +155,11 @@ fn raise_descriptors() {
 
 /// Our address on the provisioning network.
 fn home(site: &Site) -> anyhow::Result<Home> {
+    if site.net.mode == Mode::Proxy {
+        bail!(
+            "mode = \"proxy\" is not built yet, and a second DHCP server beside yours would do harm"
+        );
+    }
     let subnet = publish::boot_subnet(site)
         .context("the site names no interface to boot machines on: set interface in [net]")?;
     let Some(address) = subnet.own else {
@@ -193,6 +212,7 @@ fn restore(desk: &Desk, images: &Images, common: &(bytes::Bytes, [u8; 32]), boot
 async fn tftp_service(
     desk: Arc<Desk>,
     address: Ipv4Addr,
+    counters: Arc<tftp::Counters>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let socket = tftp::bind(SocketAddr::from((address, 69)), None)
@@ -202,7 +222,7 @@ async fn tftp_service(
         lookup: Arc::new(move |_peer, name| files.tftp_file(name)),
         tell: Arc::new(move |event| desk.tftp_event(&event)),
         limits: tftp::Limits::default(),
-        counters: Arc::default(),
+        counters,
         device: None,
     };
     tftp::serve(socket, server, cancel).await.context("TFTP")

@@ -12,7 +12,7 @@ use koboshi_pxe::boots::{Plan, Stage};
 use koboshi_pxe::{BootId, Mac, dhcp};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const LEASES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("leases");
@@ -54,6 +54,14 @@ pub struct BootRecord {
     pub marks: Vec<Mark>,
     /// The machine booted anew since.
     pub over: bool,
+}
+
+impl BootRecord {
+    /// Whether the machine has its seat's address on its NIC, as far as anyone knows: from
+    /// `koboshi-init` on, until it netboots again or shuts down in good order.
+    pub fn sits(&self) -> bool {
+        !self.over && self.stage >= Stage::Init && self.stage != Stage::Down
+    }
 }
 
 /// A line of a boot's timeline.
@@ -134,6 +142,7 @@ type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, StoreError> + Sen
 pub struct Store {
     db: Arc<Database>,
     jobs: queue::SyncSender<Job>,
+    failed: watch::Receiver<bool>,
 }
 
 impl Store {
@@ -158,11 +167,19 @@ impl Store {
         let db = Arc::new(db);
         let (jobs, queue) = queue::sync_channel(4096);
         let writer = db.clone();
+        let (fails, failed) = watch::channel(false);
         thread::Builder::new()
             .name("store".to_string())
-            .spawn(move || write_all(&writer, &queue))
+            .spawn(move || write_all(&writer, &queue, &fails))
             .map_err(|_| StoreError::Stopped)?;
-        Ok(Store { db, jobs })
+        Ok(Store { db, jobs, failed })
+    }
+
+    /// Returns when the state can no longer be written, or its writer died: the end of the process.
+    pub async fn failed(&self) {
+        let mut failed = self.failed.clone();
+        // An error says that the writer's end is gone, which is as bad.
+        drop(failed.wait_for(|failed| *failed).await);
     }
 
     /// Runs one change; the answer comes when it is on disk.
@@ -231,25 +248,43 @@ impl Store {
         table.iter()?.map(|row| parse("leases", row?.1.value())).collect()
     }
 
-    /// Writes a boot as it stands; forgets the machine's oldest beyond the bound.
-    pub async fn record_boot(&self, boot: BootRecord) -> Result<(), StoreError> {
-        self.write(move |txn| {
-            let mut boots = txn.open_table(BOOTS)?;
-            boots.insert(boot.id.0.as_slice(), json(&boot).as_slice())?;
-            let mut of = txn.open_table(BOOTS_OF)?;
-            of.insert(boots_key(&boot.machine, boot.opened).as_slice(), boot.id.0.as_slice())?;
-            let (first, last) = (boots_key(&boot.machine, 0), boots_key(&boot.machine, u64::MAX));
-            let mine: Vec<(Vec<u8>, Vec<u8>)> = of
-                .range(first.as_slice()..=last.as_slice())?
-                .map(|row| row.map(|(key, id)| (key.value().to_vec(), id.value().to_vec())))
-                .collect::<Result<_, _>>()?;
-            for (key, id) in mine.iter().rev().skip(BOOTS_KEPT) {
-                of.remove(key.as_slice())?;
-                boots.remove(id.as_slice())?;
+    /// A machine's firmware speaks, in one commit: its new boot, the ends of others, strangers to
+    /// be forgotten, and whatever seat it held it holds no more. Queued in order; the receiver
+    /// answers with the holdings released.
+    pub async fn open_boot(
+        &self,
+        boot: BootRecord,
+        ended: Vec<BootRecord>,
+        strangers: Vec<String>,
+    ) -> Result<oneshot::Receiver<Vec<Holding>>, StoreError> {
+        self.submit(move |txn| {
+            for last in &ended {
+                put_boot(txn, last)?;
             }
-            Ok(())
+            for stranger in &strangers {
+                forget_boots(txn, stranger, 0)?;
+            }
+            put_boot(txn, &boot)?;
+            forget_boots(txn, &boot.machine, BOOTS_KEPT)?;
+            let mut holdings = txn.open_table(HOLDINGS)?;
+            let mut released = Vec::new();
+            for row in holdings.iter()? {
+                let holding: Holding = parse("holdings", row?.1.value())?;
+                if holding.machine == boot.machine {
+                    released.push(holding);
+                }
+            }
+            for holding in &released {
+                holdings.remove(holding.seat.as_str())?;
+            }
+            Ok(released)
         })
         .await
+    }
+
+    /// Writes a boot as it stands. Queued in order; nobody need wait for it.
+    pub async fn record_boot(&self, boot: BootRecord) -> Result<(), StoreError> {
+        self.submit(move |txn| put_boot(txn, &boot)).await.map(drop)
     }
 
     /// A machine's boots, newest first.
@@ -273,7 +308,14 @@ impl Store {
         let boots = read.open_table(BOOTS)?;
         let mut newest = std::collections::HashMap::<Mac, BootRecord>::new();
         for row in boots.iter()? {
-            let boot: BootRecord = parse("boots", row?.1.value())?;
+            // A record of another version's making is history, not a reason not to start.
+            let boot: BootRecord = match parse("boots", row?.1.value()) {
+                Ok(boot) => boot,
+                Err(error) => {
+                    tracing::warn!(%error, "a boot is forgotten");
+                    continue;
+                }
+            };
             let older = newest.get(&boot.mac).is_some_and(|known| known.opened >= boot.opened);
             if !older {
                 newest.insert(boot.mac, boot);
@@ -314,25 +356,6 @@ impl Store {
         .await
     }
 
-    /// A machine's firmware speaks: whatever seat it held, it holds no more.
-    pub async fn release(&self, machine: String) -> Result<Vec<Holding>, StoreError> {
-        self.write(move |txn| {
-            let mut holdings = txn.open_table(HOLDINGS)?;
-            let mut released = Vec::new();
-            for row in holdings.iter()? {
-                let holding: Holding = parse("holdings", row?.1.value())?;
-                if holding.machine == machine {
-                    released.push(holding);
-                }
-            }
-            for holding in &released {
-                holdings.remove(holding.seat.as_str())?;
-            }
-            Ok(released)
-        })
-        .await
-    }
-
     /// Who holds what.
     pub fn holdings(&self) -> Result<Vec<Holding>, StoreError> {
         let read = self.db.begin_read()?;
@@ -340,9 +363,10 @@ impl Store {
         table.iter()?.map(|row| parse("holdings", row?.1.value())).collect()
     }
 
-    /// Appends to the event log; answers with the event's id.
-    pub async fn append(&self, mut event: Event) -> Result<Event, StoreError> {
-        self.write(move |txn| {
+    /// Appends to the event log, in the order of the calls; the receiver answers with the event and
+    /// its id once it is on disk.
+    pub async fn append(&self, mut event: Event) -> Result<oneshot::Receiver<Event>, StoreError> {
+        self.submit(move |txn| {
             let mut events = txn.open_table(EVENTS)?;
             let mut meta = txn.open_table(META)?;
             event.id = meta.get("events")?.map_or(1, |last| last.value() + 1);
@@ -367,18 +391,26 @@ impl Store {
             events.reverse();
             return Ok(events);
         }
-        table.range(since + 1..)?.take(count).map(|row| parse("events", row?.1.value())).collect()
+        table
+            .range(since.saturating_add(1)..)?
+            .take(count)
+            .map(|row| parse("events", row?.1.value()))
+            .collect()
     }
 }
 
-fn write_all(db: &Database, queue: &queue::Receiver<Job>) {
+fn write_all(db: &Database, queue: &queue::Receiver<Job>, failed: &watch::Sender<bool>) {
     while let Ok(first) = queue.recv() {
         let jobs = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1));
         match commit(db, jobs.collect()) {
             Ok(answers) => answers.into_iter().for_each(|answer| answer(true)),
-            // The disk is full or gone. Who waits for an answer gets none and keeps silent
-            // towards the machines; the next batch tries again.
-            Err(error) => tracing::error!(%error, "the state could not be written"),
+            // The disk is full or gone, and redb takes no more writes after a failed one. Who
+            // waits for an answer gets none and keeps silent towards the machines.
+            Err(error) => {
+                tracing::error!(%error, "the state could not be written");
+                failed.send_replace(true);
+                return;
+            }
         }
     }
 }
@@ -388,10 +420,38 @@ fn commit(db: &Database, jobs: Vec<Job>) -> Result<Vec<Answer>, StoreError> {
     txn.set_quick_repair(true);
     let mut answers = Vec::with_capacity(jobs.len());
     for job in jobs {
-        answers.push(job(&txn)?);
+        match job(&txn) {
+            Ok(answer) => answers.push(answer),
+            // One bad record is its own trouble, not that of its neighbours in the batch.
+            Err(error @ StoreError::Record { .. }) => tracing::error!(%error, "not written"),
+            Err(error) => return Err(error),
+        }
     }
     txn.commit()?;
     Ok(answers)
+}
+
+fn put_boot(txn: &WriteTransaction, boot: &BootRecord) -> Result<(), StoreError> {
+    txn.open_table(BOOTS)?.insert(boot.id.0.as_slice(), json(boot).as_slice())?;
+    let key = boots_key(&boot.machine, boot.opened);
+    txn.open_table(BOOTS_OF)?.insert(key.as_slice(), boot.id.0.as_slice())?;
+    Ok(())
+}
+
+/// Forgets all boots of a machine but the newest `kept`.
+fn forget_boots(txn: &WriteTransaction, machine: &str, kept: usize) -> Result<(), StoreError> {
+    let mut of = txn.open_table(BOOTS_OF)?;
+    let mut boots = txn.open_table(BOOTS)?;
+    let (first, last) = (boots_key(machine, 0), boots_key(machine, u64::MAX));
+    let all: Vec<(Vec<u8>, Vec<u8>)> = of
+        .range(first.as_slice()..=last.as_slice())?
+        .map(|row| row.map(|(key, id)| (key.value().to_vec(), id.value().to_vec())))
+        .collect::<Result<_, _>>()?;
+    for (key, id) in all.iter().rev().skip(kept) {
+        of.remove(key.as_slice())?;
+        boots.remove(id.as_slice())?;
+    }
+    Ok(())
 }
 
 /// htype and chaddr, as RFC 2131 keys a lease where there is no option 61 to be trusted.
@@ -429,7 +489,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(dir.path()).expect("a new state");
         for text in ["one", "two"] {
-            store.append(event(text)).await.expect("written");
+            store.append(event(text)).await.expect("queued").await.expect("written");
         }
         drop(store);
         // The writer lets go of the file a moment after the last clone.
@@ -440,7 +500,8 @@ mod tests {
                 Err(error) => panic!("{error}"),
             }
         };
-        assert_eq!(store.append(event("three")).await.expect("written").id, 3);
+        let third = store.append(event("three")).await.expect("queued").await;
+        assert_eq!(third.expect("written").id, 3);
         let texts = |events: Vec<Event>| events.into_iter().map(|e| e.text).collect::<Vec<_>>();
         assert_eq!(texts(store.events(0, 2).expect("read")), ["two", "three"]);
         assert_eq!(texts(store.events(1, 10).expect("read")), ["two", "three"]);
@@ -459,8 +520,40 @@ mod tests {
         assert_eq!((second.machine.as_str(), second.epoch), ("m02", 2));
         let refused = claim("m03", Some(1)).await.expect("answered").expect_err("changed since");
         assert_eq!(refused, second);
-        assert_eq!(store.release("m02".into()).await.expect("written"), [second]);
+        let released = store.open_boot(record("m02", 1), vec![], vec![]).await.expect("queued");
+        assert_eq!(released.await.expect("written"), [second]);
         assert!(store.holdings().expect("read").is_empty());
         assert_eq!(claim("m01", None).await.expect("written").expect("free").epoch, 3);
+    }
+
+    fn record(machine: &str, opened: u64) -> BootRecord {
+        BootRecord {
+            id: BootId([u8::try_from(opened).expect("small"); 16]),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            machine: machine.to_string(),
+            address: std::net::Ipv4Addr::new(10, 77, 0, 11),
+            fixed: true,
+            opened,
+            stage: Stage::Offer,
+            plan: None,
+            marks: Vec::new(),
+            over: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_machines_oldest_boots_and_a_strangers_all_are_forgotten() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(dir.path()).expect("a new state");
+        for opened in 1..=30 {
+            let done = store.open_boot(record("m01", opened), vec![], vec![]).await;
+            done.expect("queued").await.expect("written");
+        }
+        let kept = store.boots_of("m01").expect("read");
+        assert_eq!((kept.len(), kept[0].opened), (BOOTS_KEPT, 30));
+        let done = store.open_boot(record("m02", 31), vec![], vec!["m01".into()]).await;
+        done.expect("queued").await.expect("written");
+        assert!(store.boots_of("m01").expect("read").is_empty());
+        assert_eq!(store.boots_of("m02").expect("read").len(), 1);
     }
 }

@@ -1,12 +1,13 @@
 //! `koboshi image import NAME PATH`: from whatever the operator has to a version in the store.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use crate::Digest;
 use crate::boot;
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::kernel;
 use crate::modules::{self, Modules};
 use crate::oci::{self, Annotations, Config, ContainerConfig, Descriptor, Index, Manifest, RootFs};
@@ -105,6 +106,28 @@ pub fn import(
 
 /// Imports whatever `read` brings; `source` is its name in messages.
 pub(crate) fn import_tree(
+    store: &Store,
+    name: &str,
+    source: &Path,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress),
+    read: &mut dyn FnMut(&mut Reading<'_>) -> Result<Tree, Error>,
+) -> Result<Imported, Error> {
+    // A full disk is the store's misfortune, not the source's fault.
+    import_inner(store, name, source, options, progress, read).map_err(|error| match error {
+        Error::Source { fault: Fault::Io(source), .. } if is_full(&source) => Error::Io {
+            what: format!("writing to the image store {}", store.dir().display()),
+            source,
+        },
+        other => other,
+    })
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+fn import_inner(
     store: &Store,
     name: &str,
     source: &Path,

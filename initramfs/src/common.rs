@@ -4,6 +4,8 @@
 //! every kernel that takes an initramfs unpacks. A boot's orders come last, plain: they are made
 //! anew for every boot, and a packet dump of one can be read by eye.
 
+use std::net::Ipv4Addr;
+
 use bytes::Bytes;
 
 use crate::Compression;
@@ -145,6 +147,14 @@ pub fn common_archive(init: &[u8], busybox: Option<&[u8]>) -> Archive {
         }
     }
     archive
+}
+
+/// The names of a site, one segment for all its machines.
+pub fn hosts_segment(hosts: &[(Ipv4Addr, Vec<String>)]) -> Bytes {
+    let lines = hosts.iter().map(|(address, names)| format!("{address} {}\n", names.join(" ")));
+    let mut archive = Archive::new();
+    archive.put(contract::HOSTS_PATH, Entry::file(0o444, lines.collect::<String>().into_bytes()));
+    archive.to_bytes()
 }
 
 /// The segment of one boot. Readable by root alone inside the machine, by anyone on the wire.

@@ -22,6 +22,9 @@ pub const KEY_ROOT: &str = "koboshi.root";
 
 /// Where [`Orders`] lie in the initramfs, as JSON.
 pub const ORDERS_PATH: &str = "koboshi/orders.json";
+/// Where the site's names lie, as lines of `/etc/hosts`: the same for all machines, and so a segment
+/// of its own beside the orders of one boot.
+pub const HOSTS_PATH: &str = "koboshi/hosts";
 /// Where the modules segment keeps the list of its modules (see `modules.rs`): one a line,
 /// `name path dep,dep…`, paths absolute in the initramfs.
 pub const MODULES_LIST: &str = "koboshi/modules";
@@ -47,7 +50,8 @@ pub struct Orders {
     pub dns: Vec<Ipv4Addr>,
     /// Time servers.
     pub ntp: Vec<Ipv4Addr>,
-    /// Lines for `/etc/hosts`: address and names.
+    /// Lines for `/etc/hosts`: address and names. They travel by [`HOSTS_PATH`].
+    #[serde(skip)]
     pub hosts: Vec<(Ipv4Addr, Vec<String>)>,
     /// Public keys for root's `authorized_keys`.
     pub ssh_keys: Vec<String>,

@@ -23,7 +23,7 @@ pub mod modules;
 mod unpack;
 
 pub use choice::Choice;
-pub use common::{INIT, common, orders_segment};
+pub use common::{INIT, common, hosts_segment, orders_segment};
 pub use compress::Compression;
 pub use cpio::Archive;
 pub use error::Error;

@@ -145,7 +145,8 @@ pub struct Boot {
     fetched: u64,
 }
 
-/// The table of boots under way. Bounded by the machines of the site plus the leases of the pool.
+/// The table of boots under way: one for each machine of the site, and one for each address of the
+/// pool, since a stranger's boot goes when another machine boots at its address.
 #[derive(Debug, Default)]
 pub struct Boots {
     by_mac: HashMap<Mac, Boot>,
@@ -155,9 +156,14 @@ pub struct Boots {
 }
 
 impl Boots {
-    /// Opens a boot in place of the machine's last one, which it returns.
-    pub fn open(&mut self, boot: Boot) -> Option<Boot> {
-        let last = self.close(boot.mac);
+    /// Opens a boot in place of the machine's last one, and of another machine's that had a lease
+    /// of the same address. Returns those that are over by this.
+    pub fn open(&mut self, boot: Boot) -> Vec<Boot> {
+        let mut over: Vec<Boot> = self.close(boot.mac).into_iter().collect();
+        let there = self.by_address.get(&boot.address).and_then(|mac| self.by_mac.get(mac));
+        if let Some(other) = there.filter(|other| !other.fixed).map(|other| other.mac) {
+            over.extend(self.close(other));
+        }
         if let Some(plan) = &boot.plan {
             for (digest, content) in &plan.blobs {
                 self.blobs.entry(*digest).or_insert_with(|| (content.clone(), 0)).1 += 1;
@@ -166,7 +172,7 @@ impl Boots {
         self.by_id.insert(boot.id, boot.mac);
         self.by_address.insert(boot.address, boot.mac);
         self.by_mac.insert(boot.mac, boot);
-        last
+        over
     }
 
     /// Forgets a machine's boot.

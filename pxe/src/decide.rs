@@ -120,6 +120,8 @@ pub enum Entry {
 pub struct Known {
     /// `m01`
     pub name: String,
+    /// All its addresses.
+    pub macs: Vec<Mac>,
     /// What the matrix gives it.
     pub place: Place,
     /// A loader the machine or its class insists on.
@@ -399,8 +401,9 @@ fn goes_on(live: &Live, client: Client, discover: bool, bootable_now: bool) -> b
         return false;
     }
     match client {
-        // The system that runs keeps what its boot was given until it netboots again.
-        Client::System => true,
+        // The system that runs keeps what its boot was given until it netboots again. One that was
+        // shut down in good order is another system now, from a disk perhaps.
+        Client::System => live.stage != Stage::Down,
         Client::Firmware | Client::HttpBoot => {
             !discover || (live.stage < Stage::Loader && live.age < SAME_BOOT)
         }

@@ -7,7 +7,12 @@ const SEAT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 21);
 
 fn known(place: Place, loader: Option<&str>) -> Entry {
-    Entry::Known(Arc::new(Known { name: "m01".into(), place, loader: loader.map(str::to_string) }))
+    Entry::Known(Arc::new(Known {
+        name: "m01".into(),
+        macs: vec![MAC],
+        place,
+        loader: loader.map(str::to_string),
+    }))
 }
 
 fn seated(loader: Option<&str>) -> Entry {

@@ -86,14 +86,17 @@ fn failed(text: &mut String) {
     );
 }
 
-/// One line without anything that iPXE's shell would take for its own.
+/// One line without anything that iPXE's shell would take for its own: `${…}` it expands, a second
+/// line is a second command, and so is what follows a word `;`, `||` or `&&`; from a word that
+/// begins with `#` on it reads nothing. (The site file refuses these where they would matter.)
 fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect::<String>()
-        .replace("${", "$ {")
-        .replace("||", "| |")
-        .replace("&&", "& &")
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let word = |word: &str| match word {
+        ";" | "||" | "&&" => ",".to_string(),
+        word if word.starts_with('#') => format!("'{word}"),
+        word => word.replace("${", "$ {"),
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -102,7 +105,50 @@ mod tests {
 
     #[test]
     fn nothing_a_person_wrote_becomes_a_command() {
-        assert_eq!(plain("a\nreboot ${net0/ip} || shell"), "a reboot $ {net0/ip} | | shell");
+        let hostile = "a\nreboot ${net0/ip} || shell ; reboot # rest";
+        assert_eq!(plain(hostile), "a reboot $ {net0/ip} , shell , reboot '# rest");
+    }
+
+    #[test]
+    fn a_boot_names_its_archives_and_tries_again() {
+        let part = |name: &str, byte| crate::boots::Part {
+            name: name.into(),
+            sha256: [byte; 32],
+            size: 4096,
+        };
+        let plan = Plan {
+            machine: "m01".into(),
+            seat: Some("web1".into()),
+            role: "web".into(),
+            hostname: "web1".into(),
+            address: Ipv4Addr::new(10, 77, 0, 11),
+            image: "web@3".into(),
+            kernel: part("kernel", 1),
+            segments: vec![part("common", 2), part("orders", 3)],
+            root: part("root", 4),
+            cmdline: "console=ttyS0,115200 id=100".into(),
+            revision: 1,
+            orders: String::new(),
+            blobs: Default::default(),
+        };
+        let text = boot("http://10.77.0.1:8080", BootId([7; 16]), &plan);
+        let blob = |byte: u8| format!("http://10.77.0.1:8080/blob/sha256/{}", hex(&[byte; 32]));
+        for line in [
+            "echo koboshi: m01 boots into web1 (role web, image web@3) at 10.77.0.11".to_string(),
+            format!(
+                "kernel {} initrd=common initrd=orders console=ttyS0,115200 id=100 || goto failed",
+                blob(1)
+            ),
+            format!("initrd --name common {} || goto failed", blob(2)),
+            format!("initrd --name orders {} || goto failed", blob(3)),
+            "boot || goto failed".to_string(),
+            "goto again".to_string(),
+            "reboot".to_string(),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(text.contains("that failed (error ${errno}); tries again in 5 seconds"), "{text}");
+        assert!(!text.contains(&hex(&[4; 32])), "the root is koboshi-init's to fetch");
     }
 
     #[test]

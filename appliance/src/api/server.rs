@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Query, State};
@@ -102,6 +103,8 @@ fn routes(app: Arc<App>) -> Router {
         .route("/status", get(status))
         .route("/boots", get(boots))
         .route("/events", get(events))
+        .route("/counters", get(counters))
+        .route("/leases", get(leases))
         .route("/explain", get(explain))
         .route("/seat", post(seat))
         .route("/reload", post(reload));
@@ -162,7 +165,53 @@ async fn reload(
     Json(query): Json<ops::reload::Query>,
 ) -> Result<Json<crate::app::Reloaded>, Refusal> {
     allow(&caller, if query.dry { Verb::Look } else { Verb::Change }, None)?;
+    if let Some(path) = &query.site {
+        let same = |a: &Path, b: &Path| {
+            a == b || a.canonicalize().ok().is_some_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+        };
+        if !same(path, &app.path) {
+            let error =
+                format!("the appliance serves {}, not {}", app.path.display(), path.display());
+            return Err(Refusal::not_found(error, None));
+        }
+    }
     Ok(Json(app.reload(query.accept, query.dry).await))
+}
+
+/// How often what has happened since the start, malformed packets among it.
+async fn counters(
+    State(app): Api,
+    ConnectInfo(caller): From,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    let (tftp, http) = (&app.counters.tftp, &app.counters.http);
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Ok(Json(serde_json::json!({
+        "dhcp": app.dhcp_counters().await,
+        "tftp": {
+            "requests": read(&tftp.requests), "repeated": read(&tftp.repeated),
+            "malformed": read(&tftp.malformed), "stray": read(&tftp.stray),
+            "refused": read(&tftp.refused), "overload": read(&tftp.overload),
+            "probed": read(&tftp.probed), "done": read(&tftp.done),
+            "aborted": read(&tftp.aborted), "timed_out": read(&tftp.timed_out),
+            "replaced": read(&tftp.replaced), "bytes": read(&tftp.bytes),
+            "resent": read(&tftp.resent), "running": read(&tftp.running),
+        },
+        "http": {
+            "connections": read(&http.connections), "requests": read(&http.requests),
+            "crowded": read(&http.crowded), "malformed": read(&http.malformed),
+            "slow": read(&http.slow), "broken": read(&http.broken), "open": read(&http.open),
+        },
+        "lost": { "news": app.desk.lost_news(), "ledger": app.ledger.failures() },
+    })))
+}
+
+async fn leases(
+    State(app): Api,
+    ConnectInfo(caller): From,
+) -> Result<Json<Vec<koboshi_pxe::dhcp::server::LeaseStatus>>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    Ok(Json(app.leases().await))
 }
 
 async fn events(
@@ -179,8 +228,21 @@ async fn events(
     if !query.follow {
         return Ok(Json(past).into_response());
     }
-    let last = past.last().map_or(0, |event| event.id);
-    Ok(Sse::new(live(past, follow, last)).keep_alive(KeepAlive::default()).into_response())
+    // All that was since then, page by page, before what happens: nothing falls between.
+    let mut past = past;
+    while query.since > 0 {
+        let last = past.last().map_or(query.since, |event| event.id);
+        let more =
+            app.store.events(last, 1000).map_err(|error| Refusal::failed(error.to_string()))?;
+        if more.is_empty() {
+            break;
+        }
+        past.extend(more);
+    }
+    let last = past.last().map_or(query.since, |event| event.id);
+    // A follower never ends by itself, and must not hold up a stop.
+    let stream = live(past, follow, last).take_until(app.cancel.clone().cancelled_owned());
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
 }
 
 /// What was, then what happens; an event that is in both is told once, and a follower that was too

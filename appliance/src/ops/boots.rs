@@ -27,13 +27,19 @@ pub type Boot = BootRecord;
 /// Answers from the store.
 pub fn answer(app: &App, query: &Query) -> Result<Vec<Boot>, Refusal> {
     let site = app.site.load();
-    let machine = match super::one(&site, &query.who) {
+    let mac = query.who.parse::<koboshi_pxe::Mac>().ok();
+    let by_mac = mac.and_then(|mac| site.machine_by_mac(mac)).map(|(name, _)| name.clone());
+    let machine = match by_mac.map_or_else(|| super::one(&site, &query.who), Ok) {
         Ok(machine) => machine.to_string(),
-        // A machine the site does not know, or no longer: by its MAC, as status names it.
-        Err(error) => match query.who.parse::<koboshi_pxe::Mac>() {
-            Ok(mac) => mac.to_string(),
-            Err(_) => return Err(error),
-        },
+        // A machine the site does not know (it goes by its MAC), or knows no longer.
+        Err(error) => {
+            let name = mac.map_or_else(|| query.who.clone(), |mac| mac.to_string());
+            let known = app.store.boots_of(&name).is_ok_and(|boots| !boots.is_empty());
+            if !known && mac.is_none() {
+                return Err(error);
+            }
+            name
+        }
     };
     let mut boots =
         app.store.boots_of(&machine).map_err(|error| Refusal::failed(error.to_string()))?;

@@ -4,11 +4,13 @@
 use std::path::Path;
 
 use crate::site::{self, Problem, Problems, Site};
+use crate::unbuilt::unbuilt;
 
 /// Reads and checks a site file; the problems hold warnings too.
 pub fn check(path: &Path, state: Option<&Path>) -> Result<(Site, Problems), Problems> {
     let site = site::load(path, &site::Env::system(site::Purpose::Check))?;
     let mut warnings = site.warnings.clone();
+    unbuilt(&site).iter().for_each(|problem| warnings.push(problem.clone()));
     if let Some(images) =
         state.and_then(|state| koboshi_images::Store::open(state.join("images")).ok())
     {

@@ -36,7 +36,7 @@ pub enum Command {
     Build {
         /// A shipped recipe (rescue, web) or a recipe file
         recipe: String,
-        /// Kernel instead of the recipe's: amd64 (all hardware) or cloud (virtual machines)
+        /// Kernel instead of the recipe's: metal (all hardware), cloud (virtual machines), or a package
         #[arg(long)]
         kernel: Option<Kernel>,
         /// Name of the image, instead of the recipe's

@@ -1,11 +1,13 @@
 //! `koboshi reload`: the site file read again, now.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::app::Reloaded;
 
 /// What is asked.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Query {
     /// Also if it unseats running machines or drops many.
     #[serde(default)]
@@ -13,6 +15,9 @@ pub struct Query {
     /// Only say what would change.
     #[serde(default)]
     pub dry: bool,
+    /// The file that is meant, if it matters: the appliance refuses if it serves another.
+    #[serde(default)]
+    pub site: Option<PathBuf>,
 }
 
 /// For a terminal.

@@ -42,6 +42,28 @@ pub async fn answer(app: &App, query: Query) -> Result<Answer, Refusal> {
         }
     };
     let former = site.seat_of(&machine).map(|(seat, _)| seat.to_string());
+    // Only what is asked for is put in force by this, not what else is in the file by now.
+    match app.reload(false, true).await {
+        Reloaded::Same => {}
+        pending => {
+            let help = format!(
+                "`koboshi reload` first, or undo it in {}; it says:\n{}",
+                app.path.display(),
+                super::reload::show_dry(&pending)
+            );
+            let error = "the site file holds changes that are not in force";
+            return Err(Refusal::conflict(error, Some(help)));
+        }
+    }
+    let newest = app.ledger.newest();
+    let runs = newest.values().any(|boot| boot.machine == machine.as_str() && boot.sits());
+    if let Some(former) = former.as_ref().filter(|former| runs && **former != query.place)
+        && !query.accept
+    {
+        let help = format!("it keeps {former} until it boots again; --accept if that is meant");
+        let error = format!("{machine} is running in {former}");
+        return Err(Refusal::conflict(error, Some(help)));
+    }
     // The file with the seat given twice would be refused; better not to write it.
     let holder = match &place {
         Place::Seat(seat) => site.machine_of(seat).map(|(holder, _)| holder),
@@ -71,9 +93,14 @@ pub async fn answer(app: &App, query: Query) -> Result<Answer, Refusal> {
 /// For a terminal.
 pub fn show(answer: &Answer) -> String {
     match &answer.reload {
-        Reloaded::Applied { .. } | Reloaded::Same => {
-            format!("{}; it boots into it the next time it starts\n", answer.says)
+        Reloaded::Applied { warnings, .. } => {
+            let mut text = format!("{}; it boots into it the next time it starts\n", answer.says);
+            for warning in warnings {
+                text.push_str(&format!("warning: {warning}\n"));
+            }
+            text
         }
+        Reloaded::Same => format!("{} already\n", answer.says),
         other => format!("the file says: {}\n{}", answer.says, super::reload::show(other)),
     }
 }

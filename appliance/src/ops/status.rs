@@ -70,6 +70,19 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
             by_machine.insert(&boot.machine, boot);
         }
     }
+    // Two machines with one address: the older one was not restarted when its seat was given away.
+    let mut sitting: HashMap<&str, Vec<&str>> = HashMap::new();
+    for boot in newest.values().filter(|boot| boot.sits()) {
+        if let Some(seat) = boot.plan.as_ref().and_then(|plan| plan.seat.as_deref()) {
+            sitting.entry(seat).or_default().push(&boot.machine);
+        }
+    }
+    let conflict = |boot: Option<&BootRecord>| -> Option<String> {
+        let boot = boot.filter(|boot| boot.sits())?;
+        let seat = boot.plan.as_ref()?.seat.as_deref()?;
+        let other = sitting.get(seat)?.iter().find(|other| **other != boot.machine)?;
+        Some(format!("CONFLICT: {other} sits in {seat} too; restart the one that should not"))
+    };
     let mut rows = Vec::new();
     for (name, machine) in &site.machines {
         // A switch or PDU has a console and nothing to boot.
@@ -85,7 +98,9 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
         let holds = holdings.iter().find(|held| held.machine == name.as_str());
         let boot = by_machine.remove(name.as_str());
         let heard = boot.and_then(|boot| app.ledger.heard(boot.mac)).unwrap_or(0);
-        rows.push(row(name.as_str(), seat, holds.map(|held| held.seat.clone()), boot, heard));
+        let mut row = row(name.as_str(), seat, holds.map(|held| held.seat.clone()), boot, heard);
+        row.notes.extend(conflict(boot));
+        rows.push(row);
     }
     // Machines the site does not know, that boot a role all the same.
     let mut guests: Vec<&&BootRecord> = by_machine.values().collect();

@@ -2,7 +2,9 @@
 
 mod archive;
 mod dir;
+mod header;
 mod layers;
+mod sparse;
 pub(crate) mod spool;
 mod untar;
 

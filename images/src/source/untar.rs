@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use crate::content::{Content, Span};
 use crate::error::{Fault, shown};
+use crate::source::header::{Header, Records, decimal, number, pax, until_nul};
+use crate::source::sparse::{MAP_MAX, map_before, sparse};
 use crate::tree::{Inode, Kind, Member, Meta};
 
 const BLOCK: u64 = 512;
@@ -15,8 +17,6 @@ const BLOCK: u64 = 512;
 const LONG_NAME_MAX: u64 = 64 * 1024;
 /// All records of one pax header: attributes of 64 KiB each, and some of them.
 const PAX_MAX: u64 = 1 << 20;
-/// The map of a sparse file: a piece takes at least four bytes of it.
-const MAP_MAX: u64 = 4 << 20;
 
 /// One name of a tar.
 #[derive(Debug)]
@@ -76,8 +76,6 @@ pub(super) fn has_checksum(block: &[u8; 512]) -> bool {
     Header(*block).checksum_holds()
 }
 
-type Records = BTreeMap<Vec<u8>, Vec<u8>>;
-
 /// What headers before the real one said about it.
 #[derive(Default)]
 struct Overrides {
@@ -97,42 +95,6 @@ struct Reader<'a> {
     at: u64,
     global: Records,
     next: Overrides,
-}
-
-/// A header block: POSIX.1-1988 ustar, and GNU's use of the same bytes.
-struct Header([u8; 512]);
-
-impl Header {
-    fn field(&self, from: usize, to: usize) -> &[u8] {
-        &self.0[from..to]
-    }
-
-    fn text(&self, from: usize, to: usize) -> &[u8] {
-        until_nul(&self.0[from..to])
-    }
-
-    fn kind(&self) -> u8 {
-        self.0[156]
-    }
-
-    fn name(&self) -> Vec<u8> {
-        let name = self.text(0, 100);
-        // GNU's magic is `ustar  \0`, and it keeps times and sparse maps where ustar has a prefix.
-        let prefix = self.text(345, 500);
-        if self.field(257, 263) == b"ustar\0" && !prefix.is_empty() {
-            return [prefix, b"/", name].concat();
-        }
-        name.to_vec()
-    }
-
-    fn checksum_holds(&self) -> bool {
-        let Some(want) = number(self.field(148, 156)) else { return false };
-        let outside = || self.0[..148].iter().chain(&self.0[156..]);
-        let unsigned: u64 = outside().map(|byte| u64::from(*byte)).sum::<u64>() + 8 * 32;
-        // Old Sun tars summed signed bytes.
-        let signed: i64 = outside().map(|byte| i64::from(*byte as i8)).sum::<i64>() + 8 * 32;
-        want == unsigned || i64::try_from(want) == Ok(signed)
-    }
 }
 
 impl Reader<'_> {
@@ -383,220 +345,5 @@ impl Reader<'_> {
     }
 }
 
-/// The decimal lines before the data of format 1.0, and where the data begin.
-fn map_before(data: &Span) -> Result<(Vec<(u64, u64)>, u64), Fault> {
-    let bad = || Fault::Malformed { what: "a damaged sparse map".to_owned() };
-    let mut text = Vec::new();
-    let mut numbers: Vec<u64> = Vec::new();
-    let mut parsed = 0;
-    loop {
-        let at = text.len() as u64;
-        if at >= MAP_MAX {
-            return Err(Fault::TooLarge { what: "a sparse map".to_owned() });
-        }
-        text.resize(text.len() + 512, 0);
-        data.read_exact_at(&mut text[at as usize..], at).map_err(|_| bad())?;
-        while let Some(len) = text[parsed..].iter().position(|c| *c == b'\n') {
-            numbers.push(decimal(&text[parsed..parsed + len]).ok_or_else(bad)?);
-            parsed += len + 1;
-            let want = numbers[0].checked_mul(2).and_then(|n| n.checked_add(1)).ok_or_else(bad)?;
-            if numbers.len() as u64 == want {
-                let map = numbers[1..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-                return Ok((map, text.len() as u64));
-            }
-        }
-    }
-}
-
-/// Pieces in a row in `data`, each at its place in a file of `real` bytes.
-fn sparse(data: &Span, real: u64, map: &[(u64, u64)]) -> Option<Content> {
-    let mut pieces = Vec::new();
-    let (mut taken, mut end) = (0u64, 0u64);
-    for &(begin, len) in map {
-        if begin < end {
-            return None;
-        }
-        end = begin.checked_add(len)?;
-        if end > real {
-            return None;
-        }
-        if len > 0 {
-            pieces.push((begin, data.part(taken, len)?));
-        }
-        taken += len;
-    }
-    Some(if real == 0 { Content::Empty } else { Content::Sparse { size: real, pieces } })
-}
-
-/// `LEN KEY=VALUE\n`, LEN counting all of it.
-fn pax(mut bytes: &[u8]) -> Option<Records> {
-    let mut records = Records::new();
-    while !bytes.is_empty() && bytes[0] != 0 {
-        let space = bytes.iter().take(20).position(|c| *c == b' ')?;
-        let len = usize::try_from(decimal(&bytes[..space])?).ok()?;
-        let record = bytes.get(space + 1..len)?.strip_suffix(b"\n")?;
-        let equals = record.iter().position(|c| *c == b'=')?;
-        records.insert(record[..equals].to_vec(), record[equals + 1..].to_vec());
-        bytes = &bytes[len..];
-    }
-    Some(records)
-}
-
-/// Octal between blanks and NULs, or GNU's base 256 for what octal cannot hold.
-fn number(field: &[u8]) -> Option<u64> {
-    if field[0] == 0x80 {
-        return field[1..]
-            .iter()
-            .try_fold(0u64, |value, byte| Some(value.checked_mul(256)? + u64::from(*byte)));
-    }
-    let digits = field.trim_ascii_start();
-    let end = digits.iter().position(|c| *c == 0 || *c == b' ').unwrap_or(digits.len());
-    digits[..end].iter().try_fold(0u64, |value, digit| {
-        let digit = (*digit as char).to_digit(8)?;
-        value.checked_mul(8)?.checked_add(u64::from(digit))
-    })
-}
-
-fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-fn until_nul(field: &[u8]) -> &[u8] {
-    &field[..field.iter().position(|c| *c == 0).unwrap_or(field.len())]
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::source::spool::spooled;
-
-    fn list(bytes: &[u8], end: End) -> Result<Vec<(String, u64)>, Fault> {
-        let mut names = Vec::new();
-        each(&spooled(bytes), end, &mut |entry| {
-            let size = match &entry.member {
-                Member::Inode(Inode { kind: Kind::File(content), .. }) => {
-                    assert_eq!(content.read(1 << 20)?.len() as u64, content.size());
-                    content.size()
-                }
-                _ => 0,
-            };
-            names.push((String::from_utf8_lossy(&entry.name).into_owned(), size));
-            Ok(())
-        })?;
-        Ok(names)
-    }
-
-    fn sample() -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(5);
-        header.set_mode(0o644);
-        header.set_cksum();
-        builder.append_data(&mut header.clone(), "etc/hello", &b"hello"[..]).unwrap();
-        builder.append_data(&mut header.clone(), "x/".repeat(80) + "long", &b"world"[..]).unwrap();
-        builder.append_pax_extensions([("SCHILY.xattr.user.x", &b"a\nb"[..])]).unwrap();
-        builder.append_data(&mut header, "attr", &b"12345"[..]).unwrap();
-        builder.into_inner().unwrap()
-    }
-
-    #[test]
-    fn a_tar_of_another_writer_reads_as_written() {
-        let names = list(&sample(), End::Marked).unwrap();
-        assert_eq!(names[0], ("etc/hello".to_owned(), 5));
-        assert_eq!(names[1], ("x/".repeat(80) + "long", 5));
-        assert_eq!(names[2], ("attr".to_owned(), 5));
-    }
-
-    #[test]
-    fn a_tar_cut_anywhere_is_refused() {
-        let whole = sample();
-        let end = whole.len() - 1024;
-        for cut in (0..end).step_by(7).chain([end, 512, 1024, end - 1]) {
-            let error = list(&whole[..cut], End::Marked).expect_err("a cut tar");
-            assert!(matches!(error, Fault::Cut { .. }), "{cut}: {error}");
-        }
-        assert!(list(&whole[..end], End::Digested).is_ok());
-        assert!(list(&whole[..end + 512], End::Marked).is_ok());
-    }
-
-    #[test]
-    fn numbers_as_tars_write_them() {
-        for (field, value) in [
-            (&b"0000644\0"[..], Some(0o644)),
-            (b"   644 \0", Some(0o644)),
-            (b"\0\0\0\0", Some(0)),
-            (b"    ", Some(0)),
-            (b"77777777777\0", Some(0o77777777777)),
-            (b"\x80\0\0\0\0\0\0\x01\0\0\0\0", Some(1 << 32)),
-            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
-            (b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
-            (b"99", None),
-            (b"-1", None),
-        ] {
-            assert_eq!(number(field), value, "{field:?}");
-        }
-    }
-
-    #[test]
-    fn pax_records_hold_newlines_and_lies_are_seen() {
-        let records = pax(b"12 path=a\nb\n6 a=b\n").unwrap();
-        assert_eq!(records[&b"path"[..]], b"a\nb");
-        for bad in [
-            &b"13 path=a\nb\n"[..],
-            b"5 a\n",
-            b"99999999999999999999999 a=b\n",
-            b"0 a=b\n",
-            b"2 a=b\n",
-        ] {
-            assert!(pax(bad).is_none(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn sparse_maps_that_lie_are_refused() {
-        let data = spooled(b"abcdef");
-        assert!(sparse(&data, 10, &[(0, 3), (5, 3), (10, 0)]).is_some());
-        for map in [
-            &[(0, 3), (2, 3)][..],
-            &[(0, 7)],
-            &[(8, 3)],
-            &[(u64::MAX, 2)],
-            &[(0, 4), (5, 4)],
-            &[(5, 1), (0, 1)],
-        ] {
-            assert!(sparse(&data, 10, map).is_none(), "{map:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn bent_tars_never_panic(
-            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
-            fix in any::<bool>(),
-        ) {
-            let mut bytes = sample();
-            for (at, byte) in edits {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-                if fix {
-                    let block = at / 512 * 512;
-                    let mut header = tar::Header::new_old();
-                    header.as_mut_bytes().copy_from_slice(&bytes[block..block + 512]);
-                    header.set_cksum();
-                    bytes[block..block + 512].copy_from_slice(header.as_bytes());
-                }
-            }
-            let _ = list(&bytes, End::Marked);
-        }
-
-        #[test]
-        fn pax_of_any_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = pax(&bytes);
-        }
-    }
-}
+mod tests;

@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 
 use cmdline::Cmdline;
 use console::{Pause, pause, say};
-use contract::{ALIASES_LIST, MODULES_LIST, ORDERS_PATH, Orders, Phase};
+use contract::{ALIASES_LIST, HOSTS_PATH, MODULES_LIST, ORDERS_PATH, Orders, Phase};
 use fetch::Event;
 use http::Server;
 use link::Card;
@@ -100,7 +100,9 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     let server = line.server.as_deref().ok_or("no koboshi.server= on the command line".to_owned());
     let server = server.and_then(Server::parse).map_err(Stop::Because)?;
     reporter.server = Some(server);
-    let orders = orders::read(&Path::new("/").join(ORDERS_PATH), line).map_err(Stop::Because)?;
+    let mut orders =
+        orders::read(&Path::new("/").join(ORDERS_PATH), line).map_err(Stop::Because)?;
+    orders.hosts = orders::hosts(&Path::new("/").join(HOSTS_PATH));
     clock::mind(None, orders.written);
     say(format!(
         "seat {}, role {}, root {}",

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::cmdline::Cmdline;
@@ -9,6 +10,25 @@ use crate::contract::Orders;
 use crate::link::parse_mac;
 
 const ORDERS_MAX: u64 = 1024 * 1024;
+/// 10,000 seats take a megabyte.
+const HOSTS_MAX: u64 = 8 << 20;
+
+/// The site's names, if the initramfs brings them. Lines that do not read are left out.
+pub fn hosts(path: &Path) -> Vec<(Ipv4Addr, Vec<String>)> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(HOSTS_MAX).read_to_string(&mut text));
+    if read.is_err() {
+        return Vec::new();
+    }
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        let fits =
+            |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+        Some((address, words.filter(fits).map(str::to_owned).collect()))
+    };
+    text.lines().filter_map(line).collect()
+}
 
 /// Reads and checks the orders. The error is a sentence for the console.
 pub fn read(path: &Path, line: &Cmdline) -> Result<Orders, String> {

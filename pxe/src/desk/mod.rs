@@ -66,8 +66,12 @@ pub enum News {
         machine: String,
         /// Address.
         address: Ipv4Addr,
+        /// The address is a seat's.
+        fixed: bool,
         /// What it was promised.
         plan: Option<Arc<Plan>>,
+        /// Boots that are over by this one: the machine's last, and whoever's had its address.
+        over: Vec<(BootId, Mac)>,
         /// When.
         at: SystemTime,
     },
@@ -117,12 +121,14 @@ pub enum ReportRefusal {
     WrongAddress,
     /// Too many of them.
     TooOften,
+    /// The ledger is behind: to be sent again.
+    Busy,
 }
 
 /// Reports a machine may make at once, and how many more each second after that.
 const REPORT_BURST: f64 = 30.0;
 const REPORT_RATE: f64 = 5.0;
-/// Unknown machines named in events, until the same one may be named again.
+/// Kinds of events, by machine, until the same one may be named again.
 const HEARD_AGAIN: std::time::Duration = std::time::Duration::from_secs(600);
 const HEARD_MAX: usize = 4096;
 
@@ -138,7 +144,7 @@ pub struct Desk {
 struct Inner {
     boots: Boots,
     budgets: HashMap<BootId, (f64, Instant)>,
-    heard: HashMap<Mac, Instant>,
+    heard: HashMap<(Mac, &'static str), Instant>,
 }
 
 impl Desk {
@@ -192,9 +198,21 @@ impl Desk {
     /// An address was offered: the moment a boot is opened, once.
     pub fn offered(&self, facts: &Facts, address: Ipv4Addr) {
         let step = self.ask(facts);
-        if let Action::Address { opens: true, address: fixed, .. } = step.action {
+        let Action::Address { opens, address: fixed, .. } = step.action else { return };
+        // The site was read anew while the pool's address was being probed: the REQUEST for it will
+        // be refused, and the next DISCOVER opens the boot.
+        if fixed.is_some_and(|fixed| fixed != address) {
+            return;
+        }
+        // A lease that lapsed between two tries of one firmware: the old plan names an address
+        // that may be another machine's by now.
+        if opens || (boots(facts) && self.moved(facts.mac, address)) {
             self.open(facts, address, fixed.is_some());
         }
+    }
+
+    fn moved(&self, mac: Mac, address: Ipv4Addr) -> bool {
+        self.inner().boots.of(mac).is_some_and(|boot| boot.address != address)
     }
 
     /// An address was acknowledged. After a restart in mid-exchange this opens the boot.
@@ -203,8 +221,13 @@ impl Desk {
         if *client == Client::System {
             return;
         }
-        if self.live(facts.mac).is_none() {
+        if self.live(facts.mac).is_none() || self.moved(facts.mac, address) {
             self.offered(facts, address);
+        }
+        let waits = |boot: &Boot| boot.plan.is_none() && boot.stage == Stage::Waiting;
+        if self.inner().boots.of(facts.mac).is_some_and(waits) {
+            // It asks every 15 seconds; that it still waits is no news.
+            return;
         }
         let file = file.map(|file| format!(", then {file}")).unwrap_or_default();
         self.advance(facts.mac, Stage::Ack, format!("{address} to {}{file}", says(*client)));
@@ -219,19 +242,27 @@ impl Desk {
             Ok(plan) => (Some(Arc::new(plan)), None),
             Err(why) => (None, Some(why)),
         };
-        let machine = match &entry {
-            Entry::Known(known) => known.name.clone(),
-            Entry::Unknown(_) => facts.mac.to_string(),
+        let (machine, others) = match &entry {
+            Entry::Known(known) => (known.name.clone(), known.macs.as_slice()),
+            Entry::Unknown(_) => (facts.mac.to_string(), &[][..]),
         };
         let boot = Boot::begin(id, facts.mac, address, fixed, plan.clone(), Instant::now());
-        {
+        let over = {
             let mut inner = self.inner();
-            if let Some(last) = inner.boots.open(boot) {
-                inner.budgets.remove(&last.id);
+            // Its firmware speaks on one NIC: whatever ran and had booted by another does not.
+            let mut over: Vec<Boot> = others
+                .iter()
+                .filter(|mac| **mac != facts.mac)
+                .filter_map(|mac| inner.boots.close(*mac))
+                .collect();
+            over.extend(inner.boots.open(boot));
+            for boot in &over {
+                inner.budgets.remove(&boot.id);
             }
-        }
+            over.iter().map(|boot| (boot.id, boot.mac)).collect()
+        };
         let at = SystemTime::now();
-        self.tell(News::Opened { id, mac: facts.mac, machine, address, plan, at });
+        self.tell(News::Opened { id, mac: facts.mac, machine, address, fixed, plan, over, at });
         let who = match &facts.asks {
             Asks::Dhcp { client, archs, .. } => {
                 let archs: Vec<String> = archs.iter().map(ToString::to_string).collect();
@@ -267,7 +298,7 @@ impl Desk {
                 Some(script::boot(&site.server, boot?.id, &plan))
             }
             Action::Wait { says } => {
-                if own {
+                if own && boot.as_ref().is_some_and(|boot| boot.stage != Stage::Waiting) {
                     self.advance(mac, Stage::Waiting, says.clone());
                 }
                 Some(script::wait(&site.server, &mac.to_string(), &says))
@@ -332,19 +363,15 @@ impl Desk {
             if IpAddr::V4(address) != peer {
                 return Err(ReportRefusal::WrongAddress);
             }
-            let now = Instant::now();
-            let (budget, last) = inner.budgets.entry(id).or_insert((REPORT_BURST, now));
-            let earned = now.saturating_duration_since(*last).as_secs_f64() * REPORT_RATE;
-            *budget = (*budget + earned).min(REPORT_BURST);
-            *last = now;
-            if *budget < 1.0 {
+            if !inner.spend(id) {
                 return Err(ReportRefusal::TooOften);
             }
-            *budget -= 1.0;
             (mac, address)
         };
-        self.tell(News::Report { id, mac, address, body, at: SystemTime::now() });
-        Ok(())
+        match self.tell(News::Report { id, mac, address, body, at: SystemTime::now() }) {
+            true => Ok(()),
+            false => Err(ReportRefusal::Busy),
+        }
     }
 
     /// The appliance read a report and says how far the boot is. False if it is over.
@@ -357,7 +384,7 @@ impl Desk {
         true
     }
 
-    /// Something heard on the wire; each machine is named once in ten minutes.
+    /// Something heard on the wire; the same of the same machine is told once in ten minutes.
     pub fn heard(&self, mac: Option<Mac>, kind: &'static str, text: String) {
         if let Some(mac) = mac {
             let mut inner = self.inner();
@@ -365,15 +392,17 @@ impl Desk {
             if inner.heard.len() >= HEARD_MAX {
                 inner.heard.retain(|_, at| now.saturating_duration_since(*at) < HEARD_AGAIN);
             }
-            if inner.heard.len() >= HEARD_MAX {
+            // Strangers without end must not silence what is heard of the site's own machines.
+            let stranger = !self.site.load().machines.contains_key(&mac);
+            if stranger && inner.heard.len() >= HEARD_MAX {
                 self.lost.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             let recent = |at: &Instant| now.saturating_duration_since(*at) < HEARD_AGAIN;
-            if inner.heard.get(&mac).is_some_and(recent) {
+            if inner.heard.get(&(mac, kind)).is_some_and(recent) {
                 return;
             }
-            inner.heard.insert(mac, now);
+            inner.heard.insert((mac, kind), now);
         }
         self.tell(News::Heard { mac, kind, text, at: SystemTime::now() });
     }
@@ -383,17 +412,30 @@ impl Desk {
         let id = {
             let mut inner = self.inner();
             let Some(boot) = inner.boots.of_mut(mac) else { return };
-            // iPXE's own ACK comes after its loader: the boot is no less far for it.
+            // iPXE's own ACK comes after its loader: the boot is no less far for it. And a machine
+            // that is up and fetches its kernel's blob again is no less up.
+            let further = stage > boot.stage;
             boot.stage = boot.stage.max(stage);
-            boot.id
+            let (id, reached) = (boot.id, boot.stage);
+            // A new stage is told always, there are few; the rest within the boot's budget.
+            if !further && (reached >= Stage::Init || !inner.spend(id)) {
+                return;
+            }
+            id
         };
         self.tell(News::Mark { id, stage, note, at: SystemTime::now() });
     }
 
     /// A line in the timeline that moves nothing.
     fn note(&self, mac: Mac, note: String) {
-        let Some((id, stage)) = self.inner().boots.of(mac).map(|boot| (boot.id, boot.stage)) else {
-            return;
+        let (id, stage) = {
+            let mut inner = self.inner();
+            let Some(boot) = inner.boots.of(mac) else { return };
+            let (id, stage) = (boot.id, boot.stage);
+            if !inner.spend(id) {
+                return;
+            }
+            (id, stage)
         };
         self.tell(News::Mark { id, stage, note, at: SystemTime::now() });
     }
@@ -402,14 +444,32 @@ impl Desk {
         mac_at(&self.inner().boots, peer)
     }
 
-    fn tell(&self, news: News) {
-        if self.news.try_send(news).is_err() {
+    fn tell(&self, news: News) -> bool {
+        let told = self.news.try_send(news).is_ok();
+        if !told {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+        told
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.boots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Takes one of what a boot may tell: a burst, and then so many a second.
+    fn spend(&mut self, id: BootId) -> bool {
+        let now = Instant::now();
+        let (budget, last) = self.budgets.entry(id).or_insert((REPORT_BURST, now));
+        let earned = now.saturating_duration_since(*last).as_secs_f64() * REPORT_RATE;
+        *budget = (*budget + earned).min(REPORT_BURST);
+        *last = now;
+        let enough = *budget >= 1.0;
+        if enough {
+            *budget -= 1.0;
+        }
+        enough
     }
 }
 
@@ -428,6 +488,11 @@ fn mac_at(boots: &Boots, peer: IpAddr) -> Option<Mac> {
         IpAddr::V4(address) => boots.at(address).map(|boot| boot.mac),
         IpAddr::V6(_) => None,
     }
+}
+
+/// Whether a boot asks, as against a running system.
+fn boots(facts: &Facts) -> bool {
+    !matches!(facts.asks, Asks::Dhcp { client: Client::System, .. })
 }
 
 fn says(client: Client) -> &'static str {

@@ -42,7 +42,8 @@ impl Freeze for Plans {
 fn snapshot(seat: &str, address: Ipv4Addr) -> Snapshot {
     let seat =
         Seat { name: seat.into(), role: "web".into(), address: Some(address), trouble: None };
-    let known = Known { name: "m01".into(), place: Place::Seat(seat), loader: None };
+    let known =
+        Known { name: "m01".into(), macs: vec![MAC], place: Place::Seat(seat), loader: None };
     Snapshot {
         revision: 1,
         subnet: Arc::new(dhcp::Subnet::new(SERVER, Ipv4Addr::new(10, 77, 0, 0), 24)),

@@ -11,6 +11,10 @@ use crate::{script, tftp};
 impl Desk {
     /// What DHCP is to do about a client.
     pub fn dhcp(&self, request: &dhcp::Request) -> Answer {
+        // Behind a relay is another network than the one we know; an address of ours would be wrong.
+        if request.relayed() {
+            return Answer::Silence;
+        }
         let discover = request.kind == MessageType::Discover;
         let facts =
             facts(request.mac, request.is_ipxe(), request.vendor(), &request.archs, discover);

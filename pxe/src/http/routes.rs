@@ -22,6 +22,7 @@ pub fn routes(desk: Arc<Desk>, report_max: usize) -> Router {
         .route("/boot/{file}", get(script))
         .route("/blob/sha256/{digest}", get(blob))
         .route("/report/{boot}", post(report).layer(DefaultBodyLimit::max(report_max)))
+        .route("/{loader}", get(loader))
         .with_state(desk)
 }
 
@@ -38,6 +39,24 @@ async fn script(
         Some(text) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
         None => no("the site has nothing for this machine"),
     }
+}
+
+/// UEFI HTTP boot fetches its loader here: HEAD for the size, then GET.
+async fn loader(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(name): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let site = desk.site();
+    let Some(content) = site.loaders.get(&name) else { return no("no such file") };
+    if method == Method::GET {
+        desk.loader_sent(peer, &name, format!("{name} over HTTP"));
+    }
+    // A loader is replaced by a package upgrade: its ETag is of this reading of the site.
+    let etag = format!("\"{}-{name}\"", site.revision);
+    respond(content, &etag, "application/efi", &method, &headers)
 }
 
 async fn blob(
@@ -73,6 +92,7 @@ async fn report(
         // One answer for both: which ids exist is nobody's business.
         Err(ReportRefusal::NoSuchBoot | ReportRefusal::WrongAddress) => no("no such boot"),
         Err(ReportRefusal::TooOften) => StatusCode::TOO_MANY_REQUESTS.into_response(),
+        Err(ReportRefusal::Busy) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 

@@ -180,6 +180,12 @@ fn cmdline(walk: &mut Walk, value: &Value) -> Option<At<String>> {
     if !plain(walk, "cmdline", &text) {
         return None;
     }
+    if let Some(word) = not_for_ipxe(&text) {
+        let message = format!("{} cannot pass through the loader's script", shown(word));
+        let problem = Problem::error("cmdline", &text.origin, message);
+        walk.error(problem.label("iPXE would take this as its own").help(NOT_FOR_IPXE));
+        return None;
+    }
     for word in text.split_whitespace() {
         if word.starts_with("koboshi.") {
             let message = format!("{} on the command line is ours to say", shown(word));
@@ -245,6 +251,15 @@ fn one_seat(walk: &mut Walk, name: &SeatName, value: &Value) -> Option<Seat> {
     Some(seat)
 }
 
+const NOT_FOR_IPXE: &str = "no word `;`, `||` or `&&`, no word that begins with `#`, and no `${`: iPXE's shell has no quotes";
+
+/// A word of the kernel command line that the loader's script would act upon.
+fn not_for_ipxe(text: &str) -> Option<&str> {
+    text.split_whitespace().find(|word| {
+        matches!(*word, ";" | "||" | "&&") || word.starts_with('#') || word.contains("${")
+    })
+}
+
 /// `key=value` on the kernel command line. The kernel knows quotes but no way to escape one.
 fn args(walk: &mut Walk, out: &mut BTreeMap<String, At<String>>, value: &Value) {
     let Some(table) = walk.table("args", value) else { return };
@@ -270,6 +285,13 @@ fn args(walk: &mut Walk, out: &mut BTreeMap<String, At<String>>, value: &Value) 
             let text = walk.text("an argument", value);
             text.and_then(|text| {
                 walk.meaning("argument's value", text, |text| {
+                    if let Some(word) = not_for_ipxe(text) {
+                        return Err(Malformed::new(format!(
+                            "{} cannot pass through the loader's script",
+                            shown(word)
+                        ))
+                        .help(NOT_FOR_IPXE));
+                    }
                     if text.chars().any(|c| c == '"' || c.is_control()) {
                         return Err(Malformed::new(format!(
                             "{} cannot stand on a kernel command line",

@@ -1,0 +1,75 @@
+//! What the site file may say already and this koboshi does not do yet. Each is a warning with its
+//! line, from `check` and from `serve`: a setting that is silently without effect is found at 3 a.m.
+//! When one of these is built, its paragraph here goes.
+
+use crate::site::{At, Kind, Mode, Origin, Problem, Problems, Reach, Role, RootMode, Site};
+
+/// A warning for each.
+pub fn unbuilt(site: &Site) -> Problems {
+    let mut found = Problems::default();
+    let mut say = |origin: &Origin, what: String, help: &str| {
+        let problem = Problem::warning("not-built", origin, format!("{what}: not built yet"));
+        found.push(problem.label("without effect").help(help));
+    };
+    if site.net.mode == Mode::Proxy
+        && let Some(subnet) = site.subnets.first()
+    {
+        let help = "serve refuses to start: a second DHCP server beside yours would do harm";
+        say(&subnet.origin, "mode = \"proxy\"".to_string(), help);
+    }
+    let mut boots = 0;
+    for subnet in &site.subnets {
+        match (&subnet.reach, subnet.kind) {
+            (Reach::Relay(_), _) => {
+                say(
+                    &subnet.origin,
+                    "a subnet behind a relay".to_string(),
+                    "its machines get no answer",
+                );
+            }
+            (_, Kind::Bmc) => {
+                say(&subnet.origin, "kind = \"bmc\"".to_string(), "BMCs get no addresses from it");
+            }
+            (Reach::Interface(name), Kind::Boot) => {
+                boots += 1;
+                if boots > 1 {
+                    let what = format!("a second network to boot on ({name})");
+                    say(&subnet.origin, what, "only the first one is served");
+                }
+            }
+        }
+    }
+    for (name, role) in &site.roles {
+        if let Some(why) = role_unbuilt(role) {
+            say(
+                &role.origin,
+                format!("role {name}, {why}"),
+                "its machines wait instead of booting",
+            );
+        }
+    }
+    for (name, seat) in &site.seats {
+        if !seat.nets.is_empty() {
+            say(&seat.origin, format!("seat {name}, nets"), "only its ip is set up");
+        }
+        if !seat.disks.is_empty() {
+            say(&seat.origin, format!("seat {name}, disks"), "nothing is mounted");
+        }
+    }
+    for (name, machine) in &site.machines {
+        if machine.nics.keys().any(|nic| nic != "boot") {
+            let what = format!("machine {name}, nics beside boot");
+            say(&machine.origin, what, "only the boot NIC gets its name");
+        }
+    }
+    found
+}
+
+/// Why a role cannot be booted by this koboshi.
+pub fn role_unbuilt(role: &At<Role>) -> Option<String> {
+    match role.root {
+        RootMode::Ram => None,
+        RootMode::Overlay => Some("root = \"overlay\"".to_string()),
+        RootMode::Nfs(_) => Some("root = \"nfs\"".to_string()),
+    }
+}
