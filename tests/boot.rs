@@ -14,13 +14,14 @@ const SITE: &str = r#"
 [site]
 name = "rack"
 domain = "rack.example"
+ssh-keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJf0Yt5bGfPzvT5Q5pNqBfQ4sX0bE5mQ8m0q0rJ6yPpK ops"]
 
 [net]
 interface = "kb0"
 cidr = "10.77.0.0/24"
 pool = "10.77.0.200-10.77.0.220"
 ntp = ["10.77.0.1"]
-unknown = "rescue"
+unknown = "own"
 
 [roles.web]
 image = "web"
@@ -28,9 +29,12 @@ image = "web"
 [roles.rescue]
 image = "rescue"
 
+[roles.own]
+image = "own"
+
 [machines]
 m01 = { mac = ["52:54:00:77:00:01"] }
-m02 = { mac = ["52:54:00:77:00:02"], loader = "undionly.kpxe" }
+m02 = { mac = ["52:54:00:77:00:02"], loader = "undionly.kpxe", serial = "ttyS0,57600", nics = { boot = "eno1" } }
 m03 = { mac = ["52:54:00:77:00:03"] }
 m04 = { mac = ["52:54:00:77:00:04"] }
 
@@ -107,14 +111,31 @@ fn blank_machines_become_their_seats_and_swap_them() {
         ] {
             assert!(cmdline.contains(word), "{word} in {cmdline}");
         }
-
+        // What the site says arrives in the running root: one serial speed (S24), NIC, names, keys.
+        assert!(cmdline.contains("console=ttyS0,57600"), "{cmdline}");
+        for (command, expected) in [
+            ("stty -F /dev/ttyS0", "speed 57600 baud"),
+            ("ip -4 addr show eno1", "10.77.0.21/24"),
+            ("cat /etc/hosts", "web1.rack.example"),
+            ("cat /root/.ssh/authorized_keys", "ssh-ed25519"),
+        ] {
+            let said = shell.run(command).await;
+            assert!(said.contains(expected), "{command}: {said}");
+        }
         // The appliance is gone, and nobody minds (S10).
         world.kill().await;
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert!(world.curl("http://10.77.0.11/").contains("web1"));
         assert_eq!(shell.run("hostname").await, "tool1");
         world.serve().await;
+        let again = koboshi::ledger::now_ms();
         assert_eq!(world.row("m01")["stage"], "up");
+        // Their reports find their way back to the boots that another process opened.
+        let deadline = std::time::Instant::now() + Duration::from_secs(90);
+        while ["m01", "m02"].iter().any(|m| world.row(m)["heard"].as_u64() < Some(again)) {
+            assert!(std::time::Instant::now() < deadline, "no heartbeat:\n{}", world.log());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
 
         // Two lines swapped: nothing happens to running machines without a word from us.
         let site = std::fs::read_to_string(&world.site).expect("the site file");
@@ -142,7 +163,7 @@ fn blank_machines_become_their_seats_and_swap_them() {
 
 /// EDK2's own PXE stack (S1, S2); a root that was altered on its way is fetched again, never
 /// booted; a spare that waits in its loader boots when it is given a seat; a machine nobody knows
-/// boots the role that `net.unknown` names.
+/// boots the role that `net.unknown` names, of an image taken in from a tar.
 #[test]
 fn uefi_boots_and_never_boots_an_altered_root() {
     let uefi = Spec { firmware: Firmware::Uefi, ..spec("m03") };
@@ -184,9 +205,16 @@ fn uefi_boots_and_never_boots_an_altered_root() {
         assert_eq!(world.row("m04")["address"], "10.77.0.24");
         world.machine("m04").power_off().await.expect("power off");
 
+        // While the appliance runs: it notices the image by itself.
+        let tar = own_root(world.rack.dir());
+        world.ok(&["image", "import", "own", &tar]);
+        world.ok(&["image", "publish", "own"]);
+        assert!(world.ok(&["image", "ls"]).contains("own@1"));
+        let mut own = world.machine("m09").viewer();
         world.machine("m09").power_on().await.expect("power on");
         let guest = world.up("52:54:00:77:00:09", "").await;
-        assert_eq!(guest["plan"]["role"], "rescue");
+        own.expect("this is own-525400770009", MINUTES).await.expect("its own init ran as PID 1");
+        assert_eq!(guest["plan"]["role"], "own");
         let address = guest["address"].as_str().expect("an address");
         assert!(
             address.starts_with("10.77.0.2") && address.len() == "10.77.0.200".len(),
@@ -201,6 +229,41 @@ fn root_blob(world: &World) -> std::path::PathBuf {
     let shown = world.json(&["image", "show", "rescue"]);
     let digest = shown["boot"]["root"]["digest"].as_str().expect("a digest").to_string();
     world.state.join("images/blobs/sha256").join(digest.trim_start_matches("sha256:"))
+}
+
+/// A root file system as a stranger makes one: a tar with a kernel in /boot, its modules, and an
+/// init of its own.
+fn own_root(dir: &std::path::Path) -> String {
+    let packages =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rack/cache/packages");
+    let tar = dir.join("own.tar");
+    let script = r#"
+        set -eu
+        packages=$1 root=$2/own tar=$3
+        kernel=$(echo "$packages"/linux-image-*-cloud-*/)
+        vmlinuz=$(find "$kernel" -name 'vmlinuz-*' | head -n 1)
+        release=${vmlinuz##*/vmlinuz-}
+        modules=$(find "$kernel" -type d -path '*lib/modules/*' -name "$release" | head -n 1)
+        mkdir -p "$root/boot" "$root/usr/lib/modules" "$root/bin" "$root/sbin" "$root/proc" "$root/sys" "$root/dev" "$root/run" "$root/tmp" "$root/etc"
+        cp "$vmlinuz" "$root/boot/"
+        cp -a "$modules" "$root/usr/lib/modules/"
+        cp /bin/busybox "$root/bin/busybox"
+        ln -s busybox "$root/bin/sh"
+        cat > "$root/sbin/init" <<'INIT'
+#!/bin/sh
+/bin/busybox echo "this is $(/bin/busybox hostname), PID $$"
+while :; do /bin/busybox sleep 60; done
+INIT
+        chmod 755 "$root/sbin/init"
+        tar -C "$root" -cf "$tar" .
+    "#;
+    let output = std::process::Command::new("sh")
+        .args(["-c", script, "sh"])
+        .args([&packages, dir, tar.as_path()])
+        .output()
+        .expect("sh runs");
+    assert!(output.status.success(), "{}", text(&output));
+    tar.to_str().expect("UTF-8").to_string()
 }
 
 /// A shell on a console.

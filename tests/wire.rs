@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use koboshi::lab::net::Peer;
+use tokio::io::AsyncBufReadExt;
 
 use crate::world::{World, in_world, text};
 
@@ -57,6 +58,20 @@ fn udhcpc_gets_its_seats_address_and_a_stranger_gets_silence() {
         world.serve().await;
         assert_eq!(udhcpc(&peer(&world, "52:54:00:77:00:01")).as_deref(), Some("10.77.0.21"));
         assert_eq!(udhcpc(&peer(&world, "52:54:00:99:99:99")), None);
+        let counted = world.rack.output(
+            "curl",
+            &[
+                "-sS",
+                "--unix-socket",
+                world.state.join("koboshi.sock").to_str().expect("UTF-8"),
+                "http://koboshi/api/v1/counters",
+            ],
+        );
+        let counted = text(&counted.expect("curl runs"));
+        assert!(
+            counted.contains("\"malformed\":0") && counted.contains("\"discovers\":"),
+            "{counted}"
+        );
         let events = world.ok(&["events"]);
         assert!(events.contains("unknown-machine  52:54:00:99:99:99"), "{events}");
 
@@ -64,8 +79,25 @@ fn udhcpc_gets_its_seats_address_and_a_stranger_gets_silence() {
         let refused = world.run(&["seat", "m02", "tool1"]);
         assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
         assert!(text(&refused).contains("koboshi seat m01 spare"), "{}", text(&refused));
+        // Somebody follows the events meanwhile.
+        let state = world.state.to_str().expect("UTF-8").to_string();
+        let mut follow = world.rack.command(crate::world::KOBOSHI);
+        follow
+            .args(["events", "-f", "--json", "--state", &state])
+            .stdout(std::process::Stdio::piped());
+        let mut follow = world.rack.spawn(follow).await.expect("koboshi events -f");
+        let told = follow.stdout.take().expect("a pipe");
+        let mut told = tokio::io::BufReader::new(told).lines();
         world.ok(&["seat", "m01", "spare"]);
         world.ok(&["seat", "m02", "tool1"]);
+        let mut reloads = 0;
+        while reloads < 2 {
+            let line = tokio::time::timeout(Duration::from_secs(20), told.next_line()).await;
+            let line = line.expect("told in time").expect("read").expect("it goes on");
+            let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+            reloads += usize::from(event["kind"] == "reload");
+        }
+        follow.kill().await.expect("killed");
         assert_eq!(udhcpc(&peer(&world, "52:54:00:77:00:02")).as_deref(), Some("10.77.0.21"));
     });
 }
@@ -131,6 +163,8 @@ fn only_what_is_meant_to_be_read_can_be_read() {
             let said = curl(path, &[]);
             assert!(said.ends_with("\n404") || said.ends_with("\n405"), "{path}: {said}");
         }
+        let loader = curl("/ipxe.efi", &["-I"]);
+        assert!(loader.contains("200 OK") && loader.contains("content-length: "), "{loader}");
         let script = curl("/boot/52:54:00:77:00:01.ipxe", &[]);
         assert!(script.starts_with("#!ipxe") && script.ends_with("\n200"), "{script}");
         let report = curl(&format!("/report/{}", "0".repeat(32)), &["-d", "{}"]);

@@ -138,7 +138,10 @@ impl App {
                 return Reloaded::Waits { reasons };
             }
         }
-        let lines: Vec<String> = changes.to_string().lines().map(str::to_string).collect();
+        let lines: Vec<String> = match changes.is_empty() {
+            true => Vec::new(),
+            false => changes.to_string().lines().map(str::to_string).collect(),
+        };
         if dry {
             return match lines.is_empty() {
                 true => Reloaded::Same,

@@ -20,6 +20,8 @@ pub(crate) struct Segments {
     /// Paths of the modules in it.
     pub(crate) paths: Vec<String>,
     pub(crate) firmware_count: usize,
+    /// Files that drivers of it name and the image does not have.
+    pub(crate) firmware_missing: Vec<String>,
     /// Bytes the modules take unpacked.
     pub(crate) modules_unpacked: u64,
 }
@@ -41,6 +43,7 @@ pub(crate) fn segments(tree: &Tree, kernel: &Kernel, work: &Path) -> Result<Segm
         microcode,
         paths: modules.modules.into_iter().map(|module| module.path).collect(),
         firmware_count: modules.firmware.len(),
+        firmware_missing: modules.firmware_missing.into_iter().map(|(_, file)| file).collect(),
         modules_unpacked: modules.unpacked,
         modules: modules.bytes,
     })

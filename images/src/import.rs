@@ -152,6 +152,14 @@ fn import_inner(
 
     progress(Progress::Modules { release: kernel.release.clone() });
     let segments = boot::segments(&tree, &kernel, &work).map_err(&fault)?;
+    if let [first, second @ ..] = &segments.firmware_missing[..] {
+        let more = second.first().map(|second| format!(", {second}")).unwrap_or_default();
+        warnings.push(format!(
+            "{} firmware files that its drivers name are not in the image ({first}{more} …): install \
+             Debian's firmware-… packages into the root if the hardware needs them",
+            segments.firmware_missing.len()
+        ));
+    }
     let kernel_blob = staging.content(&kernel.content)?;
     let microcode = segments.microcode.as_deref().map(|bytes| staging.bytes(bytes)).transpose()?;
     let packed = staging.bytes(&segments.modules)?;
