@@ -291,10 +291,11 @@ impl Ledger {
         let (stage, mut note) = words(&report.phase);
         // Whatever a machine reports, it has its seat's address: the first report that arrives
         // makes it the holder, also where `init`'s own was lost.
-        if stage != Stage::Down && self.inner().holding.insert(id) {
-            if let Some(seat) = seat {
-                tokio::spawn(self.clone().hold(id, seat, machine.clone()));
-            }
+        if stage != Stage::Down
+            && self.inner().holding.insert(id)
+            && let Some(seat) = seat
+        {
+            tokio::spawn(self.clone().hold(id, seat, machine.clone()));
         }
         if let Phase::Heartbeat { .. } = report.phase {
             // The pool's lease of a machine that runs no DHCP client lives by its heartbeats.
@@ -418,5 +419,94 @@ mod tests {
     fn a_root_is_told_with_its_rate() {
         let phase = Phase::RootReady { bytes: 69_000_000, ms: 3_000, attempts: 2 };
         assert_eq!(words(&phase).1, "69.0 MB in 3.0 s, 23.0 MB/s, 2 tries");
+    }
+
+    fn boot(machine: &str, id: u8) -> BootRecord {
+        let part =
+            |name: &str| koboshi_pxe::boots::Part { name: name.into(), sha256: [0; 32], size: 1 };
+        let address = Ipv4Addr::new(10, 77, 0, 11);
+        let plan = koboshi_pxe::boots::Plan {
+            machine: machine.into(),
+            seat: Some("web1".into()),
+            role: "web".into(),
+            hostname: "web1".into(),
+            address,
+            image: "web@1".into(),
+            kernel: part("kernel"),
+            segments: vec![],
+            root: part("root"),
+            cmdline: String::new(),
+            revision: 1,
+            orders: String::new(),
+            blobs: HashMap::new(),
+        };
+        BootRecord {
+            id: BootId([id; 16]),
+            mac: Mac([2, 0, 0, 0, 0, id]),
+            machine: machine.into(),
+            address,
+            fixed: true,
+            opened: u64::from(id),
+            stage: Stage::Offer,
+            plan: Some(Arc::new(plan)),
+            marks: Vec::new(),
+            over: false,
+        }
+    }
+
+    async fn kinds(events: &mut broadcast::Receiver<Event>, count: usize) -> Vec<String> {
+        let mut kinds = Vec::new();
+        for _ in 0..count {
+            let event = tokio::time::timeout(Duration::from_secs(10), events.recv()).await;
+            kinds.push(event.expect("told in time").expect("told").kind);
+        }
+        kinds
+    }
+
+    #[tokio::test]
+    async fn two_machines_in_one_seat_are_told_and_firmware_gives_a_seat_up() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(dir.path()).expect("a new state");
+        let ledger = Arc::new(Ledger::new(store.clone(), Vec::new()));
+        let mut events = ledger.follow();
+        for (machine, id) in [("m01", 1), ("m02", 2)] {
+            ledger.opened(boot(machine, id), &[]).await;
+            ledger.clone().hold(BootId([id; 16]), "web1".into(), machine.into()).await;
+        }
+        assert_eq!(kinds(&mut events, 1).await, ["conflict"]);
+        let held = store.holdings().expect("read");
+        assert_eq!((held[0].machine.as_str(), held[0].epoch), ("m02", 2));
+
+        // m02 is switched on again: its firmware holds nothing.
+        ledger.opened(boot("m02", 3), &[(BootId([2; 16]), Mac([2, 0, 0, 0, 0, 2]))]).await;
+        assert_eq!(kinds(&mut events, 1).await, ["seat"]);
+        assert!(store.holdings().expect("read").is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_seen_on_the_wire_never_moves_a_machine_back_that_speaks() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(dir.path()).expect("a new state");
+        let ledger = Arc::new(Ledger::new(store, Vec::new()));
+        let (id, mac) = (BootId([1; 16]), Mac([2, 0, 0, 0, 0, 1]));
+        ledger.opened(boot("m01", 1), &[]).await;
+        let steps = [
+            (Stage::Loader, Source::Wire, Stage::Loader),
+            (Stage::Ack, Source::Wire, Stage::Loader),
+            (Stage::Up, Source::Machine, Stage::Up),
+            (Stage::Kernel, Source::Wire, Stage::Up),
+            (Stage::Trouble, Source::Machine, Stage::Trouble),
+        ];
+        for (stage, source, reached) in steps {
+            ledger.mark(id, stage, String::new(), 1, source).await;
+            assert_eq!(ledger.newest()[&mac].stage, reached, "{stage:?}");
+        }
+        // A long trouble drops its middle, not its beginning or its end.
+        for number in 0..1000 {
+            ledger.mark(id, Stage::Trouble, format!("{number}"), 1, Source::Machine).await;
+        }
+        let marks = &ledger.newest()[&mac].marks;
+        assert_eq!((marks.len(), marks[0].stage), (MARKS_MAX, Stage::Loader));
+        assert_eq!(marks[MARKS_MAX - 1].note, "999");
     }
 }

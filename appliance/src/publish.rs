@@ -159,7 +159,7 @@ pub fn read(
     let subnet = Arc::new(subnet(&site, home));
     let hosts = plan::hosts(&site);
     blobs.insert(hosts.1, Content::Bytes(hosts.0.clone()));
-    let (server, prefix) = (server.clone(), home.prefix);
+    let prefix = home.prefix;
     let planner = Planner { site, revision, roles, server: server.clone(), common, hosts, prefix };
     let snapshot = Snapshot {
         revision,

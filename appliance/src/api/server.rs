@@ -230,14 +230,16 @@ async fn events(
     }
     // All that was since then, page by page, before what happens: nothing falls between.
     let mut past = past;
-    while query.since > 0 {
-        let last = past.last().map_or(query.since, |event| event.id);
-        let more =
-            app.store.events(last, 1000).map_err(|error| Refusal::failed(error.to_string()))?;
-        if more.is_empty() {
-            break;
+    if query.since > 0 {
+        loop {
+            let last = past.last().map_or(query.since, |event| event.id);
+            let more = app.store.events(last, 1000);
+            let more = more.map_err(|error| Refusal::failed(error.to_string()))?;
+            if more.is_empty() {
+                break;
+            }
+            past.extend(more);
         }
-        past.extend(more);
     }
     let last = past.last().map_or(query.since, |event| event.id);
     // A follower never ends by itself, and must not hold up a stop.

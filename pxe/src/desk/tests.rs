@@ -171,3 +171,71 @@ fn an_unknown_machine_is_named_once_in_a_while() {
     }
     assert_eq!(stages(&mut heard), ["unknown-machine"]);
 }
+
+#[test]
+fn a_lease_that_changed_hands_opens_another_boot() {
+    let (desk, _heard) = desk();
+    let unknown = Unknown::Role { role: "rescue".into(), trouble: None };
+    desk.publish(Snapshot { unknown: Arc::new(unknown), ..snapshot("web1", SEAT) });
+    let stranger = |last| Facts { mac: Mac([2, 0, 0, 0, 0, last]), ..asks(Client::Firmware, true) };
+    let (first, second) = (Ipv4Addr::new(10, 77, 0, 200), Ipv4Addr::new(10, 77, 0, 201));
+    desk.offered(&stranger(1), first);
+    let id = |last| desk.boot_of(Mac([2, 0, 0, 0, 0, last])).map(|boot| (boot.id, boot.address));
+    let (before, _) = id(1).expect("a boot");
+    // The offer lapsed, and the same firmware was offered another address.
+    desk.offered(&stranger(1), second);
+    let (after, address) = id(1).expect("a boot");
+    assert!(before != after && address == second);
+    // Its address went to another stranger: there is one boot at an address, and one is forgotten.
+    desk.offered(&stranger(2), second);
+    assert_eq!(id(1), None);
+    assert_eq!(id(2).map(|(_, address)| address), Some(second));
+}
+
+#[test]
+fn a_seat_that_came_while_the_pool_was_probed_opens_nothing_yet() {
+    let (desk, mut heard) = desk();
+    desk.offered(&asks(Client::Firmware, true), Ipv4Addr::new(10, 77, 0, 200));
+    assert!(desk.boot_of(MAC).is_none());
+    assert_eq!(stages(&mut heard), Vec::<&str>::new());
+}
+
+#[test]
+fn a_machine_that_waits_says_so_once() {
+    let (desk, mut heard) = desk();
+    let known = Known { name: "m01".into(), macs: vec![MAC], place: Place::Spare, loader: None };
+    let machines = [(MAC, Arc::new(known))].into();
+    desk.publish(Snapshot { machines, ..snapshot("web1", SEAT) });
+    let address = Ipv4Addr::new(10, 77, 0, 200);
+    for _ in 0..20 {
+        desk.offered(&asks(Client::Ipxe, true), address);
+        desk.acked(&asks(Client::Ipxe, false), address, None);
+        desk.script(MAC, IpAddr::V4(address));
+    }
+    assert_eq!(stages(&mut heard), ["opened", "offer", "ack", "waiting"]);
+}
+
+#[test]
+fn junk_on_the_wire_does_not_fill_a_timeline() {
+    let (desk, mut heard) = desk();
+    desk.offered(&asks(Client::Ipxe, true), SEAT);
+    for number in 0..1000 {
+        desk.remark(IpAddr::V4(SEAT), format!("asked for junk{number}: not here"));
+        desk.script(MAC, IpAddr::V4(SEAT));
+    }
+    assert!(stages(&mut heard).len() < 60);
+}
+
+#[test]
+fn an_end_on_one_nic_ends_what_booted_by_the_other() {
+    let (desk, _heard) = desk();
+    let other = Mac([0x52, 0x54, 0, 0x77, 0, 0x11]);
+    let site = snapshot("web1", SEAT);
+    let mut known = site.machines[&MAC].as_ref().clone();
+    known.macs.push(other);
+    let known = Arc::new(known);
+    desk.publish(Snapshot { machines: [(MAC, known.clone()), (other, known)].into(), ..site });
+    desk.offered(&asks(Client::Firmware, true), SEAT);
+    desk.offered(&Facts { mac: other, ..asks(Client::Firmware, true) }, SEAT);
+    assert!(desk.boot_of(MAC).is_none() && desk.boot_of(other).is_some());
+}
