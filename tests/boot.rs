@@ -37,18 +37,21 @@ m01 = { mac = ["52:54:00:77:00:01"] }
 m02 = { mac = ["52:54:00:77:00:02"], loader = "undionly.kpxe", serial = "ttyS0,57600", nics = { boot = "eno1" } }
 m03 = { mac = ["52:54:00:77:00:03"] }
 m04 = { mac = ["52:54:00:77:00:04"] }
+m05 = { mac = ["52:54:00:77:00:05"] }
 
 [seats]
 web1 = { role = "web", ip = "10.77.0.11", args = { id = "100" } }
 tool1 = { role = "rescue", ip = "10.77.0.21" }
 tool3 = { role = "rescue", ip = "10.77.0.23" }
 tool4 = { role = "rescue", ip = "10.77.0.24" }
+web5 = { role = "web", ip = "10.77.0.15" }
 
 [matrix]
 m01 = "web1"
 m02 = "tool1"
 m03 = "tool3"
 m04 = "spare"
+m05 = "web5"
 "#;
 
 fn spec(name: &str) -> Spec {
@@ -163,11 +166,13 @@ fn blank_machines_become_their_seats_and_swap_them() {
 
 /// EDK2's own PXE stack (S1, S2); a root that was altered on its way is fetched again, never
 /// booted; a spare that waits in its loader boots when it is given a seat; a machine nobody knows
-/// boots the role that `net.unknown` names, of an image taken in from a tar.
+/// boots the role that `net.unknown` names, of an image taken in from a tar; a machine with too
+/// little memory says how much is missing, before it fetches anything, and offers a shell.
 #[test]
 fn uefi_boots_and_never_boots_an_altered_root() {
     let uefi = Spec { firmware: Firmware::Uefi, ..spec("m03") };
-    in_world(SITE, vec![uefi, spec("m04"), spec("m09")], async |world| {
+    let small = Spec { memory_mib: 384, ..spec("m05") };
+    in_world(SITE, vec![uefi, spec("m04"), small, spec("m09")], async |world| {
         let mut world = world.with_images();
         let root = root_blob(&world);
         let whole = std::fs::read(&root).expect("the root's blob");
@@ -204,6 +209,19 @@ fn uefi_boots_and_never_boots_an_altered_root() {
         world.up("m04", "tool4").await;
         assert_eq!(world.row("m04")["address"], "10.77.0.24");
         world.machine("m04").power_off().await.expect("power off");
+
+        world.machine("m05").power_on().await.expect("power on");
+        let mut small = world.machine("m05").viewer();
+        small.expect("MiB are missing", MINUTES).await.expect("it says how much is missing");
+        let deadline = std::time::Instant::now() + MINUTES;
+        while world.row("m05")["stage"] != "rescue" {
+            assert!(std::time::Instant::now() < deadline, "{}", world.ok(&["boots", "m05"]));
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        let boot = &world.json(&["boots", "m05"])[0];
+        assert!(!stages(boot).contains(&"root".to_string()), "nothing was fetched: {boot:#}");
+        assert!(world.ok(&["status", "m05"]).contains("MiB are missing"));
+        world.machine("m05").power_off().await.expect("power off");
 
         // While the appliance runs: it notices the image by itself.
         let tar = own_root(world.rack.dir());
