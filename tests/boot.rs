@@ -166,13 +166,14 @@ fn blank_machines_become_their_seats_and_swap_them() {
 
 /// EDK2's own PXE stack (S1, S2); a root that was altered on its way is fetched again, never
 /// booted; a spare that waits in its loader boots when it is given a seat; a machine nobody knows
-/// boots the role that `net.unknown` names, of an image taken in from a tar; a machine with too
+/// boots by UEFI HTTP boot the role that `net.unknown` names, of an image taken in from a tar; a machine with too
 /// little memory says how much is missing, before it fetches anything, and offers a shell.
 #[test]
 fn uefi_boots_and_never_boots_an_altered_root() {
     let uefi = Spec { firmware: Firmware::Uefi, ..spec("m03") };
     let small = Spec { memory_mib: 384, ..spec("m05") };
-    in_world(SITE, vec![uefi, spec("m04"), small, spec("m09")], async |world| {
+    let http = Spec { firmware: Firmware::UefiHttp, ..spec("m09") };
+    in_world(SITE, vec![uefi, spec("m04"), small, http], async |world| {
         let mut world = world.with_images();
         let root = root_blob(&world);
         let whole = std::fs::read(&root).expect("the root's blob");
