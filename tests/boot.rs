@@ -3,7 +3,7 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::time::Duration;
 
-use koboshi::lab::qemu::{Firmware, Spec};
+use koboshi::lab::qemu::{Firmware, Nic, Spec};
 
 use crate::world::{World, in_world, stages, text};
 
@@ -29,6 +29,9 @@ image = "web"
 [roles.rescue]
 image = "rescue"
 
+[roles.metal]
+image = "metal"
+
 [roles.own]
 image = "own"
 
@@ -43,7 +46,7 @@ m05 = { mac = ["52:54:00:77:00:05"] }
 web1 = { role = "web", ip = "10.77.0.11", args = { id = "100" } }
 tool1 = { role = "rescue", ip = "10.77.0.21" }
 tool3 = { role = "rescue", ip = "10.77.0.23" }
-tool4 = { role = "rescue", ip = "10.77.0.24" }
+tool4 = { role = "metal", ip = "10.77.0.24" }
 web5 = { role = "web", ip = "10.77.0.15" }
 
 [matrix]
@@ -165,7 +168,8 @@ fn blank_machines_become_their_seats_and_swap_them() {
 }
 
 /// EDK2's own PXE stack (S1, S2); a root that was altered on its way is fetched again, never
-/// booted; a spare that waits in its loader boots when it is given a seat; a machine nobody knows
+/// booted; a spare that waits in its loader boots when it is given a seat (it has an Intel NIC, and
+/// boots Debian's kernel for all hardware); a machine nobody knows
 /// boots by UEFI HTTP boot the role that `net.unknown` names, of an image taken in from a tar; a machine with too
 /// little memory says how much is missing, before it fetches anything, and offers a shell.
 #[test]
@@ -173,7 +177,8 @@ fn uefi_boots_and_never_boots_an_altered_root() {
     let uefi = Spec { firmware: Firmware::Uefi, ..spec("m03") };
     let small = Spec { memory_mib: 384, ..spec("m05") };
     let http = Spec { firmware: Firmware::UefiHttp, ..spec("m09") };
-    in_world(SITE, vec![uefi, spec("m04"), small, http], async |world| {
+    let intel = Spec { nic: Nic::E1000e, ..spec("m04") };
+    in_world(SITE, vec![uefi, intel, small, http], async |world| {
         let mut world = world.with_images();
         let root = root_blob(&world);
         let whole = std::fs::read(&root).expect("the root's blob");

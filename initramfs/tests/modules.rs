@@ -1,25 +1,34 @@
-//! The drivers of a real kernel. The package is large and comes from the network, so this is run by
-//! hand; the small kernel of the unit tests stands in for it every day.
-//!
-//! ```text
-//! apt-get download linux-image-6.1.0-56-amd64
-//! dpkg -x linux-image-*.deb root && depmod -b root 6.1.0-56-amd64
-//! KOBOSHI_KERNEL_ROOT=root cargo nextest run -p koboshi-initramfs --run-ignored only --no-capture
-//! ```
+//! The drivers of Debian's real kernels, the one for all hardware and the one for virtual machines,
+//! as `make rack-images` has unpacked and indexed them.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use koboshi_initramfs::{Choice, Compression, contract, cpio, modules_segment, releases};
 
 #[test]
-#[ignore = "wants KOBOSHI_KERNEL_ROOT, a root with a Debian kernel in it"]
-fn debian_kernel() {
-    let root =
-        PathBuf::from(std::env::var_os("KOBOSHI_KERNEL_ROOT").expect("see the head of this file"));
-    for release in releases(&root).expect("a root with modules") {
+fn debian_kernels() {
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rack/cache/packages");
+    let packages = std::fs::read_dir(&cache).map(|dir| dir.flatten().collect::<Vec<_>>());
+    let packages = packages.unwrap_or_default().into_iter().map(|package| package.path());
+    let is_kernel = |path: &PathBuf| {
+        path.is_dir()
+            && path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"linux-image-"))
+    };
+    let kernels: Vec<PathBuf> = packages.filter(is_kernel).collect();
+    let has = |cloud: bool| {
+        kernels.iter().any(|path| path.to_string_lossy().contains("-cloud-") == cloud)
+    };
+    assert!(has(true) && has(false), "{}: `make rack-images` fetches the kernels", cache.display());
+    kernels.iter().for_each(|root| debian_kernel(root));
+}
+
+fn debian_kernel(root: &Path) {
+    for release in releases(root).expect("a root with modules") {
         let begun = std::time::Instant::now();
-        let segment = modules_segment(&root, &release, &Choice::servers(), Compression::Zstd)
+        let segment = modules_segment(root, &release, &Choice::servers(), Compression::Zstd)
             .expect("a sound kernel");
         println!(
             "{release}: {} modules, {} bytes, as zstd {} bytes, {:?}; firmware {}, missing {}",

@@ -15,7 +15,7 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
 # Nothing boots here: the archives that would carry koboshi-init carry an empty file.
-: >"$out/no-init"
+[ -e "$out/no-init" ] || : >"$out/no-init"
 export KOBOSHI_INIT="$out/no-init"
 export CARGO_TARGET_DIR="$out"
 # With --target these flags stay away from build scripts and proc macros, which could not link.
@@ -25,8 +25,12 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 ${CARGO:-cargo} build --locked --manifest-path "$here/Cargo.toml" --profile fuzz --target $triple --bins
 
 [ $# -gt 0 ] || set -- $(sed -n 's/^path = "src\/\(.*\)\.rs"$/\1/p' "$here/Cargo.toml")
-# Files that targets make lie in memory where the host has room for that.
-[ -d /dev/shm ] && export TMPDIR="${TMPDIR:-/dev/shm}"
+# Files that targets make lie in memory where the host has such a folder.
+[ -d /dev/shm ] && : "${TMPDIR:=/dev/shm}"
+TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/koboshi-fuzz.XXXXXX")
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+trap 'exit 130' INT TERM
 failed=
 for target in "$@"; do
 	corpus=$out/corpus/$target crashes=$out/crashes/$target
@@ -37,9 +41,9 @@ for target in "$@"; do
 	dict=
 	[ -f "$here/$target.dict" ] && dict="-dict=$here/$target.dict"
 	echo "== $target"
-	"$out/$triple/fuzz/$target" $limit $dict -timeout=20 -rss_limit_mb=2048 -use_value_profile=1 \
+	"$out/$triple/fuzz/$target" $limit $dict -timeout=20 -rss_limit_mb=2048 \
 		-print_final_stats=1 -artifact_prefix="$crashes/" "$corpus" "$here/corpus/$target" \
-		>"$out/$target.log" 2>&1 || { failed="$failed $target"; tail -n 60 "$out/$target.log"; }
+		>"$out/$target.log" 2>&1 || { failed="$failed $target"; grep -E -A 2 "panicked at|ERROR: |Test unit written" "$out/$target.log" || :; }
 	grep -E 'cov: ' "$out/$target.log" | tail -n 1 || :
 	grep -E 'stat::(number_of_executed_units|average_exec_per_sec|peak_rss_mb)' "$out/$target.log" || :
 done
