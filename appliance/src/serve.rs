@@ -2,7 +2,7 @@
 //! dying ends the process, loudly: a machine that gets half an answer is worse off than one that
 //! gets none and asks again.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use koboshi_initramfs::contract;
 use koboshi_pxe::boots::{Boot, Stage};
 use koboshi_pxe::desk::Desk;
 use koboshi_pxe::{Content, dhcp, http, tftp};
+use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
@@ -78,9 +79,15 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         cancel: cancel.clone(),
     });
 
-    // HTTP first: a machine must never be sent to a server that is not there yet.
+    // Every socket before any service: no machine is sent to a server that is not there yet, and
+    // when HTTP answers the others do too.
     let http_at = SocketAddr::from((home.address, home.http_port));
     let listener = http::bind(http_at, None).with_context(|| format!("HTTP on {http_at}"))?;
+    let tftp_at = SocketAddr::from((home.address, 69));
+    let loaders = tftp::bind(tftp_at, None).with_context(|| format!("TFTP on {tftp_at}"))?;
+    let interface = publish::boot_subnet(&site).and_then(|subnet| subnet.interface());
+    let interface = interface.context("the site names no interface")?;
+    let wire = dhcp::Wire::open(dhcp::Config::on(interface)).context("DHCP")?;
     let routes = http::routes(desk.clone(), contract::REPORT_MAX);
     let (counted, stop) = (app.counters.http.clone(), cancel.clone());
     tasks.spawn(async move {
@@ -88,10 +95,8 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         http::serve(listener, routes, limits, counted, stop).await.context("HTTP")
     });
     let counted = app.counters.tftp.clone();
-    tasks.spawn(tftp_service(desk.clone(), home.address, counted, cancel.clone()));
-    let interface = publish::boot_subnet(&site).and_then(|subnet| subnet.interface());
-    let interface = interface.context("the site names no interface")?.to_string();
-    tasks.spawn(dhcp_service(desk.clone(), store.clone(), interface, control_in, cancel.clone()));
+    tasks.spawn(tftp_service(desk.clone(), loaders, counted, cancel.clone()));
+    tasks.spawn(dhcp_service(desk.clone(), store.clone(), wire, control_in, cancel.clone()));
     let (wishes, wishes_in) = mpsc::channel(4096);
     // The ledger stops last: what the others still hear while they stop is written too.
     let last = CancellationToken::new();
@@ -211,12 +216,10 @@ fn restore(desk: &Desk, images: &Images, common: &(bytes::Bytes, [u8; 32]), boot
 
 async fn tftp_service(
     desk: Arc<Desk>,
-    address: Ipv4Addr,
+    socket: UdpSocket,
     counters: Arc<tftp::Counters>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let socket = tftp::bind(SocketAddr::from((address, 69)), None)
-        .with_context(|| format!("TFTP on {address}:69"))?;
     let files = desk.clone();
     let server = tftp::Server {
         lookup: Arc::new(move |_peer, name| files.tftp_file(name)),
@@ -231,7 +234,7 @@ async fn tftp_service(
 async fn dhcp_service(
     desk: Arc<Desk>,
     store: Store,
-    interface: String,
+    wire: dhcp::Wire,
     control: mpsc::Receiver<dhcp::Control>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -254,7 +257,6 @@ async fn dhcp_service(
             });
         }
     });
-    let wire = dhcp::Wire::open(dhcp::Config::on(interface)).context("DHCP")?;
     let server = dhcp::Server::restore(leases, dhcp::Now::read());
     let hears = desk.clone();
     let decide = move |request: &dhcp::Request| desk.dhcp(request);
