@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use koboshi_pxe::boots::Stage;
 use koboshi_pxe::desk::Desk;
 use koboshi_pxe::{dhcp, http, tftp};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -14,7 +15,12 @@ use tokio_util::sync::CancellationToken;
 use crate::ledger::Ledger;
 use crate::publish::{self, Home};
 use crate::site::{self, Problems, Site, Watched, reload};
-use crate::store::Store;
+use crate::store::{BootRecord, Store};
+
+/// Heartbeats come every 20 seconds.
+const SILENT_UP_MS: u64 = 70_000;
+/// A large root over a slow network says nothing between its beginning and its end.
+const SILENT_BOOTING_MS: u64 = 300_000;
 
 /// See the module.
 pub struct App {
@@ -34,6 +40,10 @@ pub struct App {
     pub store: Store,
     /// What to watch: the files of the site in force, or of the broken one that is there now.
     pub watched: ArcSwap<Watched>,
+    /// Why a changed site file is not in force; empty if there is none.
+    pub pending: ArcSwap<Vec<String>>,
+    /// When this process began, Unix milliseconds.
+    pub started: u64,
     /// To the DHCP service.
     pub dhcp: mpsc::Sender<dhcp::Control>,
     /// The common initramfs segment and its digest.
@@ -107,10 +117,20 @@ impl App {
             Ok(Ok(site)) => site,
             Ok(Err((report, errors))) if dry => return Reloaded::Refused { report, errors },
             Ok(Err((report, errors))) => {
-                let text = format!(
-                    "the site file has {errors} errors and the former site stays; koboshi check shows them"
-                );
-                self.ledger.event("reload-refused", None, text).await;
+                let waits = vec![format!(
+                    "it has {errors} errors; `koboshi check --site {}` shows them",
+                    self.path.display()
+                )];
+                // Looked at again by itself: nothing new to tell.
+                if *self.pending.swap(Arc::new(waits.clone())) != waits {
+                    let first = report.lines().find(|line| !line.trim().is_empty());
+                    let text = format!(
+                        "the site file is refused and the former site stays: {} ({})",
+                        waits[0],
+                        first.unwrap_or_default().trim()
+                    );
+                    self.ledger.event("reload-refused", None, text).await;
+                }
                 return Reloaded::Refused { report, errors };
             }
             Err(error) => {
@@ -124,7 +144,8 @@ impl App {
         let changes = reload::diff(&old, &site);
         let newest = self.ledger.newest();
         let running = |machine: &site::MachineName| {
-            newest.values().any(|boot| boot.machine == machine.as_str() && boot.sits())
+            let mut boots = newest.values().filter(|boot| boot.machine == machine.as_str());
+            boots.any(|boot| boot.sits() && self.lives(boot))
         };
         let restart = changes.restart.clone();
         match reload::judge(&changes, &running) {
@@ -132,6 +153,11 @@ impl App {
             reload::Verdict::Wait(_) if accept => {}
             reload::Verdict::Wait(reasons) if dry => return Reloaded::Waits { reasons },
             reload::Verdict::Wait(reasons) => {
+                let known = self.pending.swap(Arc::new(reasons.clone()));
+                if *known == reasons {
+                    // Looked at again by itself: nothing new to tell.
+                    return Reloaded::Waits { reasons };
+                }
                 let text =
                     format!("a reload waits for `koboshi reload --accept`: {}", reasons.join("; "));
                 self.ledger.event("reload-waits", None, text).await;
@@ -155,12 +181,33 @@ impl App {
             Err(error) => return Reloaded::Refused { report: error, errors: 1 },
         };
         self.site.store(site);
+        self.pending.store(Arc::default());
         if lines.is_empty() {
             return Reloaded::Same;
         }
         let text = format!("the site was read again: {}", lines.join("; "));
         self.ledger.event("reload", None, text).await;
         Reloaded::Applied { changes: lines, warnings, restart }
+    }
+
+    /// Whether a machine that had its seat's address when last heard of may still have it: one that
+    /// is up and silent for three heartbeats, or was on its way and is for five minutes, does not.
+    fn lives(&self, boot: &BootRecord) -> bool {
+        let patience = if boot.stage == Stage::Up { SILENT_UP_MS } else { SILENT_BOOTING_MS };
+        // Nobody could be heard before we listened.
+        let heard = self.ledger.heard(boot.mac).unwrap_or(boot.opened).max(self.started);
+        crate::ledger::now_ms().saturating_sub(heard) < patience
+    }
+
+    /// Looks again at a changed site file that waits: machines may have stopped since.
+    pub async fn look_again(&self) -> Option<Reloaded> {
+        if self.pending.load().is_empty() {
+            return None;
+        }
+        match self.reload(false, false).await {
+            Reloaded::Waits { .. } | Reloaded::Refused { .. } => None,
+            applied => Some(applied),
+        }
     }
 
     /// Images changed: the same site, read against what is there now.

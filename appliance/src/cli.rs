@@ -105,8 +105,8 @@ enum Command {
         /// Machine, seat or MAC
         who: String,
         /// How many
-        #[arg(long, short = 'n', default_value_t = 3)]
-        count: usize,
+        #[arg(long, short = 'n', default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
         #[command(flatten)]
         at: Where,
         #[command(flatten)]
@@ -125,8 +125,9 @@ enum Command {
         count: usize,
         #[command(flatten)]
         at: Where,
-        #[command(flatten)]
-        format: Format,
+        /// For programs: one JSON object a line
+        #[arg(long)]
+        json: bool,
     },
     /// Give a machine a seat, or make it a spare: one line of the matrix
     Seat {
@@ -230,7 +231,12 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let query = ops::explain::Query { who, arch };
             let answer: ops::explain::Explanation =
                 Client::new(&at.state).get("/explain", &query).await?;
-            show(&answer, format.json, ops::explain::show)
+            show(&answer, format.json, ops::explain::show)?;
+            let pending: ops::reload::Pending = Client::new(&at.state).get("/pending", &()).await?;
+            if !format.json {
+                print_bytes(ops::reload::show_pending(&pending).as_bytes())?;
+            }
+            Ok(())
         }
         Command::Status { who, watch, at, format } => {
             let client = Client::new(&at.state);
@@ -241,6 +247,10 @@ async fn ask(command: Command) -> anyhow::Result<()> {
                     print_bytes(b"\x1b[H\x1b[2J")?;
                 }
                 show(&rows, format.json, |rows| ops::status::show(rows))?;
+                let pending: ops::reload::Pending = client.get("/pending", &()).await?;
+                if !format.json {
+                    print_bytes(ops::reload::show_pending(&pending).as_bytes())?;
+                }
                 if !watch {
                     return Ok(());
                 }
@@ -248,15 +258,16 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             }
         }
         Command::Boots { who, count, at, format } => {
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
             let query = ops::boots::Query { who, count };
             let boots: Vec<ops::boots::Boot> = Client::new(&at.state).get("/boots", &query).await?;
             show(&boots, format.json, |boots| ops::boots::show(boots))
         }
-        Command::Events { follow, since, count, at, format } => {
+        Command::Events { follow, since, count, at, json } => {
             let client = Client::new(&at.state);
             let query = ops::events::Query { since, count, follow };
             let mut failed = None;
-            let mut each = |event: Event| match show_event(&event, format.json) {
+            let mut each = |event: Event| match show_event(&event, json) {
                 Ok(()) => true,
                 Err(error) => {
                     failed = Some(error);
@@ -299,8 +310,12 @@ fn check(path: PathBuf, diff: bool, state: Option<PathBuf>, json: bool) -> anyho
     }
     let Some(site) = site else { return Err(SiteErrors.into()) };
     if !json {
+        let what = match crate::publish::boot_subnet(&site) {
+            Some(_) => "well",
+            None => "well as far as it goes, but `serve` needs a network: interface in [net]",
+        };
         let says = format!(
-            "{}: {} machines, {} seats, {} roles: well\n",
+            "{}: {} machines, {} seats, {} roles: {what}\n",
             path.display(),
             site.machines.len(),
             site.seats.len(),

@@ -185,7 +185,9 @@ impl Ledger {
                 self.report(desk, wishes, (id, mac, address), &body, ms(at)).await;
             }
             News::Heard { mac, kind, text, .. } => {
-                self.event(kind, mac.map(|mac| mac.to_string()), text).await;
+                let known = mac.and_then(|mac| desk.site().machines.get(&mac).cloned());
+                let who = known.map(|known| known.name.clone());
+                self.event(kind, who.or(mac.map(|mac| mac.to_string())), text).await;
             }
         }
     }
@@ -193,6 +195,7 @@ impl Ledger {
     /// The firmware speaks: the last boot is over, and with it whatever the machine held.
     async fn opened(self: &Arc<Ledger>, record: BootRecord, over: &[(BootId, Mac)]) {
         let machine = record.machine.clone();
+        let next = record.plan.as_ref().and_then(|plan| plan.seat.clone());
         let (mut ended, mut strangers) = (Vec::new(), Vec::new());
         {
             let mut inner = self.inner();
@@ -222,7 +225,11 @@ impl Ledger {
             Ok(released) => {
                 let ledger = self.clone();
                 tokio::spawn(async move {
-                    for held in released.await.unwrap_or_default() {
+                    let released = released.await.unwrap_or_default();
+                    // Into the seat it had: it only restarts.
+                    for held in
+                        released.into_iter().filter(|held| Some(&held.seat) != next.as_ref())
+                    {
                         let text = format!("{machine} left {}: its firmware boots", held.seat);
                         ledger.event("seat", Some(held.seat), text).await;
                     }
@@ -477,8 +484,11 @@ mod tests {
         let held = store.holdings().expect("read");
         assert_eq!((held[0].machine.as_str(), held[0].epoch), ("m02", 2));
 
-        // m02 is switched on again: its firmware holds nothing.
-        ledger.opened(boot("m02", 3), &[(BootId([2; 16]), Mac([2, 0, 0, 0, 0, 2]))]).await;
+        // m02 is switched on again, into another seat: its firmware holds nothing.
+        let mut other = boot("m02", 3);
+        let plan = Arc::make_mut(other.plan.as_mut().expect("it has one"));
+        plan.seat = Some("tool1".into());
+        ledger.opened(other, &[(BootId([2; 16]), Mac([2, 0, 0, 0, 0, 2]))]).await;
         assert_eq!(kinds(&mut events, 1).await, ["seat"]);
         assert!(store.holdings().expect("read").is_empty());
     }

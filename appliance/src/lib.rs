@@ -6,7 +6,7 @@
 //! publish   site + images = the one snapshot all services read
 //! plan      what one boot is promised; the only place that writes a kernel command line
 //! loaders   iPXE, from the distribution's packages
-//! unbuilt   what the site file may say and nothing does yet: said, never silent
+//! caveats   what is no error in a site file and yet will not do what its writer thinks
 //! serve     the services stood up in order
 //! app       the running appliance as its operations see it
 //! ledger    timelines, holdings, events; `store` keeps them
@@ -19,6 +19,7 @@
 
 pub mod api;
 pub mod app;
+pub mod caveats;
 pub mod cli;
 pub mod lab;
 pub mod ledger;
@@ -30,4 +31,3 @@ pub mod rights;
 pub mod serve;
 pub mod site;
 pub mod store;
-pub mod unbuilt;

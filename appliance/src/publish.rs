@@ -12,10 +12,10 @@ use koboshi_pxe::desk::Snapshot;
 use koboshi_pxe::{Content, dhcp};
 use sha2::{Digest as _, Sha256};
 
+use crate::caveats::{caveats, role_unbuilt};
 use crate::loaders;
 use crate::plan::{self, Planner, Ready};
 use crate::site::{self, At, Kind, RoleName, Site, Subnet};
-use crate::unbuilt::{role_unbuilt, unbuilt};
 
 /// The appliance's own place on the provisioning network.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +88,7 @@ pub fn read(
 ) -> Reading {
     let (loaders, mut warnings) =
         loaders::find(site.loaders.as_ref().map(|dir| dir.value.as_path()));
-    warnings.extend(unbuilt(&site).iter().map(ToString::to_string));
+    warnings.extend(caveats(&site).iter().map(ToString::to_string));
     let mut roles = BTreeMap::new();
     for (name, role) in &site.roles {
         let ready = match role_unbuilt(role) {
@@ -193,7 +193,8 @@ fn role_for_unknown(
 
 /// A role's image with its blobs, or in words what is missing.
 fn ready(images: &Images, reference: &str) -> Result<Ready, String> {
-    let image = images.resolve(reference).map_err(|error| error.to_string())?;
+    let resolved = images.resolve(reference);
+    let image = resolved.map_err(|error| format!("{error} ({})", images.dir().display()))?;
     let blobs = [image.kernel, image.root]
         .iter()
         .chain(&image.segments)

@@ -68,6 +68,8 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         state: options.state.clone(),
         home,
         site: ArcSwap::new(site.clone()),
+        pending: ArcSwap::default(),
+        started: crate::ledger::now_ms(),
         watched: ArcSwap::from_pointee(site.watched.clone()),
         desk: desk.clone(),
         ledger: ledger.clone(),
@@ -285,6 +287,7 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
     let index = images.join("index.json");
     let stamp = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let mut known = stamp(&index);
+    let mut beat = 0u64;
     let mut look = tokio::time::interval(Duration::from_secs(1));
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -298,6 +301,12 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
                 None => bail!("the watch on the site file ended"),
             },
             _ = look.tick() => {
+                if beat.is_multiple_of(5)
+                    && let Some(applied) = app.look_again().await
+                {
+                    told(applied);
+                }
+                beat += 1;
                 let now = stamp(&index);
                 if now != known {
                     known = now;

@@ -192,7 +192,10 @@ impl Debian {
         };
         write("sources.list", self.sources.join("\n") + "\n")?;
         write("status", String::new())?;
-        run(self.apt("apt-get").args(["-q", "update"]), "fetching package lists", "apt")?;
+        // Without the option apt calls a mirror that does not answer a warning, and ends well.
+        let update = ["-q", "-o", "APT::Update::Error-Mode=any", "update"];
+        let step = format!("fetching package lists from {}", self.sources.join("; "));
+        run(self.apt("apt-get").args(update), &step, "apt")?;
         write("updated", String::new())
     }
 

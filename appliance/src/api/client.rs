@@ -29,6 +29,12 @@ pub enum ClientError {
         /// The system's word.
         why: std::io::Error,
     },
+    /// Somebody listens, but not to us.
+    #[error("you may not open {path}: ask as root, or as the user or group it belongs to")]
+    NotAllowed {
+        /// The socket.
+        path: PathBuf,
+    },
     /// It said no.
     #[error("{}{}", .0.error, .0.help.as_ref().map(|help| format!("\n  help: {help}")).unwrap_or_default())]
     Refused(Refusal),
@@ -101,7 +107,12 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, ClientError> {
-        let no = |why| ClientError::NoAppliance { path: self.socket.clone(), why };
+        let no = |why: std::io::Error| match why.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                ClientError::NotAllowed { path: self.socket.clone() }
+            }
+            _ => ClientError::NoAppliance { path: self.socket.clone(), why },
+        };
         let stream = UnixStream::connect(&self.socket).await.map_err(no)?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| garbled(&error))?;

@@ -104,6 +104,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/boots", get(boots))
         .route("/events", get(events))
         .route("/counters", get(counters))
+        .route("/pending", get(pending))
         .route("/leases", get(leases))
         .route("/explain", get(explain))
         .route("/seat", post(seat))
@@ -204,6 +205,14 @@ async fn counters(
         },
         "lost": { "news": app.desk.lost_news(), "ledger": app.ledger.failures() },
     })))
+}
+
+async fn pending(
+    State(app): Api,
+    ConnectInfo(caller): From,
+) -> Result<Json<ops::reload::Pending>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    Ok(Json(ops::reload::Pending { site: app.path.clone(), waits: app.pending.load().to_vec() }))
 }
 
 async fn leases(

@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
+use crate::caveats::caveats;
 use crate::site::{self, Problem, Problems, Site};
-use crate::unbuilt::unbuilt;
 
 /// Reads and checks a site file; the problems hold warnings too.
 pub fn check(path: &Path, state: Option<&Path>) -> Result<(Site, Problems), Problems> {
     let site = site::load(path, &site::Env::system(site::Purpose::Check))?;
     let mut warnings = site.warnings.clone();
-    unbuilt(&site).iter().for_each(|problem| warnings.push(problem.clone()));
+    caveats(&site).iter().for_each(|problem| warnings.push(problem.clone()));
     if let Some(images) =
         state.and_then(|state| koboshi_images::Store::open(state.join("images")).ok())
     {
@@ -20,8 +20,11 @@ pub fn check(path: &Path, state: Option<&Path>) -> Result<(Site, Problems), Prob
                     "koboshi image import {0} PATH, then koboshi image publish {0}",
                     image.name
                 );
+                // The error of an image that is only unpublished says what to do itself.
+                let there = images.show(&image.name).is_ok();
                 let problem = Problem::warning("image", &origin, error.to_string());
-                warnings.push(problem.label("this image").help(help));
+                let problem = problem.label("this image");
+                warnings.push(problem.maybe_help((!there).then_some(help)));
             }
         }
     }

@@ -33,6 +33,9 @@ pub struct Explanation {
     pub steps: Vec<Explained>,
     /// What it would boot, if anything.
     pub plan: Option<PlanShown>,
+    /// Why it would boot nothing.
+    #[serde(default)]
+    pub nothing: Option<String>,
 }
 
 /// One step.
@@ -89,13 +92,20 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
     let snapshot = desk.site();
     let entry = snapshot.entry(mac);
     let mut steps = Vec::new();
+    let no_pool = snapshot.subnet.pool.is_none();
     let mut ask = |asks: String, question: Asks| {
         let step = desk.ask(&Facts { mac, asks: question });
+        let starves = matches!(step.action, Action::Address { address: None, .. }) && no_pool;
         let because = step.because.iter().map(|rule| Because {
             rule: rule.to_string(),
             line: line(site, mac, &entry, rule).map(|origin| origin.to_string()),
         });
-        steps.push(Explained { asks, gets: gets(&step), because: because.collect() });
+        let gets = if starves {
+            "no answer: it needs an address of the pool, and there is no pool in [net]".to_string()
+        } else {
+            gets(&step)
+        };
+        steps.push(Explained { asks, gets, because: because.collect() });
     };
     for arch in archs {
         let client = if matches!(arch.0, 15 | 16 | 19) {
@@ -115,11 +125,12 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
         _ => seat_address(&entry),
     };
     let address = address.or_else(|| snapshot.subnet.pool.as_ref().map(|pool| *pool.start()));
-    let plan = address.and_then(|address| {
+    let frozen = address.ok_or_else(|| "it gets no address".to_string()).and_then(|address| {
         let id = koboshi_pxe::BootId([0; 16]);
-        snapshot.freeze.freeze(mac, &entry, id, address).ok()
+        snapshot.freeze.freeze(mac, &entry, id, address)
     });
-    let plan = plan.map(|plan| PlanShown {
+    let nothing = frozen.as_ref().err().cloned();
+    let plan = frozen.ok().map(|plan| PlanShown {
         parts: plan.parts().map(|part| (part.name.clone(), part.size)).collect(),
         seat: plan.seat,
         role: plan.role,
@@ -130,7 +141,7 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
         Some(name) => format!("{name} ({mac})"),
         None => format!("{mac}, which no machine has"),
     };
-    Ok(Explanation { who, steps, plan })
+    Ok(Explanation { who, steps, plan, nothing })
 }
 
 /// A desk over a site file and the images of a state directory, for when no appliance runs.
@@ -162,7 +173,12 @@ fn malformed(site: &Site, who: &str, why: String) -> Explanation {
         gets: "no answer at all".to_string(),
         because: vec![Because { rule: Rule::Malformed(why).to_string(), line: heard }],
     };
-    Explanation { who: format!("{who:?}, which is no client"), steps: vec![step], plan: None }
+    Explanation {
+        who: format!("{who:?}, which is no client"),
+        steps: vec![step],
+        plan: None,
+        nothing: None,
+    }
 }
 
 fn find(site: &Site, who: &str) -> Result<Client, Refusal> {
@@ -278,7 +294,10 @@ pub fn show(explanation: &Explanation) -> String {
             }
             text.push_str(&format!("  command line: {}\n", plan.cmdline));
         }
-        None => text.push_str("\na boot that began now would find nothing to boot\n"),
+        None => {
+            let why = explanation.nothing.as_deref().unwrap_or("it is no client");
+            text.push_str(&format!("\na boot that began now would find nothing to boot: {why}\n"));
+        }
     }
     text
 }

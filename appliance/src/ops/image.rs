@@ -108,6 +108,18 @@ impl At {
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         Ok(Store::open(dir)?)
     }
+
+    /// For those that only look: a mistyped directory is said, not made.
+    fn there(&self) -> anyhow::Result<Store> {
+        let dir = self.state.join("images");
+        if !dir.is_dir() {
+            anyhow::bail!(
+                "no images in {}: name the appliance's state directory with --state",
+                self.state.display()
+            );
+        }
+        Ok(Store::open(dir)?)
+    }
 }
 
 /// Does it.
@@ -137,12 +149,12 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             told(&store, imported, publish)
         }
         Command::Ls { json, at } => {
-            let versions = at.store()?.list()?;
+            let versions = at.there()?.list()?;
             let text = if json { pretty(&versions)? } else { list(&versions) };
             print(&text)
         }
         Command::Show { image, verify, json, at } => {
-            let store = at.store()?;
+            let store = at.there()?;
             let version = store.show(&image)?;
             if verify {
                 store.verify(&version)?;
@@ -151,7 +163,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Publish { image, at } => {
             let wanted: koboshi_images::ImageRef = image.parse()?;
-            let version = at.store()?.publish(&wanted.name, wanted.version)?;
+            let version = at.there()?.publish(&wanted.name, wanted.version)?;
             print(&format!("{}@{} is what machines boot now\n", version.name, version.version))
         }
     }

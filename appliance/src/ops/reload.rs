@@ -50,6 +50,27 @@ pub fn show(reloaded: &Reloaded) -> String {
     }
 }
 
+/// A changed site file that is not in force, and why: empty where the file and the site agree.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The file.
+    pub site: PathBuf,
+    /// What it waits for, a line each.
+    pub waits: Vec<String>,
+}
+
+/// A line under every table that would otherwise mislead.
+pub fn show_pending(pending: &Pending) -> String {
+    if pending.waits.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n{} was changed and is NOT in force; `koboshi reload --accept` puts it in force:\n  {}\n",
+        pending.site.display(),
+        pending.waits.join("\n  ")
+    )
+}
+
 /// For `check --diff`: what a reload would do.
 pub fn show_dry(reloaded: &Reloaded) -> String {
     match reloaded {

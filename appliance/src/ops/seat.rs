@@ -38,6 +38,14 @@ pub async fn answer(app: &App, query: Query) -> Result<Answer, Refusal> {
         (other, None) => {
             let seats = site.seats.keys().map(|seat| seat.as_str());
             let help = crate::site::problem::did_you_mean(other, seats);
+            let swapped =
+                site.machines.contains_key(other) && site.seats.contains_key(&*query.machine);
+            let help = match swapped {
+                true => {
+                    Some(format!("`koboshi seat {other} {}`: the machine first", query.machine))
+                }
+                false => help,
+            };
             return Err(Refusal::not_found(format!("no seat {other:?}"), help));
         }
     };
@@ -94,13 +102,13 @@ pub async fn answer(app: &App, query: Query) -> Result<Answer, Refusal> {
 pub fn show(answer: &Answer) -> String {
     match &answer.reload {
         Reloaded::Applied { warnings, .. } => {
-            let mut text = format!("{}; it boots into it the next time it starts\n", answer.says);
+            let mut text = format!("{}, from its next start on\n", answer.says);
             for warning in warnings {
                 text.push_str(&format!("warning: {warning}\n"));
             }
             text
         }
-        Reloaded::Same => format!("{} already\n", answer.says),
+        Reloaded::Same => format!("{}, as before\n", answer.says),
         other => format!("the file says: {}\n{}", answer.says, super::reload::show(other)),
     }
 }

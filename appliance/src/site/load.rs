@@ -394,6 +394,10 @@ fn syntax(source: &Arc<Source>, error: &toml::de::Error, table: &DeTable) -> Pro
         let message = format!("this is not TOML: {}", error.message());
         let problem =
             Problem::error("syntax", &origin, message).label("not understood from here on");
+        let bare = ["string values must be quoted", "invalid float", "invalid integer"];
+        if bare.iter().any(|words| error.message().contains(words)) {
+            return problem.help("text and addresses stand in quotation marks: key = \"value\"");
+        }
         let open = ["unclosed", "missing comma", "missing key"];
         return match open.iter().any(|words| error.message().contains(words)) {
             true => problem.help("perhaps a {, a [ or a quotation mark further up is not closed"),

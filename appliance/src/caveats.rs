@@ -1,12 +1,47 @@
-//! What the site file may say already and this koboshi does not do yet. Each is a warning with its
-//! line, from `check` and from `serve`: a setting that is silently without effect is found at 3 a.m.
-//! When one of these is built, its paragraph here goes.
+//! What is no error in a site file and yet will not do what its writer thinks: what is missing for
+//! it, and what this koboshi does not do yet. Each is a warning with its line, from `check` and from
+//! `serve`: a setting that is silently without effect is found at 3 a.m. When something of the
+//! second kind is built, its paragraph here goes.
 
-use crate::site::{At, Kind, Mode, Origin, Problem, Problems, Reach, Role, RootMode, Site};
+use crate::publish::boot_subnet;
+use crate::site::{
+    At, Kind, MachineName, Mode, Origin, Problem, Problems, Reach, Role, RootMode, Site,
+};
 
 /// A warning for each.
-pub fn unbuilt(site: &Site) -> Problems {
+pub fn caveats(site: &Site) -> Problems {
     let mut found = Problems::default();
+    missing(site, &mut found);
+    unbuilt(site, &mut found);
+    found
+}
+
+fn missing(site: &Site, found: &mut Problems) {
+    let Some(subnet) = boot_subnet(site) else { return };
+    if subnet.pool.is_some() {
+        return;
+    }
+    let without =
+        |name: &&MachineName| site.seat_of(name).is_none_or(|(_, seat)| seat.ip.is_none());
+    let boots = site.machines.iter().filter(|(_, machine)| !machine.macs.is_empty());
+    let mut idle = boots.map(|(name, _)| name).filter(without).peekable();
+    if let Some(name) = idle.peek() {
+        let origin = match site.matrix.get(*name) {
+            Some(line) => &line.origin,
+            None => &site.machines[*name].origin,
+        };
+        let message = format!("{name} has no address, and there is no pool to give it one");
+        let problem = Problem::warning("no-pool", origin, message);
+        let problem = problem.label("it gets no answer at all");
+        found.push(
+            problem.help(
+                "add pool = \"FIRST-LAST\" to [net], for machines without a seat (spares too)",
+            ),
+        );
+    }
+}
+
+fn unbuilt(site: &Site, found: &mut Problems) {
     let mut say = |origin: &Origin, what: String, help: &str| {
         let problem = Problem::warning("not-built", origin, format!("{what}: not built yet"));
         found.push(problem.label("without effect").help(help));
@@ -62,7 +97,6 @@ pub fn unbuilt(site: &Site) -> Problems {
             say(&machine.origin, what, "only the boot NIC gets its name");
         }
     }
-    found
 }
 
 /// Why a role cannot be booted by this koboshi.
