@@ -1,7 +1,7 @@
 # Two commands do it all on a fresh Debian 12 with cargo:
 #   make demo   builds koboshi, raises a rack of three virtual machines, boots them into roles
 #   make test   everything CI runs
-.PHONY: demo test setup runner check rack-images clean
+.PHONY: demo fuzz test setup runner check rack-images clean
 
 # QEMU and firmware for the rack, peers that judge our protocols, tools that build images.
 PACKAGES := qemu-system-x86 ipxe-qemu seabios ovmf ipxe busybox-static mmdebstrap kmod zstd cpio \
@@ -31,6 +31,10 @@ rack-images: setup
 	target/debug/koboshi image build rescue --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
 	target/debug/koboshi image build rescue --name metal --kernel metal --state $(RACK)/state --cache $(RACK)/cache --publish
 	target/debug/koboshi image build web --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
+
+# Strangers' bytes by the million, one parser after another: make fuzz SECONDS=600
+fuzz:
+	tests/fuzz/run.sh $(or $(SECONDS),60)
 
 demo: setup
 	$(CARGO) build --release

@@ -6,6 +6,10 @@ use std::fmt;
 
 /// One list names at most this many hosts.
 pub const MOST: usize = 65_536;
+/// Of one part, outside its brackets. A name has 63 letters; the error for one that has more comes
+/// with the name.
+const LONGEST: usize = 255;
+const BRACKETS: usize = 9;
 
 /// One name of a list, and the numbers that made it, as written: `m03` by `["03"]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +38,9 @@ pub enum BadHostList {
     /// More than anybody has.
     #[error("the host list names more than {MOST} hosts")]
     TooMany,
+    /// Longer than any name with its ranges.
+    #[error("{0:?}… is too long for a name with its ranges")]
+    TooLong(String),
     /// `@group` or `!` where only names may stand.
     #[error("{0:?} cannot stand here: only names and ranges like m[01-40]")]
     OnlyNames(String),
@@ -179,6 +186,11 @@ fn clip(text: &str) -> String {
 
 /// `r[1-2]m[01-20]`: every bracket with every other, the last one fastest.
 fn expand_part(part: &str, out: &mut Vec<Host>) -> Result<(), BadHostList> {
+    // Before anything is multiplied: no name is so long, and templates count nine brackets.
+    let within: usize = part.split('[').skip(1).filter_map(|rest| rest.find(']')).sum();
+    if part.len() - within > LONGEST || part.matches('[').count() > BRACKETS {
+        return Err(BadHostList::TooLong(clip(part)));
+    }
     let mut hosts = vec![Host { name: String::new(), numbers: Vec::new() }];
     let mut rest = part;
     while let Some(open) = rest.find('[') {
@@ -349,6 +361,9 @@ mod tests {
     fn what_is_no_list_is_refused_by_name() {
         for (text, why) in [
             ("", BadHostList::Empty("".into())),
+            // Found by fuzzing: gigabytes of names, and brackets without end.
+            (&"a".repeat(300), BadHostList::TooLong("a".repeat(80))),
+            (&"m[0]".repeat(10), BadHostList::TooLong("m[0]".repeat(10))),
             ("a,,b", BadHostList::Empty("a,,b".into())),
             ("a,", BadHostList::Empty("a,".into())),
             ("m[1-3", BadHostList::Bracket("m[1-3".into())),

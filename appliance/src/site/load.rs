@@ -26,6 +26,8 @@ const MOST_FILES: usize = 4096;
 const DEEPEST: usize = 16;
 /// Looking for every syntax error costs memory per error; in a file larger than this only the first is said.
 const EVERY_ERROR: usize = 1 << 20;
+/// As many problems are drawn.
+const FIRST_PLACES: usize = 60;
 
 /// What the file is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,8 +256,11 @@ impl Reading {
             },
         };
         let mut only_doubles = true;
-        for error in &errors {
-            let problem = syntax(source, error, table.get_ref());
+        for (number, error) in errors.iter().enumerate() {
+            // Where something stood first is looked up for those that are shown; each costs a look
+            // at the whole file.
+            let look = number < FIRST_PLACES;
+            let problem = syntax(source, error, look.then_some(table.get_ref()));
             only_doubles &= problem.code == "written-twice";
             self.out.problems.push(problem);
         }
@@ -386,7 +391,7 @@ fn text(bytes: Vec<u8>) -> Result<String, BadText> {
 }
 
 /// What the parser said, in our words and with both places where there are two.
-fn syntax(source: &Arc<Source>, error: &toml::de::Error, table: &DeTable) -> Problem {
+fn syntax(source: &Arc<Source>, error: &toml::de::Error, table: Option<&DeTable>) -> Problem {
     let end = source.text().len();
     let span = error.span().unwrap_or(end..end);
     let origin = source.origin(span.clone());
@@ -408,9 +413,10 @@ fn syntax(source: &Arc<Source>, error: &toml::de::Error, table: &DeTable) -> Pro
     let problem = Problem::error("written-twice", &origin, format!("{key} is written twice"))
         .label("written again here")
         .help("keep one of the two; a half-finished edit may have left both");
-    match first_header(source, &origin)
-        .or_else(|| first_key(source.text(), table, span.start, &key))
-    {
+    let first = table.and_then(|table| {
+        first_header(source, &origin).or_else(|| first_key(source.text(), table, span.start, &key))
+    });
+    match first {
         Some(first) => problem.also(&source.origin(first), "first written here"),
         None => problem,
     }
@@ -418,7 +424,9 @@ fn syntax(source: &Arc<Source>, error: &toml::de::Error, table: &DeTable) -> Pro
 
 /// The same `[header]`, further up.
 fn first_header(source: &Arc<Source>, origin: &Origin) -> Option<std::ops::Range<usize>> {
-    let bare = |line: &str| line.split('#').next().unwrap_or("").trim().to_string();
+    fn bare(line: &str) -> &str {
+        line.split('#').next().unwrap_or("").trim()
+    }
     let header = bare(origin.line_text());
     if !header.starts_with('[') {
         return None;

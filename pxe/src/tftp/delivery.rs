@@ -86,7 +86,8 @@ impl Delivery {
         }
         self.nudged.close();
         let mut unanswered = self.unanswered;
-        while let Ok(nudge) = self.nudged.try_recv() {
+        // Not `try_recv`: it finds nothing where a send has its place and not yet its message.
+        while let Some(nudge) = self.nudged.recv().await {
             unanswered |= matches!(nudge, Nudge::Again);
         }
         unanswered
