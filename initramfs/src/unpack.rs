@@ -128,6 +128,15 @@ mod tests {
         assert_eq!(by_ending("a.xz", xz_tool(b"", &[]), 0).expect("empty"), b"");
     }
 
+    /// Found by fuzzing: lzma-rs adds one to the index's size as the footer has it.
+    #[test]
+    fn a_footer_that_lies_is_an_error() {
+        let mut packed = xz_tool(b"", &[]);
+        let size = packed.len() - 8..packed.len() - 4;
+        packed[size].fill(0xff);
+        by_ending("a.ko.xz", packed, 1 << 20).expect_err("no index is 16 GiB long");
+    }
+
     #[test]
     fn a_bomb_is_measured_not_unpacked() {
         let packed = xz_tool(&vec![0; 16 << 20], &[]);
