@@ -275,7 +275,7 @@ fn clients_get_all_of_it_while_one_packet_in_twenty_is_lost() {
         assert!(output.status.success(), "{}", text(&output));
         let blob = world.state.join("images/blobs/sha256").join(hex);
         assert!(std::fs::read(to).expect("fetched") == std::fs::read(blob).expect("the blob"));
-        assert!(wire.lost(&m01.port).expect("nft counts") > 50, "packets were lost at all");
+        assert!(wire.lost(&m01.port).expect("nft counts") > 3, "packets were lost at all");
     });
 }
 

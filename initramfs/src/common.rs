@@ -188,7 +188,7 @@ mod tests {
             },
             dns: vec![[10, 77, 0, 1].into()],
             ntp: vec![],
-            hosts: vec![([10, 77, 0, 11].into(), vec!["web1.dc.example".into(), "web1".into()])],
+            hosts: vec![],
             ssh_keys: vec!["ssh-ed25519 AAAA ops".into()],
             serial: "ttyS0,115200".into(),
             root: Root {
@@ -230,6 +230,18 @@ mod tests {
         let archive = read(&all, 1 << 20).expect("both");
         let json = archive.data(contract::ORDERS_PATH).expect("there");
         assert_eq!(serde_json::from_slice::<Orders>(json).expect("JSON"), orders());
+    }
+
+    #[test]
+    fn the_names_of_a_site_are_lines_of_etc_hosts() {
+        let names = |name: &str| vec![format!("{name}.dc.example"), name.to_string()];
+        let hosts =
+            [([10, 77, 0, 11].into(), names("web1")), ([10, 77, 0, 21].into(), names("db1"))];
+        let archive = crate::cpio::read(&hosts_segment(&hosts), 1 << 20).expect("our own");
+        assert_eq!(
+            archive.data(contract::HOSTS_PATH).expect("in it").as_ref(),
+            b"10.77.0.11 web1.dc.example web1\n10.77.0.21 db1.dc.example db1\n"
+        );
     }
 
     #[test]

@@ -108,7 +108,6 @@ pub(crate) mod tests {
             "nic":{{"mac":"52:54:00:77:00:01","name":null,"address":"10.77.0.11","prefix":24,
                     "gateway":"10.77.0.1","mtu":null}},
             "dns":["10.77.0.1"],"ntp":["10.77.0.1"],
-            "hosts":[["10.77.0.21",["db1.dc.example","db1"]]],
             "ssh_keys":["ssh-ed25519 AAAA ops"],"serial":"ttyS0,115200",
             "root":{{"path":"/blob/sha256/{0}","sha256":"{0}","size":10,"unpacked":100,
                      "tmpfs":"80%","image":"web@3"}},

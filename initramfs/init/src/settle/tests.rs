@@ -32,9 +32,16 @@ fn a_systemd_image() {
     );
     symlink("../run/systemd/resolve/stub-resolv.conf", root.path().join("etc/resolv.conf"))
         .unwrap();
+    // The site's names come by a segment of their own, with a line in it that does not read.
+    let segment = root.path().join("hosts-segment");
+    fs::write(&segment, "10.77.0.21 db1.dc.example db1\nnonsense here\n10.77.0.22 a\tb;c\n")
+        .unwrap();
+    let mut orders = sample();
+    orders.hosts = crate::orders::hosts(&segment);
+    assert_eq!(orders.hosts.pop(), Some(("10.77.0.22".parse().unwrap(), vec!["a".to_owned()])));
     // Twice: a retry finds what the try before left.
     for _ in 0..2 {
-        assert_eq!(settle(&tree, &sample(), "eth0"), Vec::<String>::new());
+        assert_eq!(settle(&tree, &orders, "eth0"), Vec::<String>::new());
     }
     assert_eq!(tree.read("etc/hostname"), "web1\n");
     assert_eq!(
