@@ -34,7 +34,7 @@ pub struct Machine {
 struct Inner {
     spec: Spec,
     dir: PathBuf,
-    port: String,
+    ports: Vec<String>,
     keeper: Arc<Keeper>,
     console: Console,
     /// Where its console stood when it was last switched on.
@@ -61,14 +61,15 @@ impl Machine {
     /// Racks a machine: makes its disks in `dir` and plugs its cable in. It stays off.
     pub fn rack(wire: &Wire, dir: &Path, spec: Spec) -> Result<Machine, Error> {
         qemu::prepare(&spec, dir)?;
-        let port = wire.tap()?;
+        let ports =
+            (0..=spec.more_nics.len()).map(|_| wire.tap()).collect::<Result<Vec<_>, _>>()?;
         let log = dir.join(format!("{}.console", spec.name));
         let console = Console::new(&spec.name, Some(&log))
             .map_err(Error::io(format!("opening {}", log.display())))?;
         let keeper = Arc::clone(wire.keeper());
         let (dir, begun) = (dir.to_path_buf(), AtomicU64::new(0));
         let running = Mutex::new(None);
-        Ok(Machine { inner: Arc::new(Inner { spec, dir, port, keeper, console, begun, running }) })
+        Ok(Machine { inner: Arc::new(Inner { spec, dir, ports, keeper, console, begun, running }) })
     }
 
     /// What it was ordered as.
@@ -81,9 +82,14 @@ impl Machine {
         &self.inner.spec.name
     }
 
-    /// The port of the bridge its cable is in, for [`Wire::lose`].
+    /// The port of the bridge that its boot NIC's cable is in, for [`Wire::lose`].
     pub fn port(&self) -> &str {
-        &self.inner.port
+        &self.inner.ports[0]
+    }
+
+    /// The ports of all its NICs, the boot NIC's first.
+    pub fn ports(&self) -> &[String] {
+        &self.inner.ports
     }
 
     /// Its serial line.
@@ -142,9 +148,15 @@ impl Machine {
         self.monitor("system_powerdown", json!({})).await.map(drop)
     }
 
-    /// Pulls the cable out of its NIC, or puts it back.
+    /// Pulls the cable out of its boot NIC, or puts it back.
     pub async fn cable(&self, plugged: bool) -> Result<(), Error> {
-        self.monitor("set_link", json!({ "name": "nic", "up": plugged })).await.map(drop)
+        self.cable_of(0, plugged).await
+    }
+
+    /// The same for any of its NICs: 0 is the boot NIC.
+    pub async fn cable_of(&self, nic: usize, plugged: bool) -> Result<(), Error> {
+        let name = if nic == 0 { "nic".to_string() } else { format!("nic{nic}") };
+        self.monitor("set_link", json!({ "name": name, "up": plugged })).await.map(drop)
     }
 
     /// Any command of QEMU's monitor.
@@ -171,7 +183,7 @@ impl Machine {
     }
 
     async fn start(&self) -> Result<Running, Error> {
-        let Inner { spec, dir, port, keeper, console, .. } = &*self.inner;
+        let Inner { spec, dir, ports, keeper, console, .. } = &*self.inner;
         for (tool, package) in [(QEMU, "qemu-system-x86"), ("setpriv", "util-linux")] {
             if !installed(tool) {
                 return Err(Error::MissingTool { tool: tool.into(), package });
@@ -185,7 +197,7 @@ impl Machine {
 
         let mut command = keeper::bound(QEMU);
         command
-            .args(qemu::arguments(spec, port, dir))
+            .args(qemu::arguments(spec, ports, dir))
             .stdin(Stdio::from(OwnedFd::from(line_end)))
             .stdout(Stdio::from(OwnedFd::from(monitor_end)))
             .stderr(Stdio::from(errors_file));

@@ -24,12 +24,14 @@ pub struct Spec {
     pub firmware: Firmware,
     /// The boot NIC's model.
     pub nic: Nic,
+    /// Further NICs on the same wire. They have no ROM: firmware does not boot by them.
+    pub more_nics: Vec<Card>,
     /// Memory in MiB. OVMF wants 256 before the kernel sees any.
     pub memory_mib: u32,
     /// Processors.
     pub cpus: u32,
-    /// Blank disks, by size in MiB. They take no room until written and keep what was written.
-    pub disks_mib: Vec<u32>,
+    /// Blank disks. They take no room until written and keep what was written.
+    pub disks: Vec<Disk>,
     /// Emulation or virtualization.
     pub accel: Accel,
 }
@@ -46,6 +48,42 @@ pub enum Firmware {
     UefiHttp,
 }
 
+/// A NIC beside the one that boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Card {
+    /// Its address.
+    pub mac: Mac,
+    /// Its model.
+    pub model: Nic,
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// Size in MiB.
+    pub mib: u32,
+    /// How it is attached.
+    pub bus: Bus,
+    /// Its serial number, of at most 20 characters.
+    pub serial: String,
+}
+
+/// How a disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// virtio-blk: `/dev/vda`.
+    Virtio,
+    /// NVMe: `/dev/nvme0n1`.
+    Nvme,
+}
+
+impl Disk {
+    /// A virtio disk.
+    pub fn new(mib: u32, serial: &str) -> Disk {
+        Disk { mib, bus: Bus::Virtio, serial: serial.to_string() }
+    }
+}
+
 /// Model of a NIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nic {
@@ -53,6 +91,24 @@ pub enum Nic {
     Virtio,
     /// Intel 82574L. BIOS only: Debian's OVMF has no driver for it.
     E1000e,
+}
+
+impl Nic {
+    fn device(self) -> &'static str {
+        match self {
+            Nic::Virtio => "virtio-net-pci",
+            Nic::E1000e => "e1000e",
+        }
+    }
+}
+
+impl Bus {
+    fn device(self) -> &'static str {
+        match self {
+            Bus::Virtio => "virtio-blk-pci",
+            Bus::Nvme => "nvme",
+        }
+    }
 }
 
 /// How instructions are executed.
@@ -72,9 +128,10 @@ impl Spec {
             mac,
             firmware: Firmware::Bios,
             nic: Nic::Virtio,
+            more_nics: Vec::new(),
             memory_mib: 1024,
             cpus: 1,
-            disks_mib: vec![1024],
+            disks: vec![Disk::new(1024, "disk0")],
             accel: Accel::Tcg,
         }
     }
@@ -89,10 +146,10 @@ impl Spec {
 /// Makes the files a machine has in `dir`: blank disks, UEFI variables. What is there stays.
 pub fn prepare(spec: &Spec, dir: &Path) -> Result<(), Error> {
     check(spec)?;
-    for (number, mib) in spec.disks_mib.iter().enumerate() {
+    for (number, ordered) in spec.disks.iter().enumerate() {
         let path = disk(spec, dir, number);
         let doing = format!("making {}", path.display());
-        let size = u64::from(*mib) << 20;
+        let size = u64::from(ordered.mib) << 20;
         fs::OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -130,14 +187,22 @@ fn check(spec: &Spec) -> Result<(), Error> {
     if spec.firmware != Firmware::Bios && spec.nic != Nic::Virtio {
         return refuse("OVMF has no driver for an e1000e; give it a virtio NIC");
     }
-    if spec.mac.is_multicast() {
+    if spec.mac.is_multicast() || spec.more_nics.iter().any(|card| card.mac.is_multicast()) {
         return refuse("its MAC address is a group address");
+    }
+    if spec
+        .disks
+        .iter()
+        .any(|disk| !(1..=20).contains(&disk.serial.len()) || !disk.serial.chars().all(plain))
+    {
+        return refuse("a disk's serial number is 1 to 20 letters, digits, '-', '_' and '.'");
     }
     Ok(())
 }
 
-/// The arguments. Serial line and monitor are file descriptors 0 and 1, both sockets.
-pub fn arguments(spec: &Spec, tap: &str, dir: &Path) -> Vec<String> {
+/// The arguments. `taps` are the ports of the boot NIC and of the further ones, in order. Serial
+/// line and monitor are file descriptors 0 and 1, both sockets.
+pub fn arguments(spec: &Spec, taps: &[String], dir: &Path) -> Vec<String> {
     let mut line: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| line.extend([option.to_string(), value]);
     add("-name", spec.name.clone());
@@ -159,13 +224,17 @@ pub fn arguments(spec: &Spec, tap: &str, dir: &Path) -> Vec<String> {
     add("-mon", "chardev=monitor,mode=control".into());
     // Without reboot-timeout SeaBIOS stops for good when the network gave it nothing.
     add("-boot", "strict=on,reboot-timeout=5000".into());
-    add("-netdev", format!("tap,id=wire,ifname={tap},script=no,downscript=no"));
-    let (model, rom) = match (spec.nic, spec.firmware) {
-        (Nic::Virtio, Firmware::Bios) => ("virtio-net-pci", ""),
-        (Nic::Virtio, _) => ("virtio-net-pci", ",romfile="),
-        (Nic::E1000e, _) => ("e1000e", ""),
-    };
-    add("-device", format!("{model},id=nic,netdev=wire,mac={},bootindex=1{rom}", spec.mac));
+    for (number, tap) in taps.iter().enumerate() {
+        add("-netdev", format!("tap,id=wire{number},ifname={tap},script=no,downscript=no"));
+    }
+    let rom = if spec.firmware == Firmware::Bios { "" } else { ",romfile=" };
+    let model = spec.nic.device();
+    add("-device", format!("{model},id=nic,netdev=wire0,mac={},bootindex=1{rom}", spec.mac));
+    for (number, card) in spec.more_nics.iter().enumerate() {
+        let number = number + 1;
+        let (model, mac) = (card.model.device(), card.mac);
+        add("-device", format!("{model},id=nic{number},netdev=wire{number},mac={mac},romfile="));
+    }
     if spec.firmware != Firmware::Bios {
         let vars = escape(&variables(spec, dir));
         add("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={OVMF_CODE}"));
@@ -176,10 +245,11 @@ pub fn arguments(spec: &Spec, tap: &str, dir: &Path) -> Vec<String> {
             add("-fw_cfg", off("IPv4PXESupport"));
         }
     }
-    for number in 0..spec.disks_mib.len() {
+    for (number, ordered) in spec.disks.iter().enumerate() {
         let file = escape(&disk(spec, dir, number));
         add("-drive", format!("if=none,id=disk{number},format=raw,cache=unsafe,file={file}"));
-        add("-device", format!("virtio-blk-pci,drive=disk{number},serial=disk{number}"));
+        let (bus, serial) = (ordered.bus.device(), &ordered.serial);
+        add("-device", format!("{bus},drive=disk{number},serial={serial}"));
     }
     line.extend(["-nodefaults".to_string(), "-no-user-config".to_string()]);
     line
@@ -214,11 +284,20 @@ mod tests {
     #[test]
     fn only_uefi_machines_lose_their_nic_rom() {
         let dir = Path::new("/rack,1");
-        let bios = arguments(&spec(), "kt0", dir).join(" ");
-        assert!(!bios.contains("romfile") && !bios.contains("pflash"), "{bios}");
+        let taps = ["kt0".to_string(), "kt1".to_string()];
+        let second = Card { mac: Mac([0x52, 0x54, 0, 0x77, 1, 1]), model: Nic::E1000e };
+        let nvme = Disk { bus: Bus::Nvme, ..Disk::new(8, "n1") };
+        let bios = Spec { more_nics: vec![second], disks: vec![nvme], ..spec() };
+        let bios = arguments(&bios, &taps, dir).join(" ");
+        assert!(
+            bios.contains("e1000e,id=nic1,netdev=wire1,mac=52:54:00:77:01:01,romfile="),
+            "{bios}"
+        );
+        assert!(bios.contains("nvme,drive=disk0,serial=n1"), "{bios}");
+        assert!(!bios.contains("bootindex=1,romfile") && !bios.contains("pflash"), "{bios}");
         assert!(bios.contains("file=/rack,,1/m01.disk0"), "{bios}");
         let uefi = Spec { firmware: Firmware::Uefi, ..spec() };
-        let uefi = arguments(&uefi, "kt0", dir).join(" ");
+        let uefi = arguments(&uefi, &taps[..1], dir).join(" ");
         assert!(uefi.contains("romfile= ") && uefi.contains("file=/rack,,1/m01.vars"), "{uefi}");
         assert!(!uefi.contains("IPv4PXESupport"), "{uefi}");
     }
@@ -228,7 +307,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let e1000e = Spec { firmware: Firmware::Uefi, nic: Nic::E1000e, ..spec() };
         let group = Spec { mac: Mac([1, 0, 0x5e, 0, 0, 1]), ..spec() };
-        for bad in [e1000e, group, Spec { name: "../m01".into(), ..spec() }] {
+        let disk = Spec { disks: vec![Disk::new(8, "a,b")], ..spec() };
+        for bad in [e1000e, group, disk, Spec { name: "../m01".into(), ..spec() }] {
             let error = prepare(&bad, dir.path()).expect_err("refused").to_string();
             assert!(error.starts_with(&bad.name), "{error}");
         }

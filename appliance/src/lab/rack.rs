@@ -110,12 +110,13 @@ mod tests {
     use super::*;
     use crate::lab::machine::Power;
     use crate::lab::net::Plan;
+    use crate::lab::qemu::Disk;
     use crate::lab::{control, on_wire};
     use koboshi_pxe::mac::Mac;
 
     fn small(name: &str) -> Spec {
         let mac = Mac([0x52, 0x54, 0, 0x77, 0, 9]);
-        Spec { memory_mib: 64, disks_mib: vec![8], ..Spec::new(name, mac) }
+        Spec { memory_mib: 64, disks: vec![Disk::new(8, "disk0")], ..Spec::new(name, mac) }
     }
 
     /// From the first byte after power-on, through reset, to power-off: the serial line is both

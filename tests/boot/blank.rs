@@ -1,13 +1,12 @@
-//! Machines with real firmware, from power-on to a running role.
+//! Blank machines become their seats: SeaBIOS with its iPXE ROM, undionly.kpxe, OVMF by PXE and HTTP.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::time::Duration;
 
 use koboshi::lab::qemu::{Firmware, Nic, Spec};
 
+use super::{HasShell, MINUTES, spec};
 use crate::world::{World, in_world, stages, text};
-
-const MINUTES: Duration = Duration::from_secs(240);
 
 /// m01 goes by its iPXE ROM, m02 is sent through undionly.kpxe first.
 const SITE: &str = r#"
@@ -56,11 +55,6 @@ m03 = "tool3"
 m04 = "spare"
 m05 = "web5"
 "#;
-
-fn spec(name: &str) -> Spec {
-    let mac = format!("52:54:00:77:00:{}", &name[1..]).parse().expect("a MAC");
-    Spec::new(name, mac)
-}
 
 /// S1, S4, S6, S8, S10, S18, S19, S20, S24: two blank BIOS machines become two roles; one of them
 /// serves on while the appliance is gone; two lines of the matrix are swapped, and so are they.
@@ -288,28 +282,4 @@ INIT
         .expect("sh runs");
     assert!(output.status.success(), "{}", text(&output));
     tar.to_str().expect("UTF-8").to_string()
-}
-
-/// A shell on a console.
-struct Shell(koboshi::lab::console::Viewer);
-
-impl Shell {
-    async fn run(&mut self, command: &str) -> String {
-        let output = self.0.shell(command, Duration::from_secs(60)).await;
-        output.expect("the shell answers").trim().to_string()
-    }
-}
-
-trait HasShell {
-    async fn viewer_of_shell(&self) -> Shell;
-}
-
-impl HasShell for koboshi::lab::machine::Machine {
-    /// The rescue image has a shell on its console.
-    async fn viewer_of_shell(&self) -> Shell {
-        let mut viewer = self.console().viewer_from_now();
-        viewer.send("\n").await.expect("typed");
-        viewer.expect("# ", Duration::from_secs(60)).await.expect("a prompt");
-        Shell(viewer)
-    }
 }
