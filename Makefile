@@ -1,11 +1,13 @@
 # Two commands do it all on a fresh Debian 12 with cargo:
 #   make demo   builds koboshi, raises a rack of three virtual machines, boots them into roles
 #   make test   everything CI runs
-.PHONY: demo fuzz test setup runner check rack-images clean
+.PHONY: demo fuzz soak test setup runner check rack-images clean
 
 # QEMU and firmware for the rack, peers that judge our protocols, tools that build images.
-PACKAGES := qemu-system-x86 ipxe-qemu seabios ovmf ipxe busybox-static mmdebstrap kmod zstd cpio \
-	curl iproute2 util-linux uidmap udhcpc atftp tftp-hpa kea-admin nftables xz-utils
+PACKAGES := qemu-system-x86 ipxe-qemu seabios ovmf ipxe
+PACKAGES += busybox-static mmdebstrap kmod zstd cpio xz-utils
+PACKAGES += curl iproute2 util-linux uidmap nftables
+PACKAGES += udhcpc atftp tftp-hpa kea-admin
 
 RACK := target/rack
 CARGO ?= cargo
@@ -31,6 +33,10 @@ rack-images: setup
 	target/debug/koboshi image build rescue --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
 	target/debug/koboshi image build rescue --name metal --kernel metal --state $(RACK)/state --cache $(RACK)/cache --publish
 	target/debug/koboshi image build web --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
+
+# Real machines that take their time: too long for every change, right for every release.
+soak: setup runner rack-images
+	$(CARGO) nextest run -p koboshi --test world --profile soak
 
 # Strangers' bytes by the million, one parser after another: make fuzz SECONDS=600
 fuzz:

@@ -4,9 +4,11 @@
 //!   where they can: a boot costs half a minute of both cores.
 //! - `wire`: the appliance on a network with reference clients, without machines.
 //! - `program`: the command line: `check`, `explain`, `image`, exit codes. No root needed.
+//! - `soak`: real machines that take their time, by `make soak` only.
 //! - `world`: what the first two stand on: a site, an appliance, a rack.
 
 mod boot;
 mod program;
+mod soak;
 mod wire;
 mod world;

@@ -2,6 +2,13 @@
 //! cores: a new claim goes into an existing boot where it can, and a test boots two at a time.
 
 mod blank;
+mod discover;
+mod gate;
+mod late;
+mod loaders;
+mod networks;
+mod nics;
+mod roots;
 
 use std::time::Duration;
 

@@ -1,0 +1,1 @@
+//! One holder a seat: who wants a held seat waits, and says for whom.

@@ -1,0 +1,1 @@
+//! Loaders that people have: PXELINUX, GRUB.

@@ -1,0 +1,1 @@
+//! Relays, and somebody else's DHCP server.

@@ -1,0 +1,1 @@
+//! NICs beside the one that boots: bonds, VLANs, further networks.

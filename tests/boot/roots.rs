@@ -1,0 +1,1 @@
+//! Roots that are not unpacked into memory, and disks that keep data.
