@@ -40,6 +40,7 @@ soak: setup runner rack-images
 
 # Strangers' bytes by the million, one parser after another: make fuzz SECONDS=600
 fuzz:
+	@sh tests/setup.sh gcc g++
 	tests/fuzz/run.sh $(or $(SECONDS),60)
 
 demo: setup
