@@ -3,15 +3,17 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use koboshi_pxe::Mac;
+
 use super::Error;
 use super::net::Plan;
-use super::qemu::Spec;
+use super::qemu::{Card, Nic, Spec};
 use crate::site::{self, Env, Kind, Look, Subnet};
 
 /// The wire and the machines a site file speaks of. The bridge gets the name of the site's
 /// interface, so that the file is rehearsed as it is; the appliance gets the gateway's address if
-/// that lies in the network, else the network's first. Only the first boot network is laid, and
-/// machines without a MAC (switches, PDUs) are left out.
+/// that lies in the network, else the network's first. Only the first boot network is laid, a
+/// machine has a NIC for each of its MACs, and those without one (switches, PDUs) are left out.
 pub fn read(path: &Path) -> Result<(Plan, Vec<Spec>), Error> {
     let wrong = |why: String| Error::Site { path: path.to_path_buf(), why };
     // The interface is not here yet: where the site leaves its network to the interface, it is ours.
@@ -27,7 +29,12 @@ pub fn read(path: &Path) -> Result<(Plan, Vec<Spec>), Error> {
     let specs: Vec<Spec> = site
         .machines
         .iter()
-        .filter_map(|(name, machine)| Some(Spec::new(name.as_str(), machine.macs.first()?.value)))
+        .filter_map(|(name, machine)| {
+            let (boot, others) = machine.macs.split_first()?;
+            let card = |mac: &site::At<Mac>| Card { mac: mac.value, model: Nic::Virtio };
+            let more_nics = others.iter().map(card).collect();
+            Some(Spec { more_nics, ..Spec::new(name.as_str(), boot.value) })
+        })
         .collect();
     if specs.is_empty() {
         return Err(wrong("none of its machines has a MAC".into()));
@@ -76,6 +83,7 @@ mod tests {
         assert_eq!((plan.bridge.as_str(), plan.address.to_string()), ("eth1", "10.9.8.254".into()));
         let names: Vec<_> = specs.iter().map(|spec| (&*spec.name, spec.mac.0[5])).collect();
         assert_eq!(names, [("m01", 1), ("m02", 2)]);
+        assert_eq!(specs[1].more_nics[0].mac.to_string(), "52:54:00:77:01:02");
     }
 
     #[test]
