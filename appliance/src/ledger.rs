@@ -251,6 +251,8 @@ impl Ledger {
                 return;
             }
             record.stage = match source {
+                // Its turn has come.
+                Source::Wire if record.stage == Stage::Waiting && stage == Stage::Script => stage,
                 Source::Wire => record.stage.max(stage),
                 Source::Machine => stage,
             };

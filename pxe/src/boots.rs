@@ -141,8 +141,21 @@ pub struct Boot {
     pub fixed: bool,
     /// The address it asked from.
     pub address: Ipv4Addr,
+    /// When its script let it fetch.
+    pub let_in: Option<Instant>,
+    /// Its place among those whose turn it is not yet.
+    pub queued: Option<Queued>,
     /// Which parts were fetched: `parts()` index bits.
     fetched: u64,
+}
+
+/// A machine that was told to ask again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// When it asked first.
+    pub since: Instant,
+    /// When it is to ask again.
+    pub until: Instant,
 }
 
 /// The table of boots under way: one for each machine of the site, and one for each address of the
@@ -234,7 +247,18 @@ impl Boot {
         plan: Option<Arc<Plan>>,
         now: Instant,
     ) -> Boot {
-        Boot { id, mac, opened: now, stage: Stage::Offer, plan, fixed, address, fetched: 0 }
+        Boot {
+            id,
+            mac,
+            opened: now,
+            stage: Stage::Offer,
+            plan,
+            fixed,
+            address,
+            let_in: None,
+            queued: None,
+            fetched: 0,
+        }
     }
 
     /// As the decision sees it.
@@ -245,6 +269,11 @@ impl Boot {
             plan: self.plan.clone(),
             fixed: self.fixed,
         }
+    }
+
+    /// All that it fetches.
+    pub fn bytes(&self) -> u64 {
+        self.plan.iter().flat_map(|plan| plan.parts()).map(|part| part.size).sum()
     }
 
     /// Notes that a part has been handed over whole; says which stage that completes, if one.

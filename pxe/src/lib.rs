@@ -7,6 +7,7 @@
 //! http/     script, blobs, reports
 //! decide    what the site says + what the client said = what it gets, and because of which rule
 //! boots     boots under way: ids, frozen plans, who is where
+//! pace      a storm of boots: pauses, turns
 //! desk      the counter they all come to: one snapshot of the site, one table of boots
 //! ```
 
@@ -17,6 +18,7 @@ pub mod desk;
 pub mod dhcp;
 pub mod http;
 pub mod mac;
+pub mod pace;
 pub mod script;
 pub mod tftp;
 

@@ -8,12 +8,13 @@ use std::net::Ipv4Addr;
 
 use crate::boots::Plan;
 use crate::content::{BootId, hex};
+use crate::pace::Pauses;
 
 /// Tries of the whole set of fetches before the machine is restarted.
 const TRIES: u32 = 20;
 
 /// The script that boots a plan.
-pub fn boot(server: &str, id: BootId, plan: &Plan) -> String {
+pub fn boot(server: &str, id: BootId, plan: &Plan, pauses: Pauses) -> String {
     let mut text = String::from("#!ipxe\n");
     let seat = plan.seat.as_deref().unwrap_or("no seat");
     // Everything a person wrote passes `plain`: iPXE would expand ${…} and run a second line.
@@ -26,7 +27,8 @@ pub fn boot(server: &str, id: BootId, plan: &Plan) -> String {
         plain(&plan.image),
         plan.address
     );
-    text.push_str("set try:int32 0\n:again\nimgfree\n");
+    tries(&mut text, pauses);
+    text.push_str("imgfree\n");
     let blob = |digest: &[u8; 32]| format!("{server}/blob/sha256/{}", hex(digest));
     // Debian's iPXE (2019) under UEFI hands the kernel no initramfs unless the command line names
     // it; newer ones offer it by LoadFile2, and then the kernel ignores these names.
@@ -46,28 +48,39 @@ pub fn boot(server: &str, id: BootId, plan: &Plan) -> String {
         "echo koboshi: starts the kernel; koboshi-init speaks next, on the serial line\n\
          boot || goto failed\n",
     );
-    failed(&mut text);
+    failed(&mut text, pauses);
     text
 }
 
 /// The script of a machine that has nothing to boot: it says why, asks DHCP again, and again.
-pub fn wait(server: &str, mac: &str, says: &str) -> String {
+pub fn wait(server: &str, mac: &str, says: &str, pauses: Pauses) -> String {
+    let again = pauses.again;
     format!(
-        "#!ipxe\necho koboshi: {}\necho koboshi: asks again in 15 seconds\n:again\nsleep 15\n\
+        "#!ipxe\necho koboshi: {}\necho koboshi: asks again in {again} seconds\n:again\nsleep {again}\n\
          dhcp || goto again\nchain --replace {server}/boot/{mac}.ipxe || goto again\n",
         plain(says)
     )
 }
 
+/// The script of a machine whose turn it is not yet: it asks again after so many seconds.
+pub fn turn(server: &str, mac: &str, says: &str, seconds: u64, pauses: Pauses) -> String {
+    let mut text = format!("#!ipxe\necho koboshi: {}\nsleep {seconds}\n", plain(says));
+    tries(&mut text, pauses);
+    let _ = writeln!(text, "chain --replace {server}/boot/{mac}.ipxe || goto failed");
+    failed(&mut text, pauses);
+    text
+}
+
 /// `autoexec.ipxe`, the same for every machine: newer iPXE asks for it before anything else.
-pub fn autoexec(server: &str) -> String {
-    let mut text = String::from("#!ipxe\nset try:int32 0\n:again\n");
+pub fn autoexec(server: &str, pauses: Pauses) -> String {
+    let mut text = String::from("#!ipxe\n");
+    tries(&mut text, pauses);
     let _ = writeln!(
         text,
         "isset ${{net0/ip}} || dhcp || goto failed\n\
          chain --replace {server}/boot/${{net0/mac}}.ipxe || goto failed"
     );
-    failed(&mut text);
+    failed(&mut text, pauses);
     text
 }
 
@@ -76,12 +89,19 @@ pub fn url(server: Ipv4Addr, port: u16, mac: crate::Mac) -> String {
     format!("http://{server}:{port}/boot/{mac}.ipxe")
 }
 
-fn failed(text: &mut String) {
+/// What is tried again after [`failed`]. A loader has no random numbers: its pauses are drawn here, and
+/// grow by what was drawn, so that a rack that fails together does not try again together.
+fn tries(text: &mut String, pauses: Pauses) {
+    let _ = write!(text, "set try:int32 0\nset pause:int32 {}\n:again\n", pauses.first);
+}
+
+fn failed(text: &mut String, pauses: Pauses) {
+    let more = pauses.more;
     let _ = write!(
         text,
         ":failed\ninc try\niseq ${{try}} {TRIES} && goto over ||\n\
-         echo koboshi: that failed (error ${{errno}}); tries again in 5 seconds, try ${{try}} of {TRIES}\n\
-         sleep 5\ngoto again\n:over\n\
+         echo koboshi: that failed (error ${{errno}}); tries again in ${{pause}} seconds, try ${{try}} of {TRIES}\n\
+         sleep ${{pause}}\ninc pause {more}\ngoto again\n:over\n\
          echo koboshi: failed {TRIES} times; restarts the machine in 10 seconds\nsleep 10\nreboot\n"
     );
 }
@@ -109,14 +129,13 @@ mod tests {
         assert_eq!(plain(hostile), "a reboot $ {net0/ip} , shell , reboot '# rest");
     }
 
-    #[test]
-    fn a_boot_names_its_archives_and_tries_again() {
+    fn plan() -> Plan {
         let part = |name: &str, byte| crate::boots::Part {
             name: name.into(),
             sha256: [byte; 32],
             size: 4096,
         };
-        let plan = Plan {
+        Plan {
             machine: "m01".into(),
             seat: Some("web1".into()),
             role: "web".into(),
@@ -130,8 +149,13 @@ mod tests {
             revision: 1,
             orders: String::new(),
             blobs: Default::default(),
-        };
-        let text = boot("http://10.77.0.1:8080", BootId([7; 16]), &plan);
+        }
+    }
+
+    #[test]
+    fn a_boot_names_its_archives_and_tries_again() {
+        let plan = plan();
+        let text = boot("http://10.77.0.1:8080", BootId([7; 16]), &plan, Pauses::drawn(0));
         let blob = |byte: u8| format!("http://10.77.0.1:8080/blob/sha256/{}", hex(&[byte; 32]));
         for line in [
             "echo koboshi: m01 boots into web1 (role web, image web@3) at 10.77.0.11".to_string(),
@@ -147,13 +171,83 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        assert!(text.contains("that failed (error ${errno}); tries again in 5 seconds"), "{text}");
+        assert!(
+            text.contains("that failed (error ${errno}); tries again in ${pause} seconds"),
+            "{text}"
+        );
         assert!(!text.contains(&hex(&[4; 32])), "the root is koboshi-init's to fetch");
+    }
+
+    /// Runs a script as far as loops go: which command ended it, and how many seconds it slept.
+    fn follow(text: &str, fails: impl Fn(&str) -> bool) -> (String, u64) {
+        let lines: Vec<&str> = text.lines().collect();
+        let label = |name: &str| {
+            let at = lines.iter().position(|line| line.strip_prefix(':') == Some(name));
+            at.unwrap_or_else(|| panic!("no label {name} in\n{text}"))
+        };
+        let (mut at, mut slept, mut steps) = (0, 0, 0);
+        let (mut tried, mut pause) = (0, 0u64);
+        loop {
+            steps += 1;
+            assert!(steps < 10_000, "it ends\n{text}");
+            let line = *lines.get(at).unwrap_or_else(|| panic!("it runs off its end\n{text}"));
+            at += 1;
+            let (command, otherwise) = line.split_once(" || ").unwrap_or((line, ""));
+            let mut words = command.split(' ');
+            match (words.next().unwrap_or(""), words.next().unwrap_or("")) {
+                ("goto", name) => at = label(name),
+                ("sleep", "${pause}") => slept += pause,
+                ("sleep", seconds) => slept += seconds.parse::<u64>().expect("a number"),
+                ("set", "pause:int32") => pause = words.next().expect("one").parse().expect("one"),
+                ("inc", "pause") => {
+                    pause += words.next().expect("one").parse::<u64>().expect("one")
+                }
+                ("inc", "try") => tried += 1,
+                ("iseq", _) if tried == TRIES => at = label("over"),
+                ("reboot", _) => return (line.to_string(), slept),
+                ("kernel" | "initrd" | "dhcp" | "chain" | "boot", _) if fails(command) => {
+                    at = label(otherwise.strip_prefix("goto ").expect("a failure leads somewhere"));
+                    // A wait for a seat is for ever; a second round has shown that it goes on.
+                    if slept > 10_000 {
+                        return (line.to_string(), slept);
+                    }
+                }
+                ("boot" | "chain", _) => return (line.to_string(), slept),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn no_script_has_a_dead_end() {
+        let (server, mac) = ("http://10.77.0.1:8080", "52:54:00:77:00:06");
+        for draw in [0, 6, 0x0106, u64::MAX] {
+            let pauses = Pauses::drawn(draw);
+            let boot = boot(server, BootId([7; 16]), &plan(), pauses);
+            let turn = turn(server, mac, "212 machines boot at once", 14, pauses);
+            let auto = autoexec(server, pauses);
+            for (text, ends) in [(&boot, "boot"), (&turn, "chain"), (&auto, "chain")] {
+                assert!(follow(text, |_| false).0.starts_with(ends), "{text}");
+                let (end, slept) = follow(text, |_| true);
+                assert_eq!(end, "reboot", "{text}");
+                assert!((2 * 60..15 * 60).contains(&slept), "{slept} s of\n{text}");
+                // The appliance comes back, or one file comes only once.
+                let (end, _) = follow(text, |command| command.contains("initrd --name orders"));
+                assert!(end == "reboot" || end.starts_with("chain"), "{text}");
+            }
+            let wait = wait(server, mac, "m06 is a spare", pauses);
+            assert!(follow(&wait, |_| true).1 > 10_000, "a spare waits for as long as it takes");
+            assert!(follow(&wait, |command| command == "dhcp").1 > 10_000);
+            assert!(follow(&wait, |_| false).0.starts_with("chain"));
+        }
+        let size = |draw| autoexec(server, Pauses::drawn(draw)).len();
+        assert!((0..4096).all(|draw| size(draw) == size(0)), "UEFI asks for the size first");
     }
 
     #[test]
     fn a_wait_says_why_and_asks_again() {
-        let text = wait("http://10.77.0.1:8080", "52:54:00:77:00:06", "m06 is a spare");
+        let pauses = Pauses::drawn(0);
+        let text = wait("http://10.77.0.1:8080", "52:54:00:77:00:06", "m06 is a spare", pauses);
         assert!(text.starts_with("#!ipxe\necho koboshi: m06 is a spare\n"));
         assert!(text.contains("chain --replace http://10.77.0.1:8080/boot/52:54:00:77:00:06.ipxe"));
     }

@@ -2,6 +2,7 @@
 //! desk looks the machine up in the one snapshot of the site, asks `decide`, opens boots, freezes
 //! plans, and tells the appliance what happened. It owns no socket.
 
+mod turns;
 mod wire;
 
 use std::collections::HashMap;
@@ -14,9 +15,11 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use self::turns::Turn;
 use crate::boots::{Boot, Boots, Plan, Stage};
 use crate::content::{BootId, Content};
 use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown, decide};
+use crate::pace::{self, Pauses};
 use crate::{Mac, dhcp, script};
 
 /// One reading of the site, as far as booting machines are concerned. Published whole.
@@ -145,6 +148,7 @@ struct Inner {
     boots: Boots,
     budgets: HashMap<BootId, (f64, Instant)>,
     heard: HashMap<(Mac, &'static str), Instant>,
+    rate: pace::Rate,
 }
 
 impl Desk {
@@ -226,7 +230,7 @@ impl Desk {
         }
         let waits = |boot: &Boot| boot.plan.is_none() && boot.stage == Stage::Waiting;
         if self.inner().boots.of(facts.mac).is_some_and(waits) {
-            // It asks every 15 seconds; that it still waits is no news.
+            // It asks every 10 to 20 seconds; that it still waits is no news.
             return;
         }
         let file = file.map(|file| format!(", then {file}")).unwrap_or_default();
@@ -290,18 +294,34 @@ impl Desk {
         let step = self.ask(&Facts { mac, asks: Asks::Script });
         let boot = self.boot_of(mac);
         let own = boot.as_ref().is_some_and(|boot| IpAddr::V4(boot.address) == peer);
+        let pauses = Pauses::drawn(pace::draw());
         match step.action {
             Action::Boot(plan) => {
+                let mut waited = String::new();
                 if own {
-                    self.advance(mac, Stage::Script, format!("to {peer}"));
+                    let turn = self.inner().turn(mac, Instant::now(), pace::draw());
+                    match turn {
+                        Turn::Now { waited: Some(so_long) } => {
+                            waited = format!(", after {} s in the queue", so_long.as_secs());
+                        }
+                        Turn::Now { waited: None } => {}
+                        Turn::Wait { seconds, says } => {
+                            if boot.as_ref().is_some_and(|boot| boot.stage != Stage::Waiting) {
+                                self.advance(mac, Stage::Waiting, says.clone());
+                            }
+                            let mac = mac.to_string();
+                            return Some(script::turn(&site.server, &mac, &says, seconds, pauses));
+                        }
+                    }
+                    self.advance(mac, Stage::Script, format!("to {peer}{waited}"));
                 }
-                Some(script::boot(&site.server, boot?.id, &plan))
+                Some(script::boot(&site.server, boot?.id, &plan, pauses))
             }
             Action::Wait { says } => {
                 if own && boot.as_ref().is_some_and(|boot| boot.stage != Stage::Waiting) {
                     self.advance(mac, Stage::Waiting, says.clone());
                 }
-                Some(script::wait(&site.server, &mac.to_string(), &says))
+                Some(script::wait(&site.server, &mac.to_string(), &says, pauses))
             }
             Action::Silence | Action::Address { .. } => None,
         }
@@ -311,7 +331,8 @@ impl Desk {
     pub fn tftp_file(&self, name: &str) -> Option<Content> {
         let site = self.site.load();
         if name == "autoexec.ipxe" {
-            return Some(Content::Bytes(script::autoexec(&site.server).into()));
+            let pauses = Pauses::drawn(pace::draw());
+            return Some(Content::Bytes(script::autoexec(&site.server, pauses).into()));
         }
         if let Some(hex) = name.strip_prefix("blob/sha256/") {
             return self.blob(&crate::content::parse_hex(hex)?);
@@ -378,8 +399,15 @@ impl Desk {
     pub fn reached(&self, id: BootId, stage: Stage) -> bool {
         let mut inner = self.inner();
         let Some(mac) = inner.boots.get(id).map(|boot| boot.mac) else { return false };
+        let mut fetched = None;
         if let Some(boot) = inner.boots.of_mut(mac) {
+            if stage == Stage::RootReady && boot.stage < stage {
+                fetched = boot.let_in.map(|let_in| (boot.bytes(), let_in));
+            }
             boot.stage = stage;
+        }
+        if let Some((bytes, let_in)) = fetched {
+            inner.rate.fetched(bytes, let_in, Instant::now());
         }
         true
     }
@@ -414,8 +442,9 @@ impl Desk {
             let Some(boot) = inner.boots.of_mut(mac) else { return };
             // iPXE's own ACK comes after its loader: the boot is no less far for it. And a machine
             // that is up and fetches its kernel's blob again is no less up.
-            let further = stage > boot.stage;
-            boot.stage = boot.stage.max(stage);
+            let turn_came = boot.stage == Stage::Waiting && stage == Stage::Script;
+            let further = stage > boot.stage || turn_came;
+            boot.stage = if turn_came { stage } else { boot.stage.max(stage) };
             let (id, reached) = (boot.id, boot.stage);
             // A new stage is told always, there are few; the rest within the boot's budget.
             if !further && (reached >= Stage::Init || !inner.spend(id)) {

@@ -239,3 +239,54 @@ fn an_end_on_one_nic_ends_what_booted_by_the_other() {
     desk.offered(&Facts { mac: other, ..asks(Client::Firmware, true) }, SEAT);
     assert!(desk.boot_of(MAC).is_none() && desk.boot_of(other).is_some());
 }
+
+#[test]
+fn in_a_storm_the_script_says_whose_turn_it_is() {
+    let (news, mut heard) = mpsc::channel(10_000);
+    let desk = Desk::new(snapshot("web1", SEAT), news);
+    let number = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        (Mac([2, 0, 0, 0, high, low]), Ipv4Addr::new(10, 77, 1 + high, low))
+    };
+    let machines = (0..520).map(|n| {
+        let (mac, address) = number(n);
+        let seat = Seat {
+            name: format!("web{n}"),
+            role: "web".into(),
+            address: Some(address),
+            trouble: None,
+        };
+        let place = Place::Seat(seat);
+        (mac, Arc::new(Known { name: format!("m{n}"), macs: vec![mac], place, loader: None }))
+    });
+    desk.publish(Snapshot { machines: machines.collect(), ..snapshot("web1", SEAT) });
+    let asks = |n| {
+        let (mac, address) = number(n);
+        desk.script(mac, IpAddr::V4(address)).expect("a script")
+    };
+    for n in 0..520 {
+        let (mac, address) = number(n);
+        desk.offered(&asks_of(mac), address);
+    }
+    for n in 0..512 {
+        assert!(asks(n).contains("\nkernel "), "m{n}");
+    }
+    let text = asks(519);
+    assert!(text.contains("koboshi: 513 machines boot at once, 0 wait before this one"), "{text}");
+    assert!(!text.contains("\nkernel ") && text.contains("\nsleep "), "{text}");
+    assert_eq!(desk.boot_of(number(519).0).map(|boot| boot.stage), Some(Stage::Waiting));
+    let elsewhere = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99));
+    let shown = desk.script(number(518).0, elsewhere).expect("a script");
+    assert!(shown.contains("\nkernel "), "who only looks takes no turn");
+    // One has its root: the next one's turn has come.
+    let first = desk.boot_of(number(0).0).expect("a boot");
+    desk.reached(first.id, Stage::RootReady);
+    stages(&mut heard);
+    assert!(asks(519).contains("\nkernel "));
+    assert_eq!(desk.boot_of(number(519).0).map(|boot| boot.stage), Some(Stage::Script));
+    assert_eq!(stages(&mut heard), ["script"]);
+}
+
+fn asks_of(mac: Mac) -> Facts {
+    Facts { mac, ..asks(Client::Ipxe, true) }
+}

@@ -1,0 +1,255 @@
+//! Whose turn it is to fetch, when hundreds of machines ask for their scripts at once. First come,
+//! first served, seats before guests; a machine that was sent away and did not come back loses its
+//! place after a while, and one that was let in and fell silent makes room.
+
+use std::time::{Duration, Instant};
+
+use super::Inner;
+use crate::Mac;
+use crate::boots::{Boot, Stage};
+use crate::pace::{self, Crowd};
+
+/// A boot that was let in so long ago fetches no more, whatever became of it.
+const FETCHING: Duration = Duration::from_secs(180);
+/// How late a machine may be for its turn: a lost packet, a slow firmware.
+const LATE: Duration = Duration::from_secs(30);
+
+/// What a machine that asks for its script is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// To fetch.
+    Now {
+        /// How long it had waited for that, if it had to.
+        waited: Option<Duration>,
+    },
+    /// To ask again.
+    Wait {
+        /// After so many seconds.
+        seconds: u64,
+        /// In words.
+        says: String,
+    },
+}
+
+impl Inner {
+    pub(super) fn turn(&mut self, mac: Mac, now: Instant, draw: u64) -> Turn {
+        let Some(own) = self.boots.of(mac) else { return Turn::Now { waited: None } };
+        let since = own.queued.map_or(now, |queued| queued.since);
+        let place = (guest(own), since, mac);
+        let (mut fetching, mut queue, mut before) = (0, 0, 0);
+        for other in self.boots.iter().filter(|other| other.mac != mac) {
+            if let Some(queued) = other.queued {
+                if now.saturating_duration_since(queued.until) < LATE {
+                    queue += 1;
+                    before += usize::from((guest(other), queued.since, other.mac) < place);
+                }
+            } else if fetches(other, now) {
+                fetching += 1;
+            }
+        }
+        let crowd = Crowd { fetching, before, bytes: own.bytes(), rate: self.rate.now(now) };
+        // One that was let in and failed has its place still.
+        let pause = if fetches(own, now) && own.let_in.is_some() {
+            None
+        } else {
+            pace::pause(&crowd, draw)
+        };
+        let own = self.boots.of_mut(mac).expect("it was here a moment ago");
+        match pause {
+            None => {
+                own.let_in = Some(now);
+                let waited = own.queued.take().map(|_| now.saturating_duration_since(since));
+                Turn::Now { waited }
+            }
+            Some(pause) => {
+                let seconds = pause.as_secs();
+                own.queued = Some(crate::boots::Queued { since, until: now + pause });
+                let all = fetching + queue + 1;
+                let says = format!(
+                    "{all} machines boot at once, {before} wait before this one; it asks again in {seconds} s"
+                );
+                Turn::Wait { seconds, says }
+            }
+        }
+    }
+}
+
+/// Without a seat: it comes after those that have one.
+fn guest(boot: &Boot) -> bool {
+    boot.plan.as_ref().is_none_or(|plan| plan.seat.is_none())
+}
+
+/// Between its script and its root.
+fn fetches(boot: &Boot, now: Instant) -> bool {
+    let since = boot.let_in.unwrap_or(boot.opened);
+    let on_its_way = boot.let_in.is_some() || boot.stage >= Stage::Script;
+    on_its_way
+        && boot.queued.is_none()
+        && boot.stage < Stage::RootReady
+        && now.saturating_duration_since(since) < FETCHING
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Reverse;
+    use std::collections::{BinaryHeap, HashMap};
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::BootId;
+    use crate::boots::{Part, Plan};
+
+    const MB: u64 = 1_000_000;
+
+    fn mac(number: u32) -> Mac {
+        let [_, a, b, c] = number.to_be_bytes();
+        Mac([2, 0, 0, a, b, c])
+    }
+
+    fn boot(number: u32, seat: Option<&str>, now: Instant) -> Boot {
+        let part = |size| Part { name: "part".into(), sha256: [0; 32], size };
+        let address = Ipv4Addr::from(0x0a4d_0000 + number);
+        let plan = Plan {
+            machine: format!("m{number}"),
+            seat: seat.map(str::to_string),
+            role: "web".into(),
+            hostname: "web".into(),
+            address,
+            image: "web@1".into(),
+            kernel: part(10 * MB),
+            segments: vec![],
+            root: part(70 * MB),
+            cmdline: String::new(),
+            revision: 1,
+            orders: String::new(),
+            blobs: HashMap::new(),
+        };
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        Boot::begin(BootId(id), mac(number), address, true, Some(Arc::new(plan)), now)
+    }
+
+    /// What came of a storm.
+    #[derive(Debug)]
+    struct Storm {
+        /// Seconds until the last one had its root.
+        all: u64,
+        /// Most that fetched at a time.
+        crowd: usize,
+        /// Most that asked for a script within one second, after the first.
+        asked: usize,
+        /// Longest time in the queue.
+        waited: u64,
+        /// In the order they were let in.
+        order: Vec<u32>,
+    }
+
+    /// A thousand machines ask in one second; they share `wire` bytes a second. Every tenth is a
+    /// guest. Those in `gone` are switched off when they are told to wait.
+    fn storm(machines: u32, wire: u64, gone: impl Fn(u32) -> bool) -> Storm {
+        let start = Instant::now();
+        let mut inner = Inner::default();
+        for number in 0..machines {
+            inner.boots.open(boot(number, (number % 10 != 0).then_some("web1"), start));
+        }
+        let mut asks: BinaryHeap<Reverse<(u64, u32)>> =
+            (0..machines).map(|number| Reverse((0, number))).collect();
+        let mut fetching: Vec<(u32, u64)> = Vec::new();
+        let mut seen = Storm { all: 0, crowd: 0, asked: 0, waited: 0, order: Vec::new() };
+        let mut draw = 1u64;
+        for second in 0..100_000 {
+            let now = start + Duration::from_secs(second);
+            let mut asked = 0;
+            while asks.peek().is_some_and(|Reverse((at, _))| *at <= second) {
+                let Some(Reverse((_, number))) = asks.pop() else { break };
+                draw = draw.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                asked += 1;
+                match inner.turn(mac(number), now, draw >> 33) {
+                    Turn::Now { waited } => {
+                        seen.order.push(number);
+                        seen.waited = seen.waited.max(waited.unwrap_or_default().as_secs());
+                        fetching.push((number, 80 * MB));
+                    }
+                    Turn::Wait { seconds, says } => {
+                        assert!((5..=60).contains(&seconds), "{says}");
+                        if !gone(number) {
+                            // Its own restart of the script, and its clock, are a little off.
+                            asks.push(Reverse((second + seconds + (draw >> 40) % 2, number)));
+                        }
+                    }
+                }
+            }
+            if second > 0 {
+                seen.asked = seen.asked.max(asked);
+            }
+            seen.crowd = seen.crowd.max(fetching.len());
+            let share = wire / (fetching.len().max(1) as u64);
+            fetching.retain_mut(|(number, left)| {
+                *left = left.saturating_sub(share);
+                if *left == 0 {
+                    let boot = inner.boots.of_mut(mac(*number)).expect("a boot");
+                    boot.stage = Stage::RootReady;
+                    let let_in = boot.let_in.expect("it fetched");
+                    inner.rate.fetched(80 * MB, let_in, now);
+                }
+                *left > 0
+            });
+            if asks.is_empty() && fetching.is_empty() {
+                seen.all = second;
+                return seen;
+            }
+        }
+        panic!("somebody waits for ever");
+    }
+
+    #[test]
+    fn a_thousand_at_once_are_spread_and_all_served() {
+        // A gigabit: 80 GB are 800 s at best.
+        let seen = storm(1000, 100 * MB, |_| false);
+        assert_eq!(seen.order.len(), 1000);
+        assert!((800..1000).contains(&seen.all), "the wire is never idle: {}", seen.all);
+        assert!(seen.crowd <= 80, "{}", seen.crowd);
+        assert!(seen.asked <= 90, "no thundering herd of 900: {}", seen.asked);
+        assert!(seen.waited <= seen.all, "{}", seen.waited);
+        // Seats before guests, but for those that were there before the queue was.
+        let last = &seen.order[seen.order.len() - 80..];
+        assert!(last.iter().filter(|number| *number % 10 == 0).count() >= 70, "{last:?}");
+
+        // Ten gigabits: more at a time, and soon over.
+        let seen = storm(1000, 1000 * MB, |_| false);
+        assert!(seen.all < 300, "{}", seen.all);
+        // A hundred megabits: 32 at a time, whatever the clock says.
+        let seen = storm(200, 10 * MB, |_| false);
+        assert!(seen.crowd <= 40 && seen.all < 2000, "{seen:?}");
+    }
+
+    #[test]
+    fn who_was_switched_off_meanwhile_holds_up_nobody() {
+        let seen = storm(1000, 100 * MB, |number| number % 2 == 0);
+        assert!(seen.order.len() >= 500, "{}", seen.order.len());
+        assert!(seen.all < 600, "{}", seen.all);
+    }
+
+    #[test]
+    fn few_never_wait_and_a_retry_keeps_its_place() {
+        let now = Instant::now();
+        let mut inner = Inner::default();
+        for number in 0..200 {
+            inner.boots.open(boot(number, Some("web1"), now));
+        }
+        let at_once = |turn: &Turn| *turn == Turn::Now { waited: None };
+        assert!((0..32).all(|number| at_once(&inner.turn(mac(number), now, 0))));
+        let turns: Vec<Turn> = (32..200).map(|number| inner.turn(mac(number), now, 0)).collect();
+        let let_in = turns.iter().filter(|turn| at_once(turn)).count();
+        assert_eq!(let_in, 75 - 32, "80 MB each over an assumed gigabit");
+        let Some(Turn::Wait { seconds, says }) = turns.last() else { panic!("{turns:?}") };
+        assert_eq!(*seconds, 60);
+        assert_eq!(
+            says,
+            "200 machines boot at once, 124 wait before this one; it asks again in 60 s"
+        );
+        assert!(at_once(&inner.turn(mac(3), now + Duration::from_secs(40), 0)), "its retry");
+        assert!(at_once(&inner.turn(mac(4000), now, 0)), "no boot, no queue");
+    }
+}

@@ -1,0 +1,168 @@
+//! Pacing: what keeps a rack that comes back all at once from treading on its own feet. Each rendered
+//! script carries pauses of its own, and above a bound the next machine is told how long to wait for
+//! its turn. Nothing waits while few boot, nobody waits for ever, seats go before guests.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Boots that may always fetch at a time, however slow the wire.
+const ROOM_MIN: u64 = 32;
+/// Boots that may fetch at a time at most: each is a connection or two, and memory for them.
+const ROOM_MAX: u64 = 512;
+/// Those let in share the wire so that each has its bytes within about this time: iPXE gives up on a
+/// connection that is silent for long, and a person on a machine that shows nothing.
+const WITHIN: Duration = Duration::from_secs(60);
+/// The shortest and the longest a machine is sent away for; it asks again, and is told anew.
+const SHORTEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(60);
+/// Bytes a second until it has been measured: a gigabit.
+pub const ASSUMED: u64 = 100_000_000;
+/// A measurement wants this many boots that have fetched all they fetch …
+const MEASURED_BY: usize = 16;
+const MEASURED_MAX: usize = 256;
+/// … within this time.
+const MEASURED_IN: Duration = Duration::from_secs(120);
+
+/// How it stands when one more machine asks for its script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crowd {
+    /// Machines that fetch now.
+    pub fetching: usize,
+    /// Machines that wait and come before this one.
+    pub before: usize,
+    /// Bytes that this one will fetch.
+    pub bytes: u64,
+    /// Bytes a second that the appliance hands out.
+    pub rate: u64,
+}
+
+/// How long the machine waits before it asks again; `None`: it goes on now. `draw` is any random
+/// number.
+pub fn pause(crowd: &Crowd, draw: u64) -> Option<Duration> {
+    let (rate, bytes) = (crowd.rate.max(1), crowd.bytes.max(1));
+    let room = (rate.saturating_mul(WITHIN.as_secs()) / bytes).clamp(ROOM_MIN, ROOM_MAX);
+    let ahead = (crowd.fetching + crowd.before) as u64;
+    let turns = (ahead + 1).checked_sub(room).filter(|turns| *turns > 0)?;
+    let seconds = (turns as f64 * bytes as f64 / rate as f64).min(LONGEST.as_secs_f64());
+    let pause = Duration::from_secs_f64(seconds).max(SHORTEST);
+    // Up to a quarter less, so that those who wait longest do not all come back in one second.
+    let less = pause.mul_f64((draw % 1000) as f64 / 4000.0);
+    Some((pause - less).max(SHORTEST))
+}
+
+/// What the appliance hands out, measured by boots that have fetched everything.
+#[derive(Debug, Default)]
+pub struct Rate {
+    /// Let in, done, bytes.
+    done: VecDeque<(Instant, Instant, u64)>,
+}
+
+impl Rate {
+    /// A boot that was let in then has fetched so many bytes.
+    pub fn fetched(&mut self, bytes: u64, let_in: Instant, now: Instant) {
+        self.done.push_back((let_in, now, bytes));
+        let old = |at: Instant| now.saturating_duration_since(at) > MEASURED_IN;
+        while self.done.len() > MEASURED_MAX || self.done.front().is_some_and(|(_, at, _)| old(*at))
+        {
+            self.done.pop_front();
+        }
+    }
+
+    /// Bytes a second.
+    pub fn now(&self, now: Instant) -> u64 {
+        let age = |at: Instant| now.saturating_duration_since(at);
+        let recent = self.done.iter().filter(|(_, at, _)| age(*at) <= MEASURED_IN);
+        let (mut count, mut bytes, mut span) = (0, 0u64, Duration::ZERO);
+        for (let_in, _, more) in recent {
+            (count, bytes) = (count + 1, bytes.saturating_add(*more));
+            span = span.max(age(*let_in));
+        }
+        if count < MEASURED_BY || span.as_secs() == 0 { ASSUMED } else { bytes / span.as_secs() }
+    }
+}
+
+/// The pauses of one rendered script. A loader has no random numbers: they are drawn where its script
+/// is written. One digit each, so that a script asked for twice has the same size: UEFI asks TFTP
+/// for the size first, and refuses a file that has grown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pauses {
+    /// Seconds after the first failure.
+    pub first: u64,
+    /// Seconds that each further failure adds.
+    pub more: u64,
+    /// Seconds until a machine with nothing to boot asks again (two digits).
+    pub again: u64,
+}
+
+impl Pauses {
+    /// Draws them.
+    pub fn drawn(draw: u64) -> Pauses {
+        Pauses { first: 2 + draw % 7, more: 1 + (draw >> 8) % 2, again: 10 + (draw >> 16) % 11 }
+    }
+}
+
+/// Any number.
+pub fn draw() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("Linux gives random bytes from early boot on");
+    u64::from_ne_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    #[test]
+    fn who_waits_and_how_long() {
+        let crowd = |fetching, before, bytes, rate| Crowd { fetching, before, bytes, rate };
+        let seconds = |crowd| pause(&crowd, 0).map(|pause| pause.as_secs());
+        for (crowd, expected, why) in [
+            (crowd(0, 0, 80 * MB, 100 * MB), None, "alone"),
+            (crowd(31, 0, 5000 * MB, 10 * MB), None, "few boot, however slow the wire"),
+            (crowd(74, 0, 80 * MB, 100 * MB), None, "a gigabit has 75 of 80 MB in a minute"),
+            (crowd(75, 0, 80 * MB, 100 * MB), Some(5), "next, and no storm of questions"),
+            (crowd(75, 9, 80 * MB, 100 * MB), Some(8), "ten turns of 0.8 s"),
+            (crowd(75, 900, 80 * MB, 100 * MB), Some(60), "far behind: asks again in a minute"),
+            (crowd(511, 0, 1, 100 * MB), None, "tiny ones are let in by hundreds"),
+            (crowd(512, 0, 1, 100 * MB), Some(5), "but not without bound"),
+            (crowd(40, 0, 0, 0), None, "nothing known yet"),
+            (crowd(usize::MAX / 2, 9, u64::MAX, 1), Some(60), "nothing overflows"),
+        ] {
+            assert_eq!(seconds(crowd), expected, "{why}");
+        }
+        let far = crowd(75, 900, 80 * MB, 100 * MB);
+        let drawn: std::collections::BTreeSet<_> =
+            (0..1000).filter_map(|draw| pause(&far, draw * 7919)).collect();
+        assert!(drawn.len() > 500, "they come back spread out");
+        assert!(drawn.iter().all(|pause| (45.0..=60.0).contains(&pause.as_secs_f64())));
+    }
+
+    #[test]
+    fn a_rate_is_believed_once_enough_boots_made_it() {
+        let start = Instant::now();
+        let s = |seconds| start + Duration::from_secs(seconds);
+        let mut rate = Rate::default();
+        for second in 0..15 {
+            // One after the other.
+            rate.fetched(80 * MB, s(second), s(second + 1));
+        }
+        assert_eq!(rate.now(s(15)), ASSUMED, "15 are too few");
+        rate.fetched(80 * MB, s(15), s(16));
+        assert_eq!(rate.now(s(16)), 80 * MB);
+        assert_eq!(rate.now(s(500)), ASSUMED, "long ago");
+        for number in 0..10_000 {
+            rate.fetched(1, s(600), s(600 + number / 1000));
+        }
+        assert!(rate.done.len() <= MEASURED_MAX);
+    }
+
+    #[test]
+    fn pauses_differ_and_keep_a_scripts_size() {
+        let drawn: Vec<Pauses> = (0..1 << 12).map(|n| Pauses::drawn(n * 0x0101_0101)).collect();
+        assert!(drawn.iter().all(|p| p.first < 10 && p.more < 10 && (10..=20).contains(&p.again)));
+        let kinds: std::collections::HashSet<_> = drawn.iter().map(|p| (p.first, p.more)).collect();
+        assert_eq!(kinds.len(), 14);
+    }
+}
