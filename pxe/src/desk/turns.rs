@@ -9,8 +9,10 @@ use crate::Mac;
 use crate::boots::{Boot, Stage};
 use crate::pace::{self, Crowd};
 
-/// A boot that was let in so long ago fetches no more, whatever became of it.
-const FETCHING: Duration = Duration::from_secs(180);
+/// A boot that was let in so long ago and has not spoken since fetches no more, whatever became of it …
+const LET_IN: Duration = Duration::from_secs(180);
+/// … and nor does one whose `koboshi-init` spoke, after this: a large root over a slow wire.
+const FETCHING: Duration = Duration::from_secs(600);
 /// How late a machine may be for its turn: a lost packet, a slow firmware.
 const LATE: Duration = Duration::from_secs(30);
 
@@ -83,10 +85,11 @@ fn guest(boot: &Boot) -> bool {
 fn fetches(boot: &Boot, now: Instant) -> bool {
     let since = boot.let_in.unwrap_or(boot.opened);
     let on_its_way = boot.let_in.is_some() || boot.stage >= Stage::Script;
+    let patience = if boot.stage >= Stage::Init { FETCHING } else { LET_IN };
     on_its_way
         && boot.queued.is_none()
         && boot.stage < Stage::RootReady
-        && now.saturating_duration_since(since) < FETCHING
+        && now.saturating_duration_since(since) < patience
 }
 
 #[cfg(test)]
@@ -170,6 +173,7 @@ mod tests {
                         seen.order.push(number);
                         seen.waited = seen.waited.max(waited.unwrap_or_default().as_secs());
                         fetching.push((number, 80 * MB));
+                        inner.boots.of_mut(mac(number)).expect("a boot").stage = Stage::Root;
                     }
                     Turn::Wait { seconds, says } => {
                         assert!((5..=60).contains(&seconds), "{says}");
@@ -219,9 +223,9 @@ mod tests {
         // Ten gigabits: more at a time, and soon over.
         let seen = storm(1000, 1000 * MB, |_| false);
         assert!(seen.all < 300, "{}", seen.all);
-        // A hundred megabits: 32 at a time, whatever the clock says.
-        let seen = storm(200, 10 * MB, |_| false);
-        assert!(seen.crowd <= 40 && seen.all < 2000, "{seen:?}");
+        // A hundred megabits: what was let in before that is known takes its time, then 32 at a time.
+        let seen = storm(300, 10 * MB, |_| false);
+        assert!(seen.crowd <= 80 && seen.all < 2600, "{} {}", seen.crowd, seen.all);
     }
 
     #[test]
