@@ -34,7 +34,8 @@ fn main() {
     }
     let here = PathBuf::from(var("CARGO_MANIFEST_DIR"));
     let workspace = here.parent().expect("initramfs/ lies in the workspace").to_owned();
-    for source in ["Cargo.toml", "Cargo.lock", "initramfs/init", "initramfs/src/contract.rs"] {
+    let contract = ["initramfs/src/contract.rs", "initramfs/src/hardware.rs"];
+    for source in ["Cargo.toml", "Cargo.lock", "initramfs/init"].into_iter().chain(contract) {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     // Beside the outer build's own folders: cargo holds a lock on those, and would wait for itself.

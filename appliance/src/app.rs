@@ -210,6 +210,21 @@ impl App {
         }
     }
 
+    /// Lays what machines say of themselves beside the site in force.
+    pub async fn weigh_evidence(&self) {
+        let (site, all) = (self.site.load_full(), self.ledger.hardware());
+        let weighed = tokio::task::spawn_blocking(move || {
+            let found = all.iter().map(|(machine, record)| {
+                (machine.clone(), crate::hardware::evidence(&site, record, &all))
+            });
+            found.filter(|(_, found)| !found.is_empty()).collect()
+        });
+        match weighed.await {
+            Ok(evidence) => self.ledger.weigh(evidence).await,
+            Err(error) => tracing::error!(%error, "evidence could not be weighed"),
+        }
+    }
+
     /// Images changed: the same site, read against what is there now.
     pub async fn republish(&self) {
         let mut revision = self.revision.lock().await;

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use koboshi_initramfs::contract::{Phase, Report};
+use koboshi_initramfs::contract::{Hardware, Phase, Report};
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::desk::{Desk, News};
 use koboshi_pxe::{BootId, Mac};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::hardware::{self, Record};
 use crate::store::{BootRecord, Event, Mark, Store, StoreError};
 
 /// Lines of one timeline: its beginning is kept, and its end; the middle of a week of trouble goes.
@@ -32,6 +33,7 @@ pub struct Ledger {
     /// Events on their way to the disk, in order; told once they are there.
     kept: mpsc::Sender<oneshot::Receiver<Event>>,
     failures: AtomicU64,
+    changes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -45,6 +47,10 @@ struct Inner {
     reports: HashMap<BootId, u32>,
     /// Boots whose seat is held by them, as far as this process knows.
     holding: HashSet<BootId>,
+    /// What machines are made of, by name or MAC.
+    hardware: HashMap<String, Record>,
+    /// What was last said of evidence that disagrees, by machine.
+    evidence: HashMap<String, Vec<String>>,
 }
 
 /// Wishes the ledger has of others.
@@ -64,8 +70,9 @@ enum Source {
 
 impl Ledger {
     /// A ledger over what the store remembers. Needs a tokio runtime.
-    pub fn new(store: Store, boots: Vec<BootRecord>) -> Ledger {
-        let mut inner = Inner::default();
+    pub fn new(store: Store, boots: Vec<BootRecord>, hardware: Vec<Record>) -> Ledger {
+        let hardware = hardware.into_iter().map(|record| (record.machine.clone(), record));
+        let mut inner = Inner { hardware: hardware.collect(), ..Inner::default() };
         for boot in boots {
             inner.ids.insert(boot.id, boot.mac);
             let last = boot.marks.last().map_or(boot.opened, |mark| mark.at);
@@ -84,7 +91,8 @@ impl Ledger {
                 let _followers = tell.send(event).unwrap_or(0);
             }
         });
-        Ledger { store, inner: Mutex::new(inner), events, kept, failures: AtomicU64::new(0) }
+        let (failures, changes) = (AtomicU64::new(0), AtomicU64::new(1));
+        Ledger { store, inner: Mutex::new(inner), events, kept, failures, changes }
     }
 
     /// Events as they happen.
@@ -95,6 +103,25 @@ impl Ledger {
     /// Each machine's newest boot.
     pub fn newest(&self) -> HashMap<Mac, BootRecord> {
         self.inner().boots.clone()
+    }
+
+    /// What each machine is made of, by name or, for one that the site does not know, by MAC.
+    pub fn hardware(&self) -> HashMap<String, Record> {
+        self.inner().hardware.clone()
+    }
+
+    /// Counts changes of that.
+    pub fn hardware_changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Replaces what is known of a machine's hardware, by an operator's word.
+    pub async fn take_on(&self, record: Record) {
+        self.inner().hardware.insert(record.machine.clone(), record.clone());
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.store.record_hardware(record).await {
+            self.failed(&error);
+        }
     }
 
     /// When a machine was last heard of, Unix milliseconds.
@@ -210,9 +237,12 @@ impl Ledger {
                 // A stranger whose address another machine has now: it is forgotten, or random
                 // MACs would fill the disk.
                 if *mac != record.mac && last.machine == mac.to_string() {
-                    strangers.push(last.machine.clone());
+                    let stranger = last.machine.clone();
                     inner.boots.remove(mac);
                     inner.heard.remove(mac);
+                    inner.hardware.remove(&stranger);
+                    inner.evidence.remove(&stranger);
+                    strangers.push(stranger);
                 } else {
                     ended.push(last.clone());
                 }
@@ -285,19 +315,26 @@ impl Ledger {
         };
         let (machine, seat, was_up, last) = {
             let mut inner = self.inner();
-            inner.heard.insert(mac, at);
-            // A report that was overtaken on the wire must not move the boot back.
+            // A report that was overtaken on the wire must not move the boot back, and one that
+            // was recorded and is played again is no sign of life.
             let last = inner.reports.entry(id).or_insert(0);
-            if report.seq < *last {
+            if report.seq <= *last {
                 return;
             }
             *last = report.seq;
+            inner.heard.insert(mac, at);
             let Some(boot) = inner.boots.get(&mac).filter(|boot| boot.id == id) else { return };
             let seat = boot.plan.as_ref().and_then(|plan| plan.seat.clone());
             let was_up = boot.marks.iter().any(|mark| mark.stage == Stage::Up);
             (boot.machine.clone(), seat, was_up, boot.stage)
         };
-        let (stage, mut note) = words(&report.phase);
+        let phase = match report.phase {
+            Phase::Hardware(hardware) => {
+                return self.hardware_told(desk, (&machine, mac), *hardware, at).await;
+            }
+            phase => phase,
+        };
+        let (stage, mut note) = words(&phase);
         // Whatever a machine reports, it has its seat's address: the first report that arrives
         // makes it the holder, also where `init`'s own was lost.
         if stage != Stage::Down
@@ -306,7 +343,7 @@ impl Ledger {
         {
             tokio::spawn(self.clone().hold(id, seat, machine.clone()));
         }
-        if let Phase::Heartbeat { .. } = report.phase {
+        if let Phase::Heartbeat { .. } = phase {
             // The pool's lease of a machine that runs no DHCP client lives by its heartbeats.
             if wishes.try_send(Wish::Keep(mac)).is_err() {
                 self.failures.fetch_add(1, Ordering::Relaxed);
@@ -333,6 +370,55 @@ impl Ledger {
             }
             _ => {}
         }
+    }
+
+    /// Keeps what a machine says it is made of, and says where it does not fit.
+    async fn hardware_told(
+        &self,
+        desk: &Desk,
+        (machine, mac): (&str, Mac),
+        hardware: Hardware,
+        at: u64,
+    ) {
+        let hardware = hardware::tidy(hardware);
+        let line = hardware::summary(&hardware);
+        let (record, new) = {
+            let mut inner = self.inner();
+            let last = inner.hardware.get(machine);
+            let record = Record::new(machine, mac, at, hardware, last);
+            let new = last != Some(&record);
+            inner.hardware.insert(machine.to_string(), record.clone());
+            (record, new)
+        };
+        if new {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = self.store.record_hardware(record).await {
+                self.failed(&error);
+            }
+            let stranger = !desk.site().machines.contains_key(&mac);
+            let then = match stranger {
+                true => format!("; `koboshi adopt {mac}` writes it into the site file"),
+                false => String::new(),
+            };
+            self.event("hardware", Some(machine.to_string()), format!("{line}{then}")).await;
+        }
+    }
+
+    /// Where machines' words disagree with their past or with the site, by machine. What is new in it
+    /// becomes an event.
+    pub async fn weigh(&self, evidence: HashMap<String, Vec<String>>) {
+        let mut last = std::mem::replace(&mut self.inner().evidence, evidence.clone());
+        for (machine, found) in evidence {
+            let last = last.remove(&machine).unwrap_or_default();
+            for text in found.into_iter().filter(|text| !last.contains(text)) {
+                self.event("evidence", Some(machine.clone()), text).await;
+            }
+        }
+    }
+
+    /// What [`Ledger::weigh`] found last.
+    pub fn evidence(&self) -> HashMap<String, Vec<String>> {
+        self.inner().evidence.clone()
     }
 
     /// The machine has the seat's address on its NIC: it holds the seat, whoever held it before.
@@ -378,6 +464,8 @@ fn words(phase: &Phase) -> (Stage, String) {
         Phase::Init { kernel, memory_mib, nic } => {
             (Stage::Init, format!("Linux {}, {memory_mib} MiB, {}", clean(kernel), clean(nic)))
         }
+        // Kept for itself; it moves no boot.
+        Phase::Hardware(hardware) => (Stage::Init, hardware::summary(hardware)),
         Phase::RootBegun { attempt: 1 } => (Stage::Root, String::new()),
         Phase::RootBegun { attempt } => (Stage::Root, format!("try {attempt}")),
         Phase::RootReady { bytes, ms, attempts } => {
@@ -476,7 +564,7 @@ mod tests {
     async fn two_machines_in_one_seat_are_told_and_firmware_gives_a_seat_up() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(dir.path()).expect("a new state");
-        let ledger = Arc::new(Ledger::new(store.clone(), Vec::new()));
+        let ledger = Arc::new(Ledger::new(store.clone(), Vec::new(), Vec::new()));
         let mut events = ledger.follow();
         for (machine, id) in [("m01", 1), ("m02", 2)] {
             ledger.opened(boot(machine, id), &[]).await;
@@ -499,7 +587,7 @@ mod tests {
     async fn what_is_seen_on_the_wire_never_moves_a_machine_back_that_speaks() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(dir.path()).expect("a new state");
-        let ledger = Arc::new(Ledger::new(store, Vec::new()));
+        let ledger = Arc::new(Ledger::new(store, Vec::new(), Vec::new()));
         let (id, mac) = (BootId([1; 16]), Mac([2, 0, 0, 0, 0, 1]));
         ledger.opened(boot("m01", 1), &[]).await;
         let steps = [

@@ -10,6 +10,7 @@
 //! serve     the services stood up in order
 //! app       the running appliance as its operations see it
 //! ledger    timelines, holdings, events; `store` keeps them
+//! hardware  what machines say they are made of, and where that disagrees with the site
 //! rights    may(principal, verb, machine)
 //! api/      /api/v1 on the Unix socket, and its client
 //! ops/      one module an operation: what it is asked, what it answers, how that is shown
@@ -21,6 +22,7 @@ pub mod api;
 pub mod app;
 pub mod caveats;
 pub mod cli;
+pub mod hardware;
 pub mod lab;
 pub mod ledger;
 pub mod loaders;

@@ -58,7 +58,8 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let desk = Arc::new(Desk::new(reading.snapshot, news));
     let newest = store.newest_boots().context("reading the boots")?;
     restore(&desk, &images, &common, &newest);
-    let ledger = Arc::new(Ledger::new(store.clone(), newest));
+    let hardware = store.hardware().context("reading what machines are made of")?;
+    let ledger = Arc::new(Ledger::new(store.clone(), newest, hardware));
 
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -288,6 +289,7 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
     let stamp = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let mut known = stamp(&index);
     let mut beat = 0u64;
+    let mut weighed = (0, 0);
     let mut look = tokio::time::interval(Duration::from_secs(1));
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -307,6 +309,11 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
                     told(applied);
                 }
                 beat += 1;
+                let changes = (app.ledger.hardware_changes(), *app.revision.lock().await);
+                if changes != weighed {
+                    weighed = changes;
+                    app.weigh_evidence().await;
+                }
                 let now = stamp(&index);
                 if now != known {
                     known = now;

@@ -14,6 +14,8 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTran
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::{oneshot, watch};
 
+use crate::hardware;
+
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const LEASES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("leases");
 const BOOTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("boots");
@@ -21,6 +23,8 @@ const BOOTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("boots");
 const BOOTS_OF: TableDefinition<&[u8], &[u8]> = TableDefinition::new("boots-of");
 const HOLDINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("holdings");
 const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
+/// By machine's name, or by MAC for one that the site does not know.
+const HARDWARE: TableDefinition<&str, &[u8]> = TableDefinition::new("hardware");
 
 /// The layout of the tables. A newer number on disk is refused, an older one migrated here.
 const SCHEMA: u64 = 1;
@@ -162,6 +166,7 @@ impl Store {
             write.open_table(BOOTS_OF)?;
             write.open_table(HOLDINGS)?;
             write.open_table(EVENTS)?;
+            write.open_table(HARDWARE)?;
         }
         write.commit()?;
         let db = Arc::new(db);
@@ -263,6 +268,7 @@ impl Store {
             }
             for stranger in &strangers {
                 forget_boots(txn, stranger, 0)?;
+                txn.open_table(HARDWARE)?.remove(stranger.as_str())?;
             }
             put_boot(txn, &boot)?;
             forget_boots(txn, &boot.machine, BOOTS_KEPT)?;
@@ -280,6 +286,30 @@ impl Store {
             Ok(released)
         })
         .await
+    }
+
+    /// Writes what a machine is made of. Queued in order; nobody need wait for it.
+    pub async fn record_hardware(&self, record: hardware::Record) -> Result<(), StoreError> {
+        let put = move |txn: &WriteTransaction| {
+            let mut table = txn.open_table(HARDWARE)?;
+            table.insert(record.machine.as_str(), json(&record).as_slice())?;
+            Ok(())
+        };
+        self.submit(put).await.map(drop)
+    }
+
+    /// What every machine is made of.
+    pub fn hardware(&self) -> Result<Vec<hardware::Record>, StoreError> {
+        let read = self.db.begin_read()?;
+        let mut records = Vec::new();
+        for row in read.open_table(HARDWARE)?.iter()? {
+            // Told anew at its next boot.
+            match parse("hardware", row?.1.value()) {
+                Ok(record) => records.push(record),
+                Err(error) => tracing::warn!(%error, "what a machine is made of is forgotten"),
+            }
+        }
+        Ok(records)
     }
 
     /// Writes a boot as it stands. Queued in order; nobody need wait for it.

@@ -9,6 +9,11 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+// By path, since `koboshi-init` includes this file by path too.
+#[path = "hardware.rs"]
+pub mod hardware;
+pub use hardware::Hardware;
+
 /// `koboshi.server=http://10.77.0.1:8080`
 pub const KEY_SERVER: &str = "koboshi.server";
 /// `koboshi.boot=<32 hex digits>`
@@ -123,6 +128,8 @@ pub enum Phase {
         /// Name of the boot NIC as found.
         nic: String,
     },
+    /// What the machine is made of. It moves no boot.
+    Hardware(Box<Hardware>),
     /// The root's first byte has arrived.
     RootBegun {
         /// Which try, from 1.

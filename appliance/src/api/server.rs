@@ -148,7 +148,7 @@ async fn explain(
     Query(query): Query<ops::explain::Query>,
 ) -> Result<Json<ops::explain::Explanation>, Refusal> {
     allow(&caller, Verb::Look, Some(&query.who))?;
-    ops::explain::explain(&app.site.load(), &app.desk, &query).map(Json)
+    ops::explain::answer(&app, &query).map(Json)
 }
 
 async fn seat(

@@ -5,12 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use koboshi_initramfs::contract::Hardware;
 use koboshi_pxe::Mac;
 use koboshi_pxe::decide::{self, Action, Arch, Asks, Entry, Facts, Loader, Rule, Step};
 use koboshi_pxe::desk::Desk;
 use serde::{Deserialize, Serialize};
 
 use crate::api::Refusal;
+use crate::app::App;
+use crate::hardware;
 use crate::publish::{self, Home};
 use crate::site::{self, Origin, Site};
 
@@ -36,6 +39,12 @@ pub struct Explanation {
     /// Why it would boot nothing.
     #[serde(default)]
     pub nothing: Option<String>,
+    /// What it is made of, by its last boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
+    /// Where that disagrees with its past or with the site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
 }
 
 /// One step.
@@ -71,6 +80,19 @@ pub struct PlanShown {
     pub cmdline: String,
     /// Segments and sizes.
     pub parts: Vec<(String, u64)>,
+}
+
+/// Explains, with what the running appliance knows of the machine's hardware.
+pub fn answer(app: &App, query: &Query) -> Result<Explanation, Refusal> {
+    let site = app.site.load();
+    let mut explanation = explain(&site, &app.desk, query)?;
+    if let Client::Machine(name, mac) = find(&site, &query.who)? {
+        let machine = name.unwrap_or_else(|| mac.to_string());
+        let record = app.ledger.hardware().remove(&machine);
+        explanation.hardware = record.map(|record| record.hardware);
+        explanation.evidence = app.ledger.evidence().remove(&machine).unwrap_or_default();
+    }
+    Ok(explanation)
 }
 
 /// Explains.
@@ -141,7 +163,7 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
         Some(name) => format!("{name} ({mac})"),
         None => format!("{mac}, which no machine has"),
     };
-    Ok(Explanation { who, steps, plan, nothing })
+    Ok(Explanation { who, steps, plan, nothing, hardware: None, evidence: Vec::new() })
 }
 
 /// A desk over a site file and the images of a state directory, for when no appliance runs.
@@ -178,6 +200,8 @@ fn malformed(site: &Site, who: &str, why: String) -> Explanation {
         steps: vec![step],
         plan: None,
         nothing: None,
+        hardware: None,
+        evidence: Vec::new(),
     }
 }
 
@@ -298,6 +322,15 @@ pub fn show(explanation: &Explanation) -> String {
             let why = explanation.nothing.as_deref().unwrap_or("it is no client");
             text.push_str(&format!("\na boot that began now would find nothing to boot: {why}\n"));
         }
+    }
+    if let Some(hardware) = &explanation.hardware {
+        text.push_str("\nit says of itself\n");
+        for line in hardware::lines(hardware) {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    for line in &explanation.evidence {
+        text.push_str(&format!("EVIDENCE: {line}\n"));
     }
     text
 }

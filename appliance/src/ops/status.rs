@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::table::{ago, table};
 use crate::api::Refusal;
 use crate::app::App;
+use crate::hardware;
 use crate::ledger::now_ms;
 use crate::site::Place;
 use crate::store::BootRecord;
@@ -46,6 +47,9 @@ pub struct Row {
     /// Whatever an operator should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What it is made of, in a line; `koboshi explain` has all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<String>,
 }
 
 /// A machine that is up and has not been heard of for this long is said to be silent.
@@ -83,6 +87,8 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
         let other = sitting.get(seat)?.iter().find(|other| **other != boot.machine)?;
         Some(format!("CONFLICT: {other} sits in {seat} too; restart the one that should not"))
     };
+    let (hardware, evidence) = (app.ledger.hardware(), app.ledger.evidence());
+    let made_of = |machine: &str| Some(hardware::summary(&hardware.get(machine)?.hardware));
     let mut rows = Vec::new();
     for (name, machine) in &site.machines {
         // A switch or PDU has a console and nothing to boot.
@@ -100,6 +106,8 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
         let heard = boot.and_then(|boot| app.ledger.heard(boot.mac)).unwrap_or(0);
         let mut row = row(name.as_str(), seat, holds.map(|held| held.seat.clone()), boot, heard);
         row.notes.extend(conflict(boot));
+        row.notes.extend(evidence.get(name.as_str()).into_iter().flatten().cloned());
+        row.hardware = made_of(name.as_str());
         rows.push(row);
     }
     // Machines the site does not know, that boot a role all the same.
@@ -108,7 +116,11 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
     if query.who.is_none() {
         for boot in guests {
             let heard = app.ledger.heard(boot.mac).unwrap_or(0);
-            rows.push(row(&boot.machine, "-".into(), None, Some(boot), heard));
+            let mut row = row(&boot.machine, "-".into(), None, Some(boot), heard);
+            row.notes.extend(evidence.get(&boot.machine).into_iter().flatten().cloned());
+            row.hardware = made_of(&boot.machine);
+            row.notes.extend(row.hardware.clone());
+            rows.push(row);
         }
     }
     Ok(rows)
@@ -148,6 +160,7 @@ fn row(
         since: boot.map_or(0, |boot| boot.marks.last().map_or(boot.opened, |mark| mark.at)),
         heard,
         notes,
+        hardware: None,
     }
 }
 

@@ -28,7 +28,7 @@ pub mod watch;
 mod written;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use hardware::{Bmc, Cipher, Console, Fence, Outlet, Power, Secret, SwitchPort};
 pub use load::{Env, Purpose, SiteFile, Watched, load};

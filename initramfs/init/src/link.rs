@@ -125,6 +125,37 @@ pub fn configure(nic: &Nic, card: &mut Card) -> Result<Option<String>, Stop> {
     Ok(trouble)
 }
 
+/// Brings up every other port, so that its link can be seen: those that were down, to be
+/// [`lower`]ed when that is done. A port takes 1 to 3 seconds to find its link, as does the boot
+/// NIC's, which is waited for anyway.
+pub fn wake_others(boot: &Card) -> Vec<Card> {
+    let Ok(wire) = Netlink::open() else { return Vec::new() };
+    let sys = Path::new(SYS_NET);
+    let down = |card: &Card| {
+        let flags = fs::read_to_string(sys.join(&card.name).join("flags")).unwrap_or_default();
+        let flags = flags.trim().strip_prefix("0x").map(|hex| u32::from_str_radix(hex, 16));
+        card.index != boot.index
+            && sys.join(&card.name).join("device").exists()
+            && matches!(flags, Some(Ok(flags)) if flags & 1 == 0)
+    };
+    let others = cards(sys).into_iter().filter(down);
+    others
+        .filter(|card| {
+            wire.ask(&format!("{} up", card.name), |seq| netlink::set_up(seq, card.index, true))
+        })
+        .collect()
+}
+
+/// Takes down what [`wake_others`] brought up, unless it became part of something meanwhile.
+pub fn lower(woken: &[Card]) {
+    let Ok(wire) = Netlink::open() else { return };
+    for card in
+        woken.iter().filter(|card| !Path::new(SYS_NET).join(&card.name).join("master").exists())
+    {
+        wire.ask(&format!("{} down", card.name), |seq| netlink::set_up(seq, card.index, false));
+    }
+}
+
 /// Tells the wire whose address this is now: after a takeover the switch and every neighbour
 /// still send to the machine that had it before.
 pub fn announce(card: &Card, address: Ipv4Addr) {

@@ -2,8 +2,8 @@
 //!
 //! The moments of a boot, in order; each is a module of the same name:
 //! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`link`] ([`netlink`],
-//! [`arp`]) → [`report`] and [`clock`] (over [`http`]) → [`memory`] → [`root`] ([`fetch`] →
-//! [`tape`] → [`unpack`], with [`progress`] and [`backoff`]) → [`settle`] and [`handover`] (in
+//! [`arp`]) → [`report`] and [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`memory`] →
+//! [`root`] ([`fetch`] → [`tape`] → [`unpack`], with [`progress`] and [`backoff`]) → [`settle`] and [`handover`] (in
 //! [`intree`]) → [`switch`]. [`agent`] stays behind in the running system; [`rescue`] is where a
 //! boot ends up that cannot go on.
 
@@ -14,11 +14,13 @@ mod contract;
 mod agent;
 mod arp;
 mod backoff;
+mod bmc;
 mod clock;
 mod cmdline;
 mod console;
 mod fetch;
 mod handover;
+mod hardware;
 mod http;
 mod intree;
 mod link;
@@ -44,7 +46,7 @@ use std::time::{Duration, Instant};
 
 use cmdline::Cmdline;
 use console::{Pause, pause, say};
-use contract::{ALIASES_LIST, HOSTS_PATH, MODULES_LIST, ORDERS_PATH, Orders, Phase};
+use contract::{ALIASES_LIST, HOSTS_PATH, Hardware, MODULES_LIST, ORDERS_PATH, Orders, Phase};
 use fetch::Event;
 use http::Server;
 use link::Card;
@@ -115,6 +117,10 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     }
 
     let mut card = find_nic(line, &orders)?;
+    // Only a machine without a seat is asked which of its cables are plugged: elsewhere a port that
+    // nobody wants up stays down.
+    let stranger = line.seat.as_deref().is_none_or(|seat| seat == "-");
+    let woken = if stranger { link::wake_others(&card) } else { Vec::new() };
     let trouble = link::configure(&orders.nic, &mut card)?;
     let begun = Phase::Init {
         kernel: kernel(),
@@ -125,12 +131,16 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     if let Some(message) = trouble {
         tell(reporter, Phase::Trouble { message }, orders.written);
     }
+    let hardware = tell_hardware(None, reporter, orders.written);
 
     let root = &orders.root;
     let memory = Memory::now();
     memory::check(root.unpacked, &root.tmpfs, memory).map_err(Stop::Because)?;
     let tmpfs = memory::tmpfs_bytes(&root.tmpfs, memory.total).map_err(Stop::Because)?;
     fetch_root(server, &orders, tmpfs, reporter)?;
+    // Links, disks and BMCs that were still waking up the first time.
+    tell_hardware(Some(hardware), reporter, orders.written);
+    link::lower(&woken);
 
     let tree = intree::Tree(PathBuf::from(mounts::NEW_ROOT));
     let init = switch::find_init(&tree, line.init.as_deref())
@@ -165,6 +175,10 @@ fn find_nic(line: &Cmdline, orders: &Orders) -> Result<Card, Stop> {
             continue;
         }
         if let Some(card) = link::boot_nic(&orders.nic) {
+            // A device file is nobody's device: no alias asks for this one.
+            if bmc::expected(Path::new("/sys")) {
+                loaded += modules.load("ipmi_devintf", line);
+            }
             say(format!("NIC {} is {} ({loaded} modules loaded)", orders.nic.mac, card.name));
             return Ok(card);
         }
@@ -239,6 +253,16 @@ fn fetch_root(
         orders.written,
     );
     Ok(())
+}
+
+/// What the machine is made of, if that was not told yet.
+fn tell_hardware(told: Option<Hardware>, reporter: &mut Reporter, floor: u64) -> Hardware {
+    let bmc = if bmc::expected(Path::new("/sys")) { bmc::read() } else { None };
+    let hardware = Hardware { bmc, ..hardware::gather(Path::new("/")) };
+    if told.as_ref() != Some(&hardware) {
+        tell(reporter, Phase::Hardware(Box::new(hardware.clone())), floor);
+    }
+    hardware
 }
 
 /// A report, and the appliance's clock from its answer.

@@ -22,7 +22,8 @@ impl Memory {
         Memory::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
     }
 
-    fn parse(text: &str) -> Memory {
+    /// Reads `/proc/meminfo`.
+    pub fn parse(text: &str) -> Memory {
         let field = |name: &str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
