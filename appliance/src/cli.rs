@@ -143,6 +143,27 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Write a machine that the site does not know into the site file, with what it says of itself
+    Adopt {
+        /// Its MAC; with --accept also the name of a machine of the site
+        who: String,
+        /// Its name; the next free one of the site's own (m01, m02: m03) if none
+        #[arg(long)]
+        name: Option<String>,
+        /// Its place in the matrix: a seat, or `spare`
+        #[arg(long, value_name = "SEAT|spare")]
+        seat: Option<String>,
+        /// Of a machine of the site: take it on as it answers now, exchanged board and all
+        #[arg(long, conflicts_with_all = ["name", "seat"])]
+        accept: bool,
+        /// Only show what would be written
+        #[arg(long)]
+        dry: bool,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Import, build, publish and show images
     #[command(subcommand)]
     Image(ops::image::Command),
@@ -287,6 +308,12 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let answer: ops::seat::Answer = Client::new(&at.state).post("/seat", &query).await?;
             show(&answer, format.json, ops::seat::show)?;
             code(ops::reload::code(&answer.reload))
+        }
+        Command::Adopt { who, name, seat, accept, dry, at, format } => {
+            let query = ops::adopt::Query { who, name, seat, accept, dry };
+            let answer: ops::adopt::Answer = Client::new(&at.state).post("/adopt", &query).await?;
+            show(&answer, format.json, ops::adopt::show)?;
+            code(answer.reload.as_ref().map_or(0, ops::reload::code))
         }
         Command::Serve { .. }
         | Command::Check { .. }

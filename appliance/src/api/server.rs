@@ -108,6 +108,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/leases", get(leases))
         .route("/explain", get(explain))
         .route("/seat", post(seat))
+        .route("/adopt", post(adopt))
         .route("/reload", post(reload));
     Router::new().nest("/api/v1", v1).with_state(app)
 }
@@ -158,6 +159,15 @@ async fn seat(
 ) -> Result<Json<ops::seat::Answer>, Refusal> {
     allow(&caller, Verb::Change, Some(&query.machine))?;
     ops::seat::answer(&app, query).await.map(Json)
+}
+
+async fn adopt(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Json(query): Json<ops::adopt::Query>,
+) -> Result<Json<ops::adopt::Answer>, Refusal> {
+    allow(&caller, if query.dry { Verb::Look } else { Verb::Change }, Some(&query.who))?;
+    ops::adopt::answer(&app, query).await.map(Json)
 }
 
 async fn reload(

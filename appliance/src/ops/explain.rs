@@ -266,6 +266,7 @@ fn line<'a>(site: &'a Site, mac: Mac, entry: &Entry, rule: &Rule) -> Option<&'a 
     let role = match entry {
         Entry::Unknown(_) => match &site.net.unknown {
             site::Unknown::Role(role) => site.roles.get(role),
+            site::Unknown::Discover => site.roles.get("rescue"),
             _ => None,
         },
         Entry::Known(_) => seat.and_then(|seat| site.role_of(seat)).map(|(_, role)| role),

@@ -1,6 +1,7 @@
 //! One module for each operation: what it is asked, what it answers, how that is shown. The API's
 //! handler and the command line both come here.
 
+pub mod adopt;
 pub mod boots;
 pub mod check;
 pub mod events;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::Refusal;
 use crate::app::{App, Reloaded};
-use crate::site::{Place, edit};
+use crate::site::{MachineName, Place, Site, edit};
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,37 +32,18 @@ pub struct Answer {
 pub async fn answer(app: &App, query: Query) -> Result<Answer, Refusal> {
     let site = app.site.load_full();
     let machine = super::one(&site, &query.machine)?;
-    let place = match (query.place.as_str(), site.seats.get_key_value(query.place.as_str())) {
-        ("spare", _) => Place::Spare,
-        (_, Some((seat, _))) => Place::Seat(seat.clone()),
-        (other, None) => {
-            let seats = site.seats.keys().map(|seat| seat.as_str());
-            let help = crate::site::problem::did_you_mean(other, seats);
-            let swapped =
-                site.machines.contains_key(other) && site.seats.contains_key(&*query.machine);
-            let help = match swapped {
-                true => {
-                    Some(format!("`koboshi seat {other} {}`: the machine first", query.machine))
-                }
-                false => help,
-            };
-            return Err(Refusal::not_found(format!("no seat {other:?}"), help));
+    let place = place(&site, &query.place).map_err(|mut refusal| {
+        let swapped =
+            site.machines.contains_key(&*query.place) && site.seats.contains_key(&*query.machine);
+        if swapped {
+            let help =
+                format!("`koboshi seat {} {}`: the machine first", query.place, query.machine);
+            refusal.help = Some(help);
         }
-    };
+        refusal
+    })?;
     let former = site.seat_of(&machine).map(|(seat, _)| seat.to_string());
-    // Only what is asked for is put in force by this, not what else is in the file by now.
-    match app.reload(false, true).await {
-        Reloaded::Same => {}
-        pending => {
-            let help = format!(
-                "`koboshi reload` first, or undo it in {}; it says:\n{}",
-                app.path.display(),
-                super::reload::show_dry(&pending)
-            );
-            let error = "the site file holds changes that are not in force";
-            return Err(Refusal::conflict(error, Some(help)));
-        }
-    }
+    nothing_pending(app).await?;
     let newest = app.ledger.newest();
     let runs = newest.values().any(|boot| boot.machine == machine.as_str() && boot.sits());
     if let Some(former) = former.as_ref().filter(|former| runs && **former != query.place)
@@ -72,17 +53,7 @@ pub async fn answer(app: &App, query: Query) -> Result<Answer, Refusal> {
         let error = format!("{machine} is running in {former}");
         return Err(Refusal::conflict(error, Some(help)));
     }
-    // The file with the seat given twice would be refused; better not to write it.
-    let holder = match &place {
-        Place::Seat(seat) => site.machine_of(seat).map(|(holder, _)| holder),
-        Place::Spare => None,
-    };
-    if let Some(holder) = holder.filter(|holder| **holder != machine) {
-        let help =
-            format!("`koboshi seat {holder} spare` first, or swap the two lines in the file");
-        let error = format!("the matrix gives {} to {holder}", query.place);
-        return Err(Refusal::conflict(error, Some(help)));
-    }
+    free(&site, &place, &machine)?;
     let (path, name) = (app.path.clone(), machine.clone());
     let edited = tokio::task::spawn_blocking(move || edit::set_place(&path, &name, &place))
         .await
@@ -96,6 +67,44 @@ pub async fn answer(app: &App, query: Query) -> Result<Answer, Refusal> {
         _ => format!("{machine} now has {}", query.place),
     };
     Ok(Answer { says, reload })
+}
+
+/// `spare`, or a seat of the site.
+pub(super) fn place(site: &Site, text: &str) -> Result<Place, Refusal> {
+    match (text, site.seats.get_key_value(text)) {
+        ("spare", _) => Ok(Place::Spare),
+        (_, Some((seat, _))) => Ok(Place::Seat(seat.clone())),
+        (other, None) => {
+            let seats = site.seats.keys().map(|seat| seat.as_str());
+            let help = crate::site::problem::did_you_mean(other, seats);
+            Err(Refusal::not_found(format!("no seat {other:?}"), help))
+        }
+    }
+}
+
+/// Only what is asked for is put in force by a command, not what else is in the file by now.
+pub(super) async fn nothing_pending(app: &App) -> Result<(), Refusal> {
+    match app.reload(false, true).await {
+        Reloaded::Same => Ok(()),
+        pending => {
+            let help = format!(
+                "`koboshi reload` first, or undo it in {}; it says:\n{}",
+                app.path.display(),
+                super::reload::show_dry(&pending)
+            );
+            let error = "the site file holds changes that are not in force";
+            Err(Refusal::conflict(error, Some(help)))
+        }
+    }
+}
+
+/// The file with a seat given twice would be refused; better not to write it.
+pub(super) fn free(site: &Site, place: &Place, machine: &MachineName) -> Result<(), Refusal> {
+    let Place::Seat(seat) = place else { return Ok(()) };
+    let holder = site.machine_of(seat).map(|(holder, _)| holder);
+    let Some(holder) = holder.filter(|holder| *holder != machine) else { return Ok(()) };
+    let help = format!("`koboshi seat {holder} spare` first, or swap the two lines in the file");
+    Err(Refusal::conflict(format!("the matrix gives {seat} to {holder}"), Some(help)))
 }
 
 /// For a terminal.

@@ -1,4 +1,4 @@
-//! Changing one value of the site file from a command: `seat`, later `takeover` and `adopt`. Comments,
+//! Changing one value of the site file from a command: `seat`, later `takeover`. Comments,
 //! order and everything else stay; two who edit at once wait for each other; an editor who saved in
 //! between is noticed; and after a power cut the file is the old one or the new one.
 
@@ -146,10 +146,10 @@ pub fn set_value(
 }
 
 /// Held while a site is edited. The lock file stays: removing it would let two in.
-struct Lock(#[expect(dead_code, reason = "closing it gives the lock back")] File);
+pub(super) struct Lock(#[expect(dead_code, reason = "closing it gives the lock back")] File);
 
 impl Lock {
-    fn take(site: &Path) -> Result<Lock, EditError> {
+    pub(super) fn take(site: &Path) -> Result<Lock, EditError> {
         let mut name = site.file_name().unwrap_or_default().to_os_string();
         name.push(".lock");
         let path = site.with_file_name(name);
@@ -194,7 +194,7 @@ fn matrix(site: &Path) -> Result<Matrix, EditError> {
 }
 
 /// The lines of one file's matrix, sorted.
-fn rows_of(text: &str) -> Option<Vec<(String, String)>> {
+pub(super) fn rows_of(text: &str) -> Option<Vec<(String, String)>> {
     let document: DocumentMut = text.parse().ok()?;
     let mut rows = Vec::new();
     if let Some(matrix) = document.get("matrix").and_then(Item::as_table_like) {
@@ -216,7 +216,7 @@ fn rows_of(text: &str) -> Option<Vec<(String, String)>> {
 }
 
 /// Reads, changes, checks, and puts in place.
-fn change(
+pub(super) fn change(
     file: &Path,
     edit: impl FnOnce(&mut DocumentMut) -> Result<Option<String>, EditError>,
     check: impl FnOnce(&str) -> Result<(), String>,
@@ -248,7 +248,7 @@ fn change(
 }
 
 /// The table at a path, made if it is missing.
-fn table<'d>(
+pub(super) fn table<'d>(
     document: &'d mut DocumentMut,
     keys: &[&str],
     file: &Path,
@@ -269,7 +269,7 @@ fn table<'d>(
 }
 
 /// Sets a value; its comment stays. Hands back the former one, as written.
-fn put(table: &mut dyn TableLike, key: &str, mut value: Value) -> Option<String> {
+pub(super) fn put(table: &mut dyn TableLike, key: &str, mut value: Value) -> Option<String> {
     if let Some(item) = table.get_mut(key) {
         let was = match item.as_value() {
             Some(old) => old.clone().decorated("", "").to_string(),

@@ -8,9 +8,10 @@
 //! problem   what is wrong, where, and what to do; `render` draws it
 //! reload    what a new file changes, and whether that may be applied now
 //! watch     says when a file has changed
-//! edit      changes one value and nothing else
+//! edit      changes one value and nothing else; `adopt` adds a machine, all of it at once
 //! ```
 
+pub mod adopt;
 pub mod edit;
 pub mod hardware;
 pub mod hostlist;

@@ -121,6 +121,11 @@ fn the_whole_format_reads_as_it_is_meant() {
     assert_eq!(site.matrix[holder].origin.to_string(), "machines.d/rack9.toml:9");
     assert_eq!(site.by_address[&Ipv4Addr::new(10, 77, 0, 21)].as_str(), "db1");
     assert_eq!(site.net.unknown_at.as_ref().unwrap().origin.to_string(), "design.toml:18");
+    let menu = site.net.menu.as_ref().unwrap();
+    assert_eq!(
+        (menu[0].value.as_str(), menu[0].origin.to_string().as_str()),
+        ("rescue", "machines.d/rack9.toml:12")
+    );
     let images: Vec<String> =
         site.images_used().iter().map(|(image, at)| format!("{image} {at}")).collect();
     assert_eq!(images, ["db@3 design.toml:61", "rescue design.toml:65", "web design.toml:54"]);
@@ -336,6 +341,7 @@ fn this_machine_is_asked_for_its_addresses() {
 #[test]
 fn strangers_need_a_pool() {
     let text = SMALL.replace("eth1\"", "eth1\"\nunknown = \"discover\"");
+    let text = format!("{text}\n[roles.rescue]\nimage = \"rescue\"\n");
     assert!(
         errors(&text).starts_with("fine: site.toml:3:11: warning: machines we do not know"),
         "{}",

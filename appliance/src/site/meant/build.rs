@@ -180,12 +180,35 @@ fn net(written: &Written, roles: &Half<RoleName, Role>, problems: &mut Problems)
         let help = problem.help.clone().filter(|help| help.starts_with("did")).unwrap_or(also);
         problems.push(problem.help(help));
     }
+    if let Some(At { value: Unknown::Discover, origin }) = &net.unknown
+        && !roles.contains_key("rescue")
+    {
+        let message = "unknown = \"discover\" boots the role rescue, which does not exist";
+        let problem = Problem::error("unknown-role", origin, message);
+        let help = "[roles.rescue] with image = \"rescue\"; `koboshi image build rescue --publish` makes it";
+        problems.push(problem.label("into what?").help(help));
+    }
+    let menu = net.menu.as_ref().map(|menu| {
+        for role in menu.value.iter().filter(|role| !roles.contains_key(&role.value)) {
+            let known = roles.keys().map(RoleName::as_str);
+            problems.push(missing("role", role, known, "`menu`".into()));
+        }
+        menu.value.clone()
+    });
+    if let Some(At { value: Unknown::Menu, origin }) = &net.unknown
+        && menu.as_ref().map_or(roles.is_empty(), Vec::is_empty)
+    {
+        let problem = Problem::error("no-menu", origin, "the menu for unknown machines is empty");
+        let problem = problem.label("nothing to choose");
+        problems.push(problem.help("menu = [\"rescue\"] in [net], of roles under [roles]"));
+    }
     Net {
         http_port: net.http_port.as_ref().map_or(8080, |port| port.value),
         mode: net.mode.as_ref().map(|mode| mode.value).unwrap_or_default(),
         lease: net.lease.as_ref().map(|lease| lease.value).unwrap_or_default(),
         unknown: net.unknown.as_ref().map(|unknown| unknown.value.clone()).unwrap_or_default(),
         unknown_at: net.unknown.as_ref().map(|unknown| At::new((), unknown.origin.clone())),
+        menu,
         syslog: net.syslog.as_ref().map(|port| port.value),
     }
 }

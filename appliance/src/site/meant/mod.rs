@@ -90,6 +90,9 @@ pub struct Net {
     /// The line that says so.
     #[serde(skip)]
     pub unknown_at: Option<At<()>>,
+    /// Roles that whoever is at a machine's console may choose. Without it a machine of the site has
+    /// no menu, and a machine nobody knows is offered every role by `unknown = "menu"`.
+    pub menu: Option<Vec<At<RoleName>>>,
     /// Where syslog listens, if it does.
     pub syslog: Option<u16>,
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::walk::{Key, Value, Walk};
-use crate::site::names::{Malformed, NetworkName};
+use crate::site::names::{Malformed, NetworkName, RoleName};
 use crate::site::network::{Cidr, Pool};
 use crate::site::origin::{At, Origin};
 use crate::site::problem::Problem;
@@ -72,6 +72,7 @@ pub(in crate::site) struct NetTable {
     pub mode: Option<At<Mode>>,
     pub lease: Option<At<Lease>>,
     pub unknown: Option<At<Unknown>>,
+    pub menu: Option<At<Vec<At<RoleName>>>>,
     pub syslog: Option<At<u16>>,
     /// The one subnet of the shorthand.
     pub own: SubnetTable,
@@ -112,6 +113,7 @@ const NET_KEYS: &[&str] = &[
     "ntp",
     "lease",
     "unknown",
+    "menu",
     "syslog",
     "subnet",
     "relay",
@@ -158,6 +160,12 @@ pub(super) fn net(walk: &mut Walk, net: &mut NetTable, value: &Value) {
             "unknown" => {
                 let unknown = walk.parsed("policy for unknown machines", value);
                 walk.once(&mut net.unknown, "unknown", unknown);
+            }
+            "menu" => {
+                let roles =
+                    walk.one_or_many("menu", value, |walk, _, role| walk.parsed("role", role));
+                let roles = At::new(roles, walk.at(value.span()));
+                walk.once(&mut net.menu, "menu", Some(roles));
             }
             "syslog" => {
                 let port = walk.number("syslog", value, 1..=65_535);
