@@ -1,6 +1,7 @@
 //! The running appliance as its operations see it: the site in force, the desk, the ledger, the
 //! store, and the one way to change what is in force.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use koboshi_pxe::{dhcp, http, tftp};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::diagnosis::Silence;
 use crate::ledger::Ledger;
 use crate::publish::{self, Home};
 use crate::site::{self, Problems, Site, Watched, reload};
@@ -52,6 +54,8 @@ pub struct App {
     pub revision: Mutex<u64>,
     /// What TFTP and HTTP count; DHCP is asked for its own.
     pub counters: Counters,
+    /// Machines that ran and have not come back.
+    pub silent: ArcSwap<BTreeMap<String, Silence>>,
     /// The end of the process.
     pub cancel: CancellationToken,
 }

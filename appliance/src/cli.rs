@@ -95,6 +95,9 @@ enum Command {
         /// Stay and show it anew every second
         #[arg(long, short)]
         watch: bool,
+        /// Only machines that ran and have not come back, as host lists, with what is known of each
+        #[arg(long)]
+        silent: bool,
         #[command(flatten)]
         at: Where,
         #[command(flatten)]
@@ -259,15 +262,18 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::Status { who, watch, at, format } => {
+        Command::Status { who, watch, silent, at, format } => {
             let client = Client::new(&at.state);
-            let query = ops::status::Query { who };
+            let query = ops::status::Query { who, silent };
             loop {
                 let rows: Vec<ops::status::Row> = client.get("/status", &query).await?;
                 if watch && std::io::stdout().is_terminal() && !format.json {
                     print_bytes(b"\x1b[H\x1b[2J")?;
                 }
-                show(&rows, format.json, |rows| ops::status::show(rows))?;
+                show(&rows, format.json, |rows| match silent {
+                    true => ops::status::show_all_silent(rows),
+                    false => ops::status::show(rows),
+                })?;
                 let pending: ops::reload::Pending = client.get("/pending", &()).await?;
                 if !format.json {
                     print_bytes(ops::reload::show_pending(&pending).as_bytes())?;

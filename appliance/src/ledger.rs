@@ -14,6 +14,9 @@ use koboshi_pxe::{BootId, Mac};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::diagnosis::Learned;
+use crate::diagnosis::late::Finding;
+use crate::diagnosis::learned::Lesson;
 use crate::hardware::{self, Record};
 use crate::store::{BootRecord, Event, Mark, Store, StoreError};
 
@@ -51,6 +54,10 @@ struct Inner {
     hardware: HashMap<String, Record>,
     /// What was last said of evidence that disagrees, by machine.
     evidence: HashMap<String, Vec<String>>,
+    /// How long machines take.
+    learned: Learned,
+    /// When this process began to listen, Unix milliseconds.
+    began: u64,
 }
 
 /// Wishes the ledger has of others.
@@ -72,10 +79,12 @@ impl Ledger {
     /// A ledger over what the store remembers. Needs a tokio runtime.
     pub fn new(store: Store, boots: Vec<BootRecord>, hardware: Vec<Record>) -> Ledger {
         let hardware = hardware.into_iter().map(|record| (record.machine.clone(), record));
-        let mut inner = Inner { hardware: hardware.collect(), ..Inner::default() };
+        let hardware = hardware.collect();
+        let mut inner = Inner { hardware, began: now_ms(), ..Inner::default() };
         for boot in boots {
             inner.ids.insert(boot.id, boot.mac);
-            let last = boot.marks.last().map_or(boot.opened, |mark| mark.at);
+            let signs = boot.marks.iter().rev().find(|mark| mark.late.is_none());
+            let last = signs.map_or(boot.opened, |mark| mark.at);
             inner.heard.insert(boot.mac, last);
             inner.boots.insert(boot.mac, boot);
         }
@@ -93,6 +102,12 @@ impl Ledger {
         });
         let (failures, changes) = (AtomicU64::new(0), AtomicU64::new(1));
         Ledger { store, inner: Mutex::new(inner), events, kept, failures, changes }
+    }
+
+    /// The same, knowing how long machines take.
+    pub fn knowing(self, learned: Learned) -> Ledger {
+        self.inner().learned = learned;
+        self
     }
 
     /// Events as they happen.
@@ -201,6 +216,7 @@ impl Ledger {
                     plan,
                     marks: Vec::new(),
                     over: false,
+                    after: None,
                 };
                 self.opened(record, &over).await;
                 self.event("boot", Some(machine), what).await;
@@ -220,7 +236,7 @@ impl Ledger {
     }
 
     /// The firmware speaks: the last boot is over, and with it whatever the machine held.
-    async fn opened(self: &Arc<Ledger>, record: BootRecord, over: &[(BootId, Mac)]) {
+    async fn opened(self: &Arc<Ledger>, mut record: BootRecord, over: &[(BootId, Mac)]) {
         let machine = record.machine.clone();
         let next = record.plan.as_ref().and_then(|plan| plan.seat.clone());
         let (mut ended, mut strangers) = (Vec::new(), Vec::new());
@@ -246,6 +262,14 @@ impl Ledger {
                 } else {
                     ended.push(last.clone());
                 }
+            }
+            // How long its restart took, if we were there when it was last heard of.
+            let ran = inner.boots.get(&record.mac).is_some_and(|last| last.stage >= Stage::Init);
+            let last = inner.heard.get(&record.mac).copied();
+            let last = last.filter(|last| ran && *last >= inner.began);
+            record.after = last.map(|last| record.opened.saturating_sub(last));
+            if let Some(lesson) = Lesson::of_opened(&record) {
+                inner.learned.learn(lesson);
             }
             inner.heard.insert(record.mac, record.opened);
             inner.ids.insert(record.id, record.mac);
@@ -286,10 +310,34 @@ impl Ledger {
                 Source::Wire => record.stage.max(stage),
                 Source::Machine => stage,
             };
-            if record.marks.len() >= MARKS_MAX {
-                record.marks.remove(MARKS_BEGIN);
+            push(record, Mark { at, stage, note, late: None });
+            record.clone()
+        };
+        if let Err(error) = self.store.record_boot(record).await {
+            self.failed(&error);
+        }
+    }
+
+    /// The boots, when each machine was last heard of, and how long things take, to be looked at.
+    pub fn look<T>(
+        &self,
+        see: impl FnOnce(&HashMap<Mac, BootRecord>, &HashMap<Mac, u64>, &Learned) -> T,
+    ) -> T {
+        let inner = self.inner();
+        see(&inner.boots, &inner.heard, &inner.learned)
+    }
+
+    /// A boot went no further for too long: a line in its timeline, unless it has moved meanwhile.
+    pub async fn is_late(&self, finding: &Finding, at: u64) {
+        let record = {
+            let mut inner = self.inner();
+            let Some(mac) = inner.ids.get(&finding.id).copied() else { return };
+            let Some(record) = inner.boots.get_mut(&mac) else { return };
+            if record.stage != finding.stage {
+                return;
             }
-            record.marks.push(Mark { at, stage, note });
+            let (note, late) = (finding.cause.seen.clone(), Some(finding.cause.late.clone()));
+            push(record, Mark { at, stage: finding.stage, note, late });
             record.clone()
         };
         if let Err(error) = self.store.record_boot(record).await {
@@ -313,7 +361,7 @@ impl Ledger {
                 return;
             }
         };
-        let (machine, seat, was_up, last) = {
+        let (machine, seat, was_up, missed, last) = {
             let mut inner = self.inner();
             // A report that was overtaken on the wire must not move the boot back, and one that
             // was recorded and is played again is no sign of life.
@@ -326,7 +374,8 @@ impl Ledger {
             let Some(boot) = inner.boots.get(&mac).filter(|boot| boot.id == id) else { return };
             let seat = boot.plan.as_ref().and_then(|plan| plan.seat.clone());
             let was_up = boot.marks.iter().any(|mark| mark.stage == Stage::Up);
-            (boot.machine.clone(), seat, was_up, boot.stage)
+            let missed = boot.marks.last().is_some_and(|mark| mark.late.is_some());
+            (boot.machine.clone(), seat, was_up, missed, boot.stage)
         };
         let phase = match report.phase {
             Phase::Hardware(hardware) => {
@@ -348,7 +397,7 @@ impl Ledger {
             if wishes.try_send(Wish::Keep(mac)).is_err() {
                 self.failures.fetch_add(1, Ordering::Relaxed);
             }
-            if last == Stage::Up {
+            if last == Stage::Up && !missed {
                 return;
             }
             note = "it is heard of again".to_string();
@@ -357,6 +406,7 @@ impl Ledger {
         self.mark(id, stage, note.clone(), at, Source::Machine).await;
         match stage {
             Stage::Up if !was_up => {
+                self.learn(mac);
                 let opened = self.inner().boots.get(&mac).map_or(at, |boot| boot.opened);
                 let took = at.saturating_sub(opened);
                 let text = format!("is up after {}.{} s ({note})", took / 1000, took % 1000 / 100);
@@ -448,6 +498,14 @@ impl Ledger {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A machine is up: how long each step took it.
+    fn learn(&self, mac: Mac) {
+        let mut inner = self.inner();
+        if let Some(lesson) = inner.boots.get(&mac).and_then(Lesson::of_up) {
+            inner.learned.learn(lesson);
+        }
+    }
+
     fn failed(&self, error: &StoreError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         tracing::error!(%error, "the ledger could not be written");
@@ -456,6 +514,13 @@ impl Ledger {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn push(record: &mut BootRecord, mark: Mark) {
+    if record.marks.len() >= MARKS_MAX {
+        record.marks.remove(MARKS_BEGIN);
+    }
+    record.marks.push(mark);
 }
 
 /// A phase as a stage and a line for people.
@@ -548,6 +613,7 @@ mod tests {
             plan: Some(Arc::new(plan)),
             marks: Vec::new(),
             over: false,
+            after: None,
         }
     }
 
@@ -581,6 +647,44 @@ mod tests {
         ledger.opened(other, &[(BootId([2; 16]), Mac([2, 0, 0, 0, 0, 2]))]).await;
         assert_eq!(kinds(&mut events, 1).await, ["seat"]);
         assert!(store.holdings().expect("read").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_late_boot_is_said_to_be_unless_it_has_moved_and_teaches_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(dir.path()).expect("a new state");
+        let ledger = Arc::new(Ledger::new(store.clone(), Vec::new(), Vec::new()));
+        let (id, mac) = (BootId([1; 16]), Mac([2, 0, 0, 0, 0, 1]));
+        ledger.opened(boot("m01", 1), &[]).await;
+        ledger.mark(id, Stage::Ack, String::new(), 1_000, Source::Wire).await;
+        let cause = crate::diagnosis::late::Cause {
+            seen: "never asked for ipxe.efi".into(),
+            late: crate::store::Late { usual: "a firewall".into(), next: "open it".into() },
+        };
+        let finding = |stage| Finding { id, machine: "m01".into(), stage, cause: cause.clone() };
+        ledger.is_late(&finding(Stage::Offer), 2_000).await;
+        assert_eq!(ledger.newest()[&mac].marks.len(), 1, "it has moved on since");
+        ledger.is_late(&finding(Stage::Ack), 2_000).await;
+        let marks = ledger.newest()[&mac].marks.clone();
+        assert_eq!(
+            (marks[1].note.as_str(), marks[1].stage),
+            ("never asked for ipxe.efi", Stage::Ack)
+        );
+        assert_eq!(ledger.heard(mac), Some(1_000), "that was no sign of life");
+        let kept =
+            store.append(Event { id: 0, at: 0, kind: "x".into(), who: None, text: String::new() });
+        kept.await.expect("queued").await.expect("all before it is on disk");
+        let shown = crate::ops::boots::show(&store.boots_of("m01").expect("read"));
+        assert!(
+            shown.contains("LATE        never asked for ipxe.efi\n")
+                && shown.contains("usually: a firewall\n")
+                && shown.contains("next: open it\n"),
+            "{shown}"
+        );
+        // A new process: what was said late was no sign of life either.
+        let again =
+            Ledger::new(store.clone(), store.newest_boots(|_| {}).expect("read"), Vec::new());
+        assert_eq!(again.heard(mac), Some(1_000));
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@
 //! app       the running appliance as its operations see it
 //! ledger    timelines, holdings, events; `store` keeps them
 //! hardware  what machines say they are made of, and where that disagrees with the site
+//! diagnosis/  where a boot hangs and why, who has not come back
 //! rights    may(principal, verb, machine)
 //! api/      /api/v1 on the Unix socket, and its client
 //! ops/      one module an operation: what it is asked, what it answers, how that is shown
@@ -22,6 +23,7 @@ pub mod api;
 pub mod app;
 pub mod caveats;
 pub mod cli;
+pub mod diagnosis;
 pub mod hardware;
 pub mod lab;
 pub mod ledger;

@@ -21,12 +21,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Counters, Reloaded};
+use crate::diagnosis::Learned;
+use crate::diagnosis::learned::Lesson;
 use crate::ledger::{Ledger, Wish};
 use crate::publish::{self, Home};
 use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
 use crate::store::{BootRecord, Store};
-use crate::{api, plan};
+use crate::{api, diagnosis, plan};
 
 /// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
 const NEWS: usize = 16_384;
@@ -56,10 +58,13 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     reading.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let (news, news_in) = mpsc::channel(NEWS);
     let desk = Arc::new(Desk::new(reading.snapshot, news));
-    let newest = store.newest_boots().context("reading the boots")?;
+    let mut lessons = Vec::new();
+    let newest = store.newest_boots(|boot| lessons.extend(Lesson::of_kept(boot)));
+    let newest = newest.context("reading the boots")?;
     restore(&desk, &images, &common, &newest);
     let hardware = store.hardware().context("reading what machines are made of")?;
-    let ledger = Arc::new(Ledger::new(store.clone(), newest, hardware));
+    let ledger = Ledger::new(store.clone(), newest, hardware);
+    let ledger = Arc::new(ledger.knowing(Learned::from_boots(lessons)));
 
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -79,6 +84,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         common,
         revision: Mutex::new(1),
         counters: Counters::default(),
+        silent: ArcSwap::default(),
         cancel: cancel.clone(),
     });
 
@@ -108,6 +114,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let (api_app, stop) = (app.clone(), cancel.clone());
     tasks.spawn(async move { api::serve(api_app, stop).await.context("the API's socket") });
     tasks.spawn(watch(app.clone(), images_dir, cancel.clone()));
+    tasks.spawn(diagnosis::watch::watch(app.clone(), cancel.clone()));
 
     let text = format!("serves {} from {}:{}", site.name, home.address, home.http_port);
     ledger.event("start", None, text).await;

@@ -58,6 +58,10 @@ pub struct BootRecord {
     pub marks: Vec<Mark>,
     /// The machine booted anew since.
     pub over: bool,
+    /// Milliseconds from the machine's last sign of life to the firmware that opened this boot, where
+    /// the appliance listened all the while: how long a restart takes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
 }
 
 impl BootRecord {
@@ -78,6 +82,18 @@ pub struct Mark {
     /// Facts in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// Nothing happened, for too long: what the note says is what was seen until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<Late>,
+}
+
+/// What a boot that went no further suffers from, as a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Late {
+    /// What usually causes it.
+    pub usual: String,
+    /// What to do next.
+    pub next: String,
 }
 
 /// Which machine does hold a seat. The matrix is the wish, this is the fact.
@@ -332,8 +348,11 @@ impl Store {
         Ok(found)
     }
 
-    /// Each machine's newest boot.
-    pub fn newest_boots(&self) -> Result<Vec<BootRecord>, StoreError> {
+    /// Each machine's newest boot; `each` sees all that are kept, in no order.
+    pub fn newest_boots(
+        &self,
+        mut each: impl FnMut(&BootRecord),
+    ) -> Result<Vec<BootRecord>, StoreError> {
         let read = self.db.begin_read()?;
         let boots = read.open_table(BOOTS)?;
         let mut newest = std::collections::HashMap::<Mac, BootRecord>::new();
@@ -346,6 +365,7 @@ impl Store {
                     continue;
                 }
             };
+            each(&boot);
             let older = newest.get(&boot.mac).is_some_and(|known| known.opened >= boot.opened);
             if !older {
                 newest.insert(boot.mac, boot);
@@ -568,6 +588,7 @@ mod tests {
             plan: None,
             marks: Vec::new(),
             over: false,
+            after: None,
         }
     }
 

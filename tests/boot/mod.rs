@@ -4,7 +4,6 @@
 mod blank;
 mod discover;
 mod gate;
-mod late;
 mod loaders;
 mod networks;
 mod nics;

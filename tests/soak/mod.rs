@@ -1,1 +1,3 @@
 //! What takes longer than every change should wait for: `make soak`.
+
+mod outage;

@@ -8,22 +8,28 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use super::Error;
 use super::console::{Console, Viewer};
 use super::keeper::{self, Keeper};
 use super::net::Wire;
-use super::qemu::{self, QEMU, Spec};
+use super::qemu::{self, Firmware, QEMU, Spec};
 use super::qmp::Qmp;
 
 /// What a kernel prints when it cannot go on.
 const PANIC: &str = "Kernel panic - not syncing";
+/// What OVMF ends in when nothing of its boot order worked (after PXE and HTTP boot, about three
+/// minutes without an appliance); it stays there until somebody types.
+const GAVE_UP: &str = "UEFI Interactive Shell";
+/// Until it then begins anew, as SeaBIOS does by `reboot-timeout`.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// A machine in its place. Cheap to clone; all clones are the same machine.
 #[derive(Clone)]
@@ -46,6 +52,8 @@ struct Running {
     child: Child,
     monitor: Qmp,
     since: Instant,
+    /// Begins the boot order anew for a firmware that cannot; ends with the power.
+    _retries: JoinSet<()>,
 }
 
 /// Whether a machine has power.
@@ -182,6 +190,28 @@ impl Machine {
         running.as_mut()
     }
 
+    /// Real servers' UEFI can be told to begin its boot order anew when all of it failed. OVMF cannot:
+    /// this presses the reset button for it.
+    fn retries(&self) -> JoinSet<()> {
+        let mut task = JoinSet::new();
+        if self.spec().firmware == Firmware::Bios || !self.spec().retries {
+            return task;
+        }
+        let machine = Arc::downgrade(&self.inner);
+        let mut viewer = self.console().viewer_at(self.inner.begun.load(Ordering::Relaxed));
+        task.spawn(async move {
+            let day = Duration::from_secs(86_400);
+            while viewer.expect(GAVE_UP, day).await.is_ok() {
+                tokio::time::sleep(AGAIN_AFTER).await;
+                let Some(inner) = machine.upgrade() else { return };
+                if let Err(error) = (Machine { inner }).reset().await {
+                    tracing::warn!(%error, "a machine that gave up is not started again");
+                }
+            }
+        });
+        task
+    }
+
     async fn start(&self) -> Result<Running, Error> {
         let Inner { spec, dir, ports, keeper, console, .. } = &*self.inner;
         for (tool, package) in [(QEMU, "qemu-system-x86"), ("setpriv", "util-linux")] {
@@ -208,7 +238,7 @@ impl Machine {
         console.attach(into_tokio(line).map_err(Error::io(doing()))?).await;
         let monitor = into_tokio(monitor).map_err(Error::io(doing()))?;
         match Qmp::greet(monitor).await {
-            Ok(monitor) => Ok(Running { child, monitor, since }),
+            Ok(monitor) => Ok(Running { child, monitor, since, _retries: self.retries() }),
             Err(why) => {
                 let _ = child.start_kill();
                 let how = match child.wait().await {

@@ -34,6 +34,9 @@ pub struct Spec {
     pub disks: Vec<Disk>,
     /// Emulation or virtualization.
     pub accel: Accel,
+    /// Begins its boot order anew when all of it failed, as a server's set-up can be told to ("Retry
+    /// Boot Sequence", "Network Boot Retry"). One that does not waits for a person in the end.
+    pub retries: bool,
 }
 
 /// Which firmware, and by which of its ways it boots from the network.
@@ -133,6 +136,7 @@ impl Spec {
             cpus: 1,
             disks: vec![Disk::new(1024, "disk0")],
             accel: Accel::Tcg,
+            retries: true,
         }
     }
 
@@ -222,8 +226,10 @@ pub fn arguments(spec: &Spec, taps: &[String], dir: &Path) -> Vec<String> {
     add("-serial", "chardev:serial".into());
     add("-chardev", "socket,id=monitor,fd=1".into());
     add("-mon", "chardev=monitor,mode=control".into());
-    // Without reboot-timeout SeaBIOS stops for good when the network gave it nothing.
-    add("-boot", "strict=on,reboot-timeout=5000".into());
+    // Without reboot-timeout SeaBIOS stops for good when the network gave it nothing. OVMF knows no
+    // such setting: see machine.rs.
+    let again = if spec.retries { ",reboot-timeout=5000" } else { "" };
+    add("-boot", format!("strict=on{again}"));
     for (number, tap) in taps.iter().enumerate() {
         add("-netdev", format!("tap,id=wire{number},ifname={tap},script=no,downscript=no"));
     }

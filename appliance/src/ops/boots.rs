@@ -47,6 +47,9 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Boot>, Refusal> {
     Ok(boots)
 }
 
+/// Under the notes.
+const INDENT: &str = "                         ";
+
 /// For a terminal: newest last, so that it stands next to the prompt.
 pub fn show(boots: &[Boot]) -> String {
     if boots.is_empty() {
@@ -76,12 +79,16 @@ pub fn show(boots: &[Boot]) -> String {
                 "  {:>4}.{} s  {:<10}  {}",
                 after / 1000,
                 after % 1000 / 100,
-                mark.stage.as_str(),
+                if mark.late.is_some() { "LATE" } else { mark.stage.as_str() },
                 mark.note
             );
             let line: String = line.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
             text.push_str(line.trim_end());
             text.push('\n');
+            if let Some(late) = &mark.late {
+                text.push_str(&format!("{INDENT}usually: {}\n", late.usual));
+                text.push_str(&format!("{INDENT}next: {}\n", late.next));
+            }
         }
         if boot.over {
             text.push_str("  the machine booted anew since\n");

@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::table::{ago, table};
 use crate::api::Refusal;
 use crate::app::App;
+use crate::diagnosis::Silence;
+use crate::diagnosis::silent::cases;
 use crate::hardware;
 use crate::ledger::now_ms;
 use crate::site::Place;
-use crate::store::BootRecord;
+use crate::store::{BootRecord, Mark};
 
 /// What is asked.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ pub struct Query {
     /// Machines or seats as a host list; all if none.
     #[serde(default)]
     pub who: Option<String>,
+    /// Only machines that ran and have not come back.
+    #[serde(default)]
+    pub silent: bool,
 }
 
 /// One machine.
@@ -50,6 +55,9 @@ pub struct Row {
     /// What it is made of, in a line; `koboshi explain` has all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<String>,
+    /// It ran and has not come back: what is known, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<Silence>,
 }
 
 /// A machine that is up and has not been heard of for this long is said to be silent.
@@ -59,6 +67,7 @@ const SILENT_MS: u64 = 90_000;
 pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
     let site = app.site.load();
     let newest = app.ledger.newest();
+    let silent = app.silent.load();
     let holdings = app.store.holdings().map_err(|error| Refusal::failed(error.to_string()))?;
     let wanted = match &query.who {
         Some(who) => {
@@ -106,6 +115,7 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
         let heard = boot.and_then(|boot| app.ledger.heard(boot.mac)).unwrap_or(0);
         let mut row = row(name.as_str(), seat, holds.map(|held| held.seat.clone()), boot, heard);
         row.notes.extend(conflict(boot));
+        row.silent = silent.get(name.as_str()).cloned();
         row.notes.extend(evidence.get(name.as_str()).into_iter().flatten().cloned());
         row.hardware = made_of(name.as_str());
         rows.push(row);
@@ -123,6 +133,7 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
             rows.push(row);
         }
     }
+    rows.retain(|row| !query.silent || row.silent.is_some());
     Ok(rows)
 }
 
@@ -136,16 +147,21 @@ fn row(
     let plan = boot.and_then(|boot| boot.plan.as_ref());
     let stage = boot.map_or("off", |boot| boot.stage.as_str());
     let mut notes = Vec::new();
-    if let Some(mark) = boot.and_then(|boot| boot.marks.last())
+    let happened = |mark: &&Mark| mark.late.is_none();
+    let last = boot.and_then(|boot| boot.marks.iter().rev().find(happened));
+    if let Some(mark) = last
         && matches!(mark.stage, Stage::Trouble | Stage::Rescue | Stage::Waiting)
     {
         notes.push(mark.note.clone());
     }
+    // `koboshi boots` has the whole of it.
+    let late = boot.and_then(|boot| boot.marks.last()).filter(|mark| mark.late.is_some());
+    notes.extend(late.map(|mark| format!("late: {}", mark.note)));
     let booted = plan.and_then(|plan| plan.seat.clone());
     if let Some(booted) = booted.filter(|booted| *booted != seat && seat != "-") {
         notes.push(format!("sits in {booted} until it boots again"));
     }
-    if stage == "up" && now_ms().saturating_sub(heard) > SILENT_MS {
+    if stage == "up" && late.is_none() && now_ms().saturating_sub(heard) > SILENT_MS {
         notes.push("silent".to_string());
     }
     let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_string());
@@ -157,9 +173,10 @@ fn row(
         image: or(plan.map(|plan| plan.image.clone())),
         address: or(boot.map(|boot| boot.address.to_string())),
         stage: stage.to_string(),
-        since: boot.map_or(0, |boot| boot.marks.last().map_or(boot.opened, |mark| mark.at)),
+        since: boot.map_or(0, |boot| last.map_or(boot.opened, |mark| mark.at)),
         heard,
         notes,
+        silent: None,
         hardware: None,
     }
 }
@@ -188,5 +205,26 @@ pub fn show(rows: &[Row]) -> String {
         .collect();
     let headings =
         ["MACHINE", "SEAT", "ROLE", "IMAGE", "ADDRESS", "STAGE", "SINCE", "HEARD", "NOTES"];
-    table(&headings, &cells)
+    let mut text = table(&headings, &cells);
+    text.push_str(&show_silent(rows));
+    text
+}
+
+/// Machines that have not come back, by what there is to do about them, as host lists to paste.
+fn show_silent(rows: &[Row]) -> String {
+    let silent = rows.iter().filter_map(|row| Some((row.machine.as_str(), row.silent.as_ref()?)));
+    let mut text = String::new();
+    for (says, count, hosts) in cases(silent) {
+        let machines = if count == 1 { "1 machine has" } else { &format!("{count} machines have") };
+        text.push_str(&format!("\n{machines} not come back: {hosts}\n  {says}\n"));
+    }
+    text
+}
+
+/// For a terminal, of the machines that have not come back alone.
+pub fn show_all_silent(rows: &[Row]) -> String {
+    match show_silent(rows).trim_start_matches('\n') {
+        "" => "every machine that ran is heard of, or has the time to start still\n".to_string(),
+        text => text.to_string(),
+    }
 }

@@ -2,6 +2,7 @@
 //! desk looks the machine up in the one snapshot of the site, asks `decide`, opens boots, freezes
 //! plans, and tells the appliance what happened. It owns no socket.
 
+pub mod said;
 mod turns;
 mod wire;
 
@@ -233,7 +234,7 @@ impl Desk {
             // It asks every 10 to 20 seconds; that it still waits is no news.
             return;
         }
-        let file = file.map(|file| format!(", then {file}")).unwrap_or_default();
+        let file = file.map(|file| format!("{}{file}", said::THEN)).unwrap_or_default();
         self.advance(facts.mac, Stage::Ack, format!("{address} to {}{file}", says(*client)));
     }
 
@@ -526,9 +527,9 @@ fn boots(facts: &Facts) -> bool {
 
 fn says(client: Client) -> &'static str {
     match client {
-        Client::Firmware => "PXE firmware",
-        Client::HttpBoot => "UEFI HTTP boot",
-        Client::Ipxe => "iPXE",
+        Client::Firmware => said::FIRMWARE,
+        Client::HttpBoot => said::HTTP_BOOT,
+        Client::Ipxe => said::IPXE,
         Client::System => "a running system",
     }
 }

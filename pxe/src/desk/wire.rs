@@ -2,7 +2,7 @@
 //! facts, a step becomes an answer, and what DHCP and TFTP tell becomes lines of a timeline.
 
 use crate::decide::{Action, Arch, Asks, Client, Facts, Loader};
-use crate::desk::Desk;
+use crate::desk::{Desk, said};
 use crate::dhcp::{
     self, Address, Answer, BootFile, EventKind, MessageType, Reason, Serving, Vendor,
 };
@@ -102,7 +102,8 @@ impl Desk {
         match event {
             Event::Begun { .. } => {}
             Event::Probed { peer, name, size } => {
-                self.remark(peer.ip(), format!("asked the size of {name}: {} KiB", size / 1024));
+                let text = format!("{}{name}: {} KiB", said::SIZE_ASKED, size / 1024);
+                self.remark(peer.ip(), text);
             }
             Event::Done { peer, name, bytes, elapsed, resent, .. } => {
                 let again = match resent {
@@ -114,19 +115,19 @@ impl Desk {
                 self.loader_sent(*peer, name, note);
             }
             Event::Aborted { peer, name, message, bytes, .. } => {
-                let text =
-                    format!("{name} broke off after {} KiB: {}", bytes / 1024, message.trim());
+                let (kib, message) = (bytes / 1024, message.trim());
+                let text = format!("{name}{}{kib} KiB: {message}", said::BROKE_OFF);
                 self.remark(peer.ip(), text);
             }
             Event::TimedOut { peer, name, bytes, size } => {
                 let of = format!("{} of {} KiB", bytes / 1024, size / 1024);
-                self.remark(peer.ip(), format!("{name}: the client fell silent after {of}"));
+                self.remark(peer.ip(), format!("{name}{}{of}", said::FELL_SILENT));
             }
             Event::Replaced { peer, name, .. } => {
                 self.remark(peer.ip(), format!("{name}: the client began anew"));
             }
             Event::Refused { peer, name, why } => {
-                self.remark(peer.ip(), format!("asked for {name}: {why}"));
+                self.remark(peer.ip(), format!("{}{name}: {why}", said::ASKED_FOR));
             }
         }
     }

@@ -1,0 +1,196 @@
+//! What else is known of a machine that is silent: whether it has power, by the command that the site
+//! names for it (`power = "exec:…"`), and who answers ARP at its address.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures::StreamExt;
+use koboshi_pxe::Mac;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+
+use super::silent::{Evidence, Gone};
+
+/// Power commands at a time: a dead BMC costs its ten seconds, and five hundred of them must not cost
+/// three quarters of an hour.
+const AT_ONCE: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a command's answer that are read.
+const ANSWER_MAX: u64 = 4096;
+/// Addresses asked at a time: the kernel's neighbour table ends at 1,024 (`gc_thresh3`).
+const NEIGHBOURS: usize = 256;
+/// The kernel doubts an old neighbour for 5 s, asks it three times and then everybody three times.
+const ARP_TAKES: Duration = Duration::from_secs(12);
+
+/// Whether a machine has power.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Power {
+    /// Its command says so.
+    On,
+    /// Its command says so.
+    Off,
+    /// The site names no command.
+    #[default]
+    NotAsked,
+    /// The command failed, or said something else.
+    Unknown(String),
+}
+
+/// Asks for all of them. `commands`: by machine.
+pub async fn ask(gone: &[Gone], commands: &HashMap<String, String>) -> HashMap<String, Evidence> {
+    let asked: Vec<(String, Option<String>)> = gone
+        .iter()
+        .map(|gone| (gone.machine.clone(), commands.get(&gone.machine).cloned()))
+        .collect();
+    let power = futures::stream::iter(asked).map(|(machine, command)| async {
+        let power = match command {
+            Some(command) => status(&command, PATIENCE).await,
+            None => Power::NotAsked,
+        };
+        (machine, power)
+    });
+    let (power, answers) = tokio::join!(
+        power.buffer_unordered(AT_ONCE).collect::<Vec<_>>(),
+        // An address of the pool may be another's by now.
+        neighbours(gone.iter().filter(|gone| gone.fixed).map(|gone| gone.address).collect())
+    );
+    let by_name: HashMap<&str, &Gone> =
+        gone.iter().map(|gone| (gone.machine.as_str(), gone)).collect();
+    power
+        .into_iter()
+        .map(|(machine, power)| {
+            let address = by_name.get(machine.as_str()).map(|gone| gone.address);
+            let answers = address.and_then(|address| answers.get(&address).copied());
+            (machine, Evidence { power, answers })
+        })
+        .collect()
+}
+
+/// `COMMAND status`, by the shell, as the operator wrote it.
+async fn status(command: &str, patience: Duration) -> Power {
+    let spawned = Command::new("/bin/sh")
+        .args(["-c", &format!("{command} status")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => return Power::Unknown(error.to_string()),
+    };
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let mut text = Vec::new();
+    let answer = async {
+        if let Some(out) = child.stdout.take() {
+            out.take(ANSWER_MAX).read_to_end(&mut text).await?;
+        }
+        child.wait().await
+    };
+    match tokio::time::timeout(patience, answer).await {
+        Ok(Ok(_)) => says(&String::from_utf8_lossy(&text)),
+        Ok(Err(error)) => Power::Unknown(error.to_string()),
+        Err(_) => {
+            // With whatever the shell started.
+            if let Some(group) = group
+                && let Err(error) = killpg(group, Signal::SIGKILL)
+            {
+                tracing::debug!(%error, command, "a power command that hangs");
+            }
+            Power::Unknown(format!("no answer within {} s", patience.as_secs()))
+        }
+    }
+}
+
+/// `Chassis Power is on`, `m07: off`, `running`, `shut off`.
+fn says(text: &str) -> Power {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase);
+    for word in words {
+        match word.as_str() {
+            "on" | "running" => return Power::On,
+            "off" => return Power::Off,
+            _ => {}
+        }
+    }
+    let said: String = text.trim().chars().filter(|c| !c.is_control()).take(40).collect();
+    Power::Unknown(format!("it says {said:?}, not on or off"))
+}
+
+/// Who answers ARP at these addresses. The kernel asks, once there is something to send to them.
+async fn neighbours(addresses: HashSet<Ipv4Addr>) -> HashMap<Ipv4Addr, Mac> {
+    let addresses: Vec<Ipv4Addr> = addresses.into_iter().collect();
+    let mut found = HashMap::new();
+    for some in addresses.chunks(NEIGHBOURS) {
+        let Ok(socket) = tokio::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await else {
+            break;
+        };
+        for address in some {
+            // Port 9 is "discard". An error is of an earlier address: nobody listens, so it lives.
+            for _ in 0..2 {
+                if socket.send_to(&[], SocketAddr::from((*address, 9))).await.is_ok() {
+                    break;
+                }
+            }
+        }
+        tokio::time::sleep(ARP_TAKES).await;
+        let table = tokio::fs::read_to_string("/proc/net/arp").await.unwrap_or_default();
+        found.extend(table.lines().filter_map(neighbour).filter(|(at, _)| some.contains(at)));
+    }
+    found
+}
+
+/// `10.77.0.11  0x1  0x2  52:54:00:77:00:01  *  kb0`, if it is complete (flag 2).
+fn neighbour(line: &str) -> Option<(Ipv4Addr, Mac)> {
+    let mut words = line.split_whitespace();
+    let address = words.next()?.parse().ok()?;
+    let flags = words.nth(1)?.strip_prefix("0x")?;
+    let complete = u32::from_str_radix(flags, 16).ok()? & 2 != 0;
+    let mac: Mac = words.next()?.parse().ok()?;
+    complete.then_some((address, mac))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_power_command_answers_or_is_given_up() {
+        let patience = Duration::from_secs(20);
+        for (command, expected) in [
+            ("echo m07:", None),
+            ("echo Chassis Power is on #", Some(Power::On)),
+            ("printf 'shut off\\n' #", Some(Power::Off)),
+            ("echo running;", Some(Power::On)),
+            ("yes off |", None),
+            ("/nonexistent/power", None),
+        ] {
+            let power = status(command, patience).await;
+            match expected {
+                Some(expected) => assert_eq!(power, expected, "{command}"),
+                None => assert!(matches!(power, Power::Unknown(_)), "{command}: {power:?}"),
+            }
+        }
+        let begun = std::time::Instant::now();
+        let power = status("sleep 600; echo", Duration::from_millis(200)).await;
+        assert!(matches!(power, Power::Unknown(why) if why.starts_with("no answer")));
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn the_kernels_neighbours() {
+        let table = "IP address       HW type     Flags       HW address            Mask     Device\n\
+                     10.77.0.11       0x1         0x2         52:54:00:77:00:01     *        kb0\n\
+                     10.77.0.12       0x1         0x0         00:00:00:00:00:00     *        kb0\n\
+                     10.77.0.13       0x1         0x6         52:54:00:77:00:03     *        kb0\nodd\n";
+        let found: Vec<_> =
+            table.lines().filter_map(neighbour).map(|(at, _)| at.octets()[3]).collect();
+        assert_eq!(found, [11, 13]);
+    }
+}
