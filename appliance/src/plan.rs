@@ -12,6 +12,7 @@ use koboshi_initramfs::contract::{self, Nic, Orders, Root};
 use koboshi_pxe::boots::{Part, Plan};
 use koboshi_pxe::decide::{Entry, Place, Unknown};
 use koboshi_pxe::desk::Freeze;
+use koboshi_pxe::script::Uart;
 use koboshi_pxe::{BootId, Content, Mac};
 use sha2::{Digest as _, Sha256};
 
@@ -76,6 +77,25 @@ impl Freeze for Planner {
             },
         };
         self.plan(mac, machine, seat, role, id, address)
+    }
+
+    fn uart(&self, entry: &Entry) -> Option<Uart> {
+        let (machine, role) = match entry {
+            Entry::Known(known) => {
+                let role = match &known.place {
+                    Place::Seat(seat) => self.site.roles.get(seat.role.as_str()),
+                    Place::Spare | Place::Nowhere => None,
+                };
+                (self.site.machines.get(known.name.as_str()), role)
+            }
+            Entry::Unknown(policy) => match policy.as_ref() {
+                Unknown::Role { role, .. } => (None, self.site.roles.get(role.as_str())),
+                Unknown::Ignore => (None, None),
+            },
+        };
+        let machine = machine.map(|machine| &machine.value);
+        let serial = self.site.serial(machine, role.map(|role| &role.value)).value;
+        Uart::of(serial.unit()?, serial.speed)
     }
 }
 

@@ -86,8 +86,7 @@ pub fn read(
     revision: u64,
     common: (Bytes, [u8; 32]),
 ) -> Reading {
-    let (loaders, mut warnings) =
-        loaders::find(site.loaders.as_ref().map(|dir| dir.value.as_path()));
+    let (loaders, mut warnings) = loaders::find(&site);
     warnings.extend(caveats(&site).iter().map(ToString::to_string));
     let mut roles = BTreeMap::new();
     for (name, role) in &site.roles {
@@ -120,17 +119,7 @@ pub fn read(
             _ => Place::Nowhere,
         };
         let role = seat.and_then(|(_, seat)| site.role_of(seat)).map(|(_, role)| &role.value);
-        let named = site.loader(Some(machine), role);
-        let loader = named.value.map(str::to_string);
-        if let Some(file) = loader.as_ref().filter(|file| !loaders.contains_key(*file)) {
-            let line = named.origin.map(|origin| format!("{origin}: ")).unwrap_or_default();
-            let warning = format!(
-                "{line}the loader {file} is not there; [site] loaders = DIR names a folder with it"
-            );
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
+        let loader = site.loader(Some(machine), role).value.map(str::to_string);
         let macs = machine.macs.iter().map(|mac| mac.value).collect();
         let known = Arc::new(Known { name: name.to_string(), macs, place, loader });
         machines.extend(machine.macs.iter().map(|mac| (mac.value, known.clone())));

@@ -232,7 +232,7 @@ async fn tftp_service(
 ) -> anyhow::Result<()> {
     let files = desk.clone();
     let server = tftp::Server {
-        lookup: Arc::new(move |_peer, name| files.tftp_file(name)),
+        lookup: Arc::new(move |peer, name| files.file(name, peer.ip())),
         tell: Arc::new(move |event| desk.tftp_event(&event)),
         limits: tftp::Limits::default(),
         counters,

@@ -145,6 +145,8 @@ pub struct Boot {
     pub let_in: Option<Instant>,
     /// Its place among those whose turn it is not yet.
     pub queued: Option<Queued>,
+    /// The loader it was last handed whole.
+    pub loader: Option<String>,
     /// Which parts were fetched: `parts()` index bits.
     fetched: u64,
 }
@@ -257,6 +259,7 @@ impl Boot {
             address,
             let_in: None,
             queued: None,
+            loader: None,
             fetched: 0,
         }
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::Mac;
 use crate::boots::{Plan, Stage};
+use crate::loader::{self, Language};
 
 /// What the client said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,10 +85,6 @@ impl Arch {
             11 | 19 => "snponly-arm64.efi",
             _ => return None,
         })
-    }
-
-    fn is_efi(self) -> bool {
-        self.0 != 0
     }
 }
 
@@ -210,6 +207,8 @@ pub enum Action {
     Wait {
         /// What to say on the console.
         says: String,
+        /// There is something to boot by now, and only a boot has to begin: by DHCP.
+        begins: bool,
     },
 }
 
@@ -358,10 +357,11 @@ fn script(wanted: Wanted<'_>, live: Option<&Live>, mut because: Vec<Rule>) -> St
         because.push(Rule::FrozenPlan);
         return Step { action: Action::Boot(plan), because };
     }
+    let begins = wanted.nothing_because.is_none();
     let says = wanted
         .nothing_because
         .unwrap_or_else(|| "no boot is open for this machine: it asks DHCP again".to_string());
-    Step { action: Action::Wait { says }, because }
+    Step { action: Action::Wait { says, begins }, because }
 }
 
 fn address(
@@ -373,7 +373,12 @@ fn address(
     mut because: Vec<Rule>,
 ) -> Step {
     let bootable_now = wanted.nothing_because.is_none();
-    let continues = live.filter(|live| goes_on(live, client, discover, bootable_now));
+    let speaks = match client {
+        // Sent on to PXELINUX or GRUB it never comes back: when iPXE asks, the machine was reset.
+        Client::Ipxe if sends_on(wanted.loader, archs) => Client::Firmware,
+        client => client,
+    };
+    let continues = live.filter(|live| goes_on(live, speaks, discover, bootable_now));
     let (mut address, mut hostname) = (wanted.address, wanted.seat.map(str::to_string));
     if let Some((live, plan)) = continues.and_then(|live| Some((live, live.plan.as_ref()?))) {
         because.push(Rule::FrozenPlan);
@@ -424,14 +429,14 @@ fn choose_loader(
     because: &mut Vec<Rule>,
 ) -> Option<Loader> {
     let over = |file: &str| match client {
-        Client::HttpBoot => Loader::Http(file.to_string()),
-        _ => Loader::Tftp(file.to_string()),
+        Client::HttpBoot => Loader::Http(loader::path(file)),
+        _ => Loader::Tftp(loader::path(file)),
     };
     let is_ipxe = client == Client::Ipxe;
-    // RFC 4578 §2.1: a ROM without option 93 is old, and old is BIOS.
-    let told: &[Arch] = if archs.is_empty() { &[Arch::BIOS] } else { archs };
-    if let Some(named) = named.filter(|_| !(is_ipxe && loaded)) {
-        if told.iter().any(|arch| fits(named, *arch)) {
+    let told = told(archs);
+    let goes_last = |named: &&str| loader::language(named) == Language::Ipxe && is_ipxe && loaded;
+    if let Some(named) = named.filter(|named| !goes_last(named)) {
+        if told.iter().any(|arch| loader::fits(named, *arch)) {
             because.push(Rule::LoaderNamed(named.to_string()));
             return Some(over(named));
         }
@@ -454,10 +459,17 @@ fn choose_loader(
     }
 }
 
-/// An `.efi` program starts under UEFI alone, everything else under BIOS alone.
-fn fits(file: &str, arch: Arch) -> bool {
-    let efi = file.ends_with(".efi") || file.ends_with(".efi.signed");
-    efi == arch.is_efi()
+/// RFC 4578 §2.1: a ROM without option 93 is old, and old is BIOS.
+fn told(archs: &[Arch]) -> &[Arch] {
+    if archs.is_empty() { &[Arch::BIOS] } else { archs }
+}
+
+/// Whether iPXE in a ROM is given another program than iPXE to start.
+fn sends_on(named: Option<&str>, archs: &[Arch]) -> bool {
+    named.is_some_and(|named| {
+        let other = loader::language(named) != Language::Ipxe;
+        other && told(archs).iter().any(|arch| loader::fits(named, *arch))
+    })
 }
 
 impl fmt::Display for Rule {

@@ -59,6 +59,10 @@ fn tftp(name: &str) -> Option<Loader> {
     Some(Loader::Tftp(name.into()))
 }
 
+fn ipxe_by_http() -> Option<Loader> {
+    Some(Loader::Http("ipxe.efi".into()))
+}
+
 #[test]
 fn each_firmware_gets_the_loader_it_can_start() {
     let rows = [
@@ -69,10 +73,20 @@ fn each_firmware_gets_the_loader_it_can_start() {
         (Client::Firmware, Some(Arch::EFI64), Some("snponly.efi"), tftp("snponly.efi")),
         (Client::Firmware, Some(Arch::BIOS), Some("snponly.efi"), tftp("undionly.kpxe")),
         (Client::Firmware, Some(Arch(99)), None, None),
-        (Client::HttpBoot, Some(Arch::HTTP64), None, Some(Loader::Http("ipxe.efi".into()))),
+        (Client::HttpBoot, Some(Arch::HTTP64), None, ipxe_by_http()),
         (Client::Ipxe, Some(Arch::BIOS), None, Some(Loader::Script)),
         (Client::Ipxe, Some(Arch::BIOS), Some("undionly.kpxe"), tftp("undionly.kpxe")),
         (Client::Ipxe, Some(Arch::BIOS), Some("ipxe.efi"), Some(Loader::Script)),
+        // An iPXE ROM starts PXELINUX and GRUB as any other does.
+        (Client::Ipxe, Some(Arch::BIOS), Some("lpxelinux.0"), tftp("lpxelinux.0")),
+        (Client::Ipxe, Some(Arch::EFI64), Some("shimx64.efi"), tftp("shimx64.efi")),
+        (Client::Ipxe, Some(Arch::BIOS), Some("shimx64.efi"), Some(Loader::Script)),
+        (Client::Firmware, Some(Arch::EFI64), Some("syslinux.efi"), tftp("efi64/syslinux.efi")),
+        (Client::HttpBoot, Some(Arch::HTTP64), Some("grubnetx64.efi.signed"), ipxe_by_http()),
+        (Client::Firmware, Some(Arch::ARM64), None, tftp("snponly-arm64.efi")),
+        (Client::Firmware, Some(Arch::ARM64), Some("shimx64.efi"), tftp("snponly-arm64.efi")),
+        (Client::Firmware, Some(Arch::ARM64), Some("shimaa64.efi"), tftp("shimaa64.efi")),
+        (Client::HttpBoot, Some(Arch(19)), None, Some(Loader::Http("snponly-arm64.efi".into()))),
         (Client::System, None, None, None),
     ];
     for (client, arch, named, loader) in rows {
@@ -156,6 +170,22 @@ fn a_named_loader_is_loaded_once_and_then_the_script() {
 }
 
 #[test]
+fn an_ipxe_rom_that_was_sent_on_comes_back_only_after_a_reset() {
+    let entry = seated(Some("lpxelinux.0"));
+    let ask = |discover| dhcp(Client::Ipxe, Some(Arch::BIOS), discover);
+    let rows = [
+        (Stage::Offer, true, false),  // it repeats its DISCOVER
+        (Stage::Offer, false, false), // its REQUEST
+        (Stage::Loader, true, true),
+        (Stage::Kernel, true, true),
+    ];
+    for (stage, discover, begins) in rows {
+        let step = decide(&ask(discover), &entry, Some(&live(stage, 20, Some(SEAT))));
+        assert_eq!(given(&step), (Some(SEAT), tftp("lpxelinux.0"), begins), "{stage:?}");
+    }
+}
+
+#[test]
 fn a_spare_waits_in_one_boot_until_it_has_a_seat() {
     let ask = dhcp(Client::Ipxe, Some(Arch::BIOS), true);
     let waiting = live(Stage::Waiting, 300, None);
@@ -165,9 +195,11 @@ fn a_spare_waits_in_one_boot_until_it_has_a_seat() {
     assert_eq!(given(&step), (Some(SEAT), Some(Loader::Script), true));
 
     let script = Facts { mac: MAC, asks: Asks::Script };
+    let step = decide(&script, &seated(None), Some(&waiting));
+    assert!(matches!(step.action, Action::Wait { begins: true, .. }));
     let step = decide(&script, &known(Place::Spare, None), Some(&waiting));
     assert!(
-        matches!(step.action, Action::Wait { says } if says == "m01 is a spare and waits for a seat")
+        matches!(step.action, Action::Wait { says, .. } if says == "m01 is a spare and waits for a seat")
     );
 }
 
@@ -181,6 +213,6 @@ fn an_image_that_is_missing_is_said_on_the_console() {
     };
     let step =
         decide(&Facts { mac: MAC, asks: Asks::Script }, &known(Place::Seat(seat), None), None);
-    assert!(matches!(step.action, Action::Wait { says } if says == "no published image web"));
+    assert!(matches!(step.action, Action::Wait { says, .. } if says == "no published image web"));
     assert!(step.because.contains(&Rule::RoleTrouble("no published image web".into())));
 }

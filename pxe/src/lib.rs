@@ -5,6 +5,8 @@
 //! dhcp/     DISCOVER to ACK: packets, the server's state machine, its sockets
 //! tftp/     read-only transfers: packets, the transfer's state machine, its sockets
 //! http/     script, blobs, reports
+//! loader    the programs firmware starts: where each runs, what it reads
+//! script/   the plan of a boot in the language of each loader
 //! decide    what the site says + what the client said = what it gets, and because of which rule
 //! boots     boots under way: ids, frozen plans, who is where
 //! pace      a storm of boots: pauses, turns
@@ -17,6 +19,7 @@ pub mod decide;
 pub mod desk;
 pub mod dhcp;
 pub mod http;
+pub mod loader;
 pub mod mac;
 pub mod pace;
 pub mod script;

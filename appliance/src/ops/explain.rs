@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::Refusal;
 use crate::app::App;
 use crate::hardware;
+use crate::loaders;
 use crate::publish::{self, Home};
 use crate::site::{self, Origin, Site};
 
@@ -122,10 +123,11 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
             rule: rule.to_string(),
             line: line(site, mac, &entry, rule).map(|origin| origin.to_string()),
         });
+        let absent = |file: &str| !snapshot.loaders.contains_key(file);
         let gets = if starves {
             "no answer: it needs an address of the pool, and there is no pool in [net]".to_string()
         } else {
-            gets(&step)
+            gets(&step, &absent)
         };
         steps.push(Explained { asks, gets, because: because.collect() });
     };
@@ -234,7 +236,7 @@ fn seat_address(entry: &Entry) -> Option<std::net::Ipv4Addr> {
     }
 }
 
-fn gets(step: &Step) -> String {
+fn gets(step: &Step, absent: &dyn Fn(&str) -> bool) -> String {
     match &step.action {
         Action::Silence => "no answer at all".to_string(),
         Action::Address { address, hostname, loader, .. } => {
@@ -244,6 +246,13 @@ fn gets(step: &Step) -> String {
             };
             let name = hostname.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
             let then = match loader {
+                Some(Loader::Tftp(file) | Loader::Http(file)) if absent(file) => {
+                    let bring = match loaders::package(file) {
+                        Some(package) => format!("the package {package} has it"),
+                        None => "put it into the folder of [site] loaders".to_string(),
+                    };
+                    format!(", then {file}, which is NOT THERE: {bring}")
+                }
                 Some(Loader::Tftp(file)) => format!(", then {file} over TFTP"),
                 Some(Loader::Http(file)) => format!(", then {file} over HTTP"),
                 Some(Loader::Script) => ", then its script over HTTP".to_string(),
@@ -254,7 +263,7 @@ fn gets(step: &Step) -> String {
         Action::Boot(plan) => {
             format!("the plan of its boot under way: {} ({})", plan.role, plan.image)
         }
-        Action::Wait { says } => format!("a script that waits: {says}"),
+        Action::Wait { says, .. } => format!("a script that waits: {says}"),
     }
 }
 

@@ -2,12 +2,14 @@
 //! desk looks the machine up in the one snapshot of the site, asks `decide`, opens boots, freezes
 //! plans, and tells the appliance what happened. It owns no socket.
 
+mod files;
+mod orders;
 pub mod said;
 mod turns;
 mod wire;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -16,12 +18,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use self::turns::Turn;
 use crate::boots::{Boot, Boots, Plan, Stage};
 use crate::content::{BootId, Content};
 use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown, decide};
-use crate::pace::{self, Pauses};
-use crate::{Mac, dhcp, script};
+use crate::pace;
+use crate::script::Uart;
+use crate::{Mac, dhcp};
 
 /// One reading of the site, as far as booting machines are concerned. Published whole.
 pub struct Snapshot {
@@ -55,6 +57,9 @@ pub trait Freeze: Send + Sync {
         id: BootId,
         address: Ipv4Addr,
     ) -> Result<Plan, String>;
+
+    /// The serial line of a machine, if a loader can drive it (S24).
+    fn uart(&self, entry: &Entry) -> Option<Uart>;
 }
 
 /// What happened, for the appliance's ledger.
@@ -289,68 +294,6 @@ impl Desk {
         self.inner().boots.open(boot);
     }
 
-    /// The script for `GET /boot/<mac>.ipxe`. A GET never makes a boot id.
-    pub fn script(&self, mac: Mac, peer: IpAddr) -> Option<String> {
-        let site = self.site.load();
-        let step = self.ask(&Facts { mac, asks: Asks::Script });
-        let boot = self.boot_of(mac);
-        let own = boot.as_ref().is_some_and(|boot| IpAddr::V4(boot.address) == peer);
-        let pauses = Pauses::drawn(pace::draw());
-        match step.action {
-            Action::Boot(plan) => {
-                let mut waited = String::new();
-                if own {
-                    let turn = self.inner().turn(mac, Instant::now(), pace::draw());
-                    match turn {
-                        Turn::Now { waited: Some(so_long) } => {
-                            waited = format!(", after {} s in the queue", so_long.as_secs());
-                        }
-                        Turn::Now { waited: None } => {}
-                        Turn::Wait { seconds, says } => {
-                            if boot.as_ref().is_some_and(|boot| boot.stage != Stage::Waiting) {
-                                self.advance(mac, Stage::Waiting, says.clone());
-                            }
-                            let mac = mac.to_string();
-                            return Some(script::turn(&site.server, &mac, &says, seconds, pauses));
-                        }
-                    }
-                    self.advance(mac, Stage::Script, format!("to {peer}{waited}"));
-                }
-                Some(script::boot(&site.server, boot?.id, &plan, pauses))
-            }
-            Action::Wait { says } => {
-                if own && boot.as_ref().is_some_and(|boot| boot.stage != Stage::Waiting) {
-                    self.advance(mac, Stage::Waiting, says.clone());
-                }
-                Some(script::wait(&site.server, &mac.to_string(), &says, pauses))
-            }
-            Action::Silence | Action::Address { .. } => None,
-        }
-    }
-
-    /// A file of the TFTP server: loaders, `autoexec.ipxe`, blobs, and nothing else.
-    pub fn tftp_file(&self, name: &str) -> Option<Content> {
-        let site = self.site.load();
-        if name == "autoexec.ipxe" {
-            let pauses = Pauses::drawn(pace::draw());
-            return Some(Content::Bytes(script::autoexec(&site.server, pauses).into()));
-        }
-        if let Some(hex) = name.strip_prefix("blob/sha256/") {
-            return self.blob(&crate::content::parse_hex(hex)?);
-        }
-        site.loaders.get(name).cloned()
-    }
-
-    /// A loader was handed over whole by TFTP.
-    pub fn loader_sent(&self, peer: SocketAddr, name: &str, note: String) {
-        let Some(mac) = self.mac_at(peer.ip()) else { return };
-        if self.site.load().loaders.contains_key(name) {
-            self.advance(mac, Stage::Loader, note);
-        } else {
-            self.note(mac, note);
-        }
-    }
-
     /// Something about the machine at this address worth a line in its boot's timeline.
     pub fn remark(&self, peer: IpAddr, note: String) {
         if let Some(mac) = self.mac_at(peer) {
@@ -361,19 +304,6 @@ impl Desk {
     /// A blob by digest: of the site as it stands, or promised to a boot under way.
     pub fn blob(&self, digest: &[u8; 32]) -> Option<Content> {
         self.site.load().blobs.get(digest).cloned().or_else(|| self.inner().boots.blob(digest))
-    }
-
-    /// A blob begins to travel to this address.
-    pub fn blob_sent(&self, peer: IpAddr, digest: &[u8; 32]) {
-        let moved = {
-            let mut inner = self.inner();
-            let Some(mac) = mac_at(&inner.boots, peer) else { return };
-            let Some(boot) = inner.boots.of_mut(mac) else { return };
-            boot.fetched(digest).map(|stage| (mac, stage))
-        };
-        if let Some((mac, stage)) = moved {
-            self.advance(mac, stage, String::new());
-        }
     }
 
     /// Takes a report, if it comes from where the boot's address says.

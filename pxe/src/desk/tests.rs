@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::boots::Part;
+use crate::content::hex;
 use crate::decide::{Arch, Place, Seat};
 
 const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x77, 0x00, 0x01]);
@@ -17,6 +18,10 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 struct Plans;
 
 impl Freeze for Plans {
+    fn uart(&self, _: &Entry) -> Option<Uart> {
+        Uart::of(0, 115_200)
+    }
+
     fn freeze(&self, _: Mac, entry: &Entry, id: BootId, address: Ipv4Addr) -> Result<Plan, String> {
         let Entry::Known(known) = entry else { return Err("not ours".into()) };
         let Place::Seat(seat) = &known.place else { return Err("no seat".into()) };
@@ -90,7 +95,7 @@ fn a_boot_goes_through_its_stages() {
     desk.acked(&asks(Client::Firmware, false), SEAT, Some("undionly.kpxe"));
     assert_eq!(stages(&mut heard), ["opened", "offer", "ack"]);
 
-    desk.loader_sent((SEAT, 2070).into(), "undionly.kpxe", "75 KiB".into());
+    desk.file_sent((SEAT, 2070).into(), "undionly.kpxe", ", 75 KiB");
     desk.offered(&asks(Client::Ipxe, true), SEAT);
     desk.acked(&asks(Client::Ipxe, false), SEAT, None);
     assert_eq!(stages(&mut heard), ["loader", "ack"], "iPXE goes on with the same boot");
@@ -155,11 +160,11 @@ fn a_report_counts_only_from_the_address_of_its_boot() {
 #[test]
 fn nothing_else_can_be_read_over_tftp() {
     let (desk, _heard) = desk();
-    assert!(desk.tftp_file("undionly.kpxe").is_some());
-    assert!(desk.tftp_file("autoexec.ipxe").is_some());
+    assert!(desk.file("undionly.kpxe", IpAddr::V4(SEAT)).is_some());
+    assert!(desk.file("autoexec.ipxe", IpAddr::V4(SEAT)).is_some());
     for name in ["", "etc/passwd", "blob/sha256/", "blob/sha256/zz", "boot/52:54:00:77:00:01.ipxe"]
     {
-        assert!(desk.tftp_file(name).is_none(), "{name}");
+        assert!(desk.file(name, IpAddr::V4(SEAT)).is_none(), "{name}");
     }
 }
 
@@ -289,4 +294,99 @@ fn in_a_storm_the_script_says_whose_turn_it_is() {
 
 fn asks_of(mac: Mac) -> Facts {
     Facts { mac, ..asks(Client::Ipxe, true) }
+}
+
+fn text(desk: &Desk, name: &str) -> String {
+    text_at(desk, name, SEAT)
+}
+
+fn text_at(desk: &Desk, name: &str, peer: Ipv4Addr) -> String {
+    match desk.file(name, IpAddr::V4(peer)) {
+        Some(Content::Bytes(bytes)) => String::from_utf8(bytes.to_vec()).expect("text"),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+#[test]
+fn pxelinux_and_grub_go_the_same_way_by_tftp() {
+    let (desk, mut heard) = desk();
+    let mut site = snapshot("web1", SEAT);
+    site.loaders.insert("lpxelinux.0".into(), Content::Bytes(Bytes::from_static(b"loader")));
+    site.loaders.insert("ldlinux.c32".into(), Content::Bytes(Bytes::from_static(b"module")));
+    desk.publish(site);
+    let peer = (SEAT, 2070).into();
+    desk.offered(&asks(Client::Firmware, true), SEAT);
+    let orders = "pxelinux.cfg/01-52-54-00-77-00-01";
+    let elsewhere = Ipv4Addr::new(10, 77, 0, 99);
+    let shown = text_at(&desk, orders, elsewhere);
+    assert!(shown.contains("KERNEL blob/sha256/"), "TFTP, while nobody knows better");
+    for file in ["lpxelinux.0", "ldlinux.c32"] {
+        desk.file_sent(peer, file, "");
+    }
+    assert_eq!(
+        stages(&mut heard),
+        ["opened", "offer", "loader", "loader"],
+        "looking moves nothing"
+    );
+    assert!(text(&desk, orders).contains("KERNEL http://10.77.0.1:8080/blob/sha256/"));
+    assert!(text(&desk, "efi64/pxelinux.cfg/01-52-54-00-77-00-01").contains("web1"));
+    let grub = text(&desk, "grub/grub.cfg-01-52:54:00:77:00:01");
+    assert!(grub.contains("linux (tftp,10.77.0.1)/blob/sha256/"), "{grub}");
+    assert!(text(&desk, "grub/grub.cfg-01-52-54-00-77-00-01").contains("boots into web1"));
+    for absent in [
+        "pxelinux.cfg/01-52-54-00-77-00-99", // unknown and ignored
+        "pxelinux.cfg/6b6f626f-7368-4969-8000-525400770001",
+        "pxelinux.cfg/0A4D000B",
+        "pxelinux.cfg/default",
+        "grub/grub.cfg-01-junk",
+        "grub/x86_64-efi/command.lst",
+        "revocations.efi",
+    ] {
+        assert!(desk.file(absent, IpAddr::V4(SEAT)).is_none(), "{absent}");
+    }
+
+    desk.file_sent(peer, orders, "");
+    for byte in 1..=3 {
+        desk.file_sent(peer, &format!("blob/sha256/{}", hex(&[byte; 32])), ", 4 KiB in 0.1 s");
+    }
+    let seen = stages(&mut heard);
+    assert_eq!(seen[0], "script");
+    assert_eq!(seen[seen.len() - 2..], ["kernel", "initramfs"]);
+}
+
+#[test]
+fn what_a_stranger_reads_moves_nobody() {
+    let (desk, mut heard) = desk();
+    desk.offered(&asks(Client::Firmware, true), SEAT);
+    stages(&mut heard);
+    let stranger = (Ipv4Addr::new(10, 77, 0, 99), 2070).into();
+    for file in ["pxelinux.cfg/01-52-54-00-77-00-01", "grub/grub.cfg-01-52-54-00-77-00-01"] {
+        text_at(&desk, file, Ipv4Addr::new(10, 77, 0, 99));
+        desk.file_sent(stranger, file, "");
+    }
+    assert_eq!(stages(&mut heard), Vec::<&str>::new());
+    // One machine that reads another's orders says so in its own timeline, and goes no further.
+    desk.file_sent((SEAT, 2070).into(), "pxelinux.cfg/01-52-54-00-77-00-02", "");
+    assert_eq!(stages(&mut heard), ["offer"]);
+}
+
+#[test]
+fn a_spare_in_another_loader_waits_and_then_restarts() {
+    let (desk, mut heard) = desk();
+    let known = Known { name: "m01".into(), macs: vec![MAC], place: Place::Spare, loader: None };
+    let machines = [(MAC, Arc::new(known))].into();
+    desk.publish(Snapshot { machines, ..snapshot("web1", SEAT) });
+    let address = Ipv4Addr::new(10, 77, 0, 200);
+    desk.offered(&asks(Client::Firmware, true), address);
+    let files = ["pxelinux.cfg/01-52-54-00-77-00-01", "grub/grub.cfg-01-52-54-00-77-00-01"];
+    for file in files.iter().cycle().take(20) {
+        assert!(
+            text_at(&desk, file, address).contains("koboshi: m01 is a spare and waits for a seat")
+        );
+        desk.file_sent((address, 2070).into(), file, "");
+    }
+    assert_eq!(stages(&mut heard), ["opened", "offer", "waiting"]);
+    desk.publish(snapshot("web1", SEAT));
+    assert!(text(&desk, files[0]).contains("COM32 reboot.c32"));
+    assert!(text(&desk, files[1]).contains("\nreboot\n"));
 }

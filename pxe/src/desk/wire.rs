@@ -6,7 +6,8 @@ use crate::desk::{Desk, said};
 use crate::dhcp::{
     self, Address, Answer, BootFile, EventKind, MessageType, Reason, Serving, Vendor,
 };
-use crate::{script, tftp};
+use crate::script::ipxe;
+use crate::{loader, tftp};
 
 impl Desk {
     /// What DHCP is to do about a client.
@@ -28,7 +29,7 @@ impl Desk {
             name: match loader {
                 Loader::Tftp(file) => file,
                 Loader::Http(file) => format!("{}/{file}", site.server),
-                Loader::Script => script::url(server, site.http_port, request.mac),
+                Loader::Script => ipxe::url(server, site.http_port, request.mac),
             },
             next_server: server,
         });
@@ -102,6 +103,7 @@ impl Desk {
         match event {
             Event::Begun { .. } => {}
             Event::Probed { peer, name, size } => {
+                let name = self.called(peer.ip(), name);
                 let text = format!("{}{name}: {} KiB", said::SIZE_ASKED, size / 1024);
                 self.remark(peer.ip(), text);
             }
@@ -111,21 +113,25 @@ impl Desk {
                     blocks => format!(", {blocks} blocks sent again"),
                 };
                 let seconds = elapsed.as_secs_f64();
-                let note = format!("{name}, {} KiB in {seconds:.1} s{again}", bytes / 1024);
-                self.loader_sent(*peer, name, note);
+                let how = format!(", {} KiB in {seconds:.1} s{again}", bytes / 1024);
+                self.file_sent(*peer, name, &how);
             }
             Event::Aborted { peer, name, message, bytes, .. } => {
+                let name = self.called(peer.ip(), name);
                 let (kib, message) = (bytes / 1024, message.trim());
                 let text = format!("{name}{}{kib} KiB: {message}", said::BROKE_OFF);
                 self.remark(peer.ip(), text);
             }
             Event::TimedOut { peer, name, bytes, size } => {
+                let name = self.called(peer.ip(), name);
                 let of = format!("{} of {} KiB", bytes / 1024, size / 1024);
                 self.remark(peer.ip(), format!("{name}{}{of}", said::FELL_SILENT));
             }
             Event::Replaced { peer, name, .. } => {
+                let name = self.called(peer.ip(), name);
                 self.remark(peer.ip(), format!("{name}: the client began anew"));
             }
+            Event::Refused { name, .. } if loader::is_asked_in_vain(name) => {}
             Event::Refused { peer, name, why } => {
                 self.remark(peer.ip(), format!("{}{name}: {why}", said::ASKED_FOR));
             }

@@ -1,6 +1,8 @@
-//! The addresses of the provisioning network: a machine's script, blobs by digest, reports.
+//! The addresses of the provisioning network: a machine's script, blobs by digest, reports, and the
+//! files that TFTP has too.
 //! Nothing here asks who somebody is, and nothing secret is behind it (S17).
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,9 +14,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::respond;
-use crate::content::parse_hex;
+use crate::content::{Content, parse_hex};
 use crate::desk::{Desk, ReportRefusal};
 use crate::mac::Mac;
+use crate::tftp;
 
 /// The router; `report_max` is the contract's bound on a report.
 pub fn routes(desk: Arc<Desk>, report_max: usize) -> Router {
@@ -22,7 +25,7 @@ pub fn routes(desk: Arc<Desk>, report_max: usize) -> Router {
         .route("/boot/{file}", get(script))
         .route("/blob/sha256/{digest}", get(blob))
         .route("/report/{boot}", post(report).layer(DefaultBodyLimit::max(report_max)))
-        .route("/{loader}", get(loader))
+        .route("/{*name}", get(file))
         .with_state(desk)
 }
 
@@ -41,22 +44,30 @@ async fn script(
     }
 }
 
-/// UEFI HTTP boot fetches its loader here: HEAD for the size, then GET.
-async fn loader(
+/// UEFI HTTP boot fetches its loader here (HEAD for the size, then GET), and whoever speaks HTTP
+/// may have all that TFTP has, under the same names.
+async fn file(
     State(desk): State<Arc<Desk>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(name): Path<String>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    let site = desk.site();
-    let Some(content) = site.loaders.get(&name) else { return no("no such file") };
+    let Some(name) = tftp::name::clean(name.as_bytes()) else { return no("no such file") };
+    let Some(content) = desk.file(&name, peer.ip()) else { return no("no such file") };
     if method == Method::GET {
-        desk.loader_sent(peer, &name, format!("{name} over HTTP"));
+        desk.file_sent(peer, &name, " over HTTP");
     }
-    // A loader is replaced by a package upgrade: its ETag is of this reading of the site.
-    let etag = format!("\"{}-{name}\"", site.revision);
-    respond(content, &etag, "application/efi", &method, &headers)
+    let etag = match &content {
+        // Orders are of the moment, and a loader is replaced by a package upgrade.
+        Content::Bytes(bytes) => {
+            let mut hasher = DefaultHasher::new();
+            bytes.hash(&mut hasher);
+            format!("\"{:016x}\"", hasher.finish())
+        }
+        Content::File { .. } => format!("\"{name}\""),
+    };
+    respond(&content, &etag, "application/efi", &method, &headers)
 }
 
 async fn blob(

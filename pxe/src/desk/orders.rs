@@ -1,0 +1,115 @@
+//! What a machine is told when its loader asks: to boot its plan, to wait, and for what. One
+//! answer, whatever the loader's language; asking never makes a boot id, and moves a boot only if it
+//! is asked from that boot's own address.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::turns::Turn;
+use crate::boots::{Plan, Stage};
+use crate::content::BootId;
+use crate::decide::{Action, Asks, Facts};
+use crate::desk::Desk;
+use crate::loader::{self, Language};
+use crate::mac::Mac;
+use crate::pace::{self, Pauses};
+use crate::script::{Place, grub, ipxe, pxelinux};
+
+/// In nobody's language.
+enum Orders {
+    /// To boot.
+    Boot(BootId, Arc<Plan>, String),
+    /// To ask again when its turn may have come.
+    Turn { says: String, seconds: u64 },
+    /// To ask again: there is nothing to boot.
+    Wait { says: String },
+    /// To begin a boot: there is something by now.
+    Begin { says: String },
+}
+
+impl Desk {
+    /// The script for `GET /boot/<mac>.ipxe`.
+    pub fn script(&self, mac: Mac, peer: IpAddr) -> Option<String> {
+        self.orders(Language::Ipxe, mac, peer)
+    }
+
+    /// What this machine's loader reads in its language.
+    pub(super) fn orders(&self, language: Language, mac: Mac, peer: IpAddr) -> Option<String> {
+        let site = self.site();
+        let boot = self.boot_of(mac);
+        let loader = boot.as_ref().and_then(|boot| boot.loader.as_deref());
+        let place = Place {
+            server: &site.server,
+            tftp: site.subnet.server,
+            mac,
+            uart: site.freeze.uart(&site.entry(mac)),
+            http: loader.is_some_and(loader::fetches_http),
+            pauses: Pauses::drawn(pace::draw()),
+        };
+        let own = boot.is_some_and(|boot| boot.address == peer);
+        let again = place.pauses.again;
+        let orders = self.standing(mac, own)?;
+        if own {
+            match &orders {
+                Orders::Boot(_, _, waited) => {
+                    self.advance(mac, Stage::Script, format!("to {peer}{waited}"));
+                }
+                Orders::Turn { says, .. } | Orders::Wait { says } | Orders::Begin { says } => {
+                    // It asks every few seconds; that it still waits is no news.
+                    if self.boot_of(mac).is_some_and(|boot| boot.stage != Stage::Waiting) {
+                        self.advance(mac, Stage::Waiting, says.clone());
+                    }
+                }
+            }
+        }
+        let (server, pauses, name) = (&site.server, place.pauses, mac.to_string());
+        Some(match (language, &orders) {
+            (Language::Ipxe, Orders::Boot(id, plan, _)) => ipxe::boot(server, *id, plan, pauses),
+            (Language::Ipxe, Orders::Turn { says, seconds }) => {
+                ipxe::turn(server, &name, says, *seconds, pauses)
+            }
+            // It asks DHCP again before its script: that begins a boot.
+            (Language::Ipxe, Orders::Wait { says } | Orders::Begin { says }) => {
+                ipxe::wait(server, &name, says, pauses)
+            }
+            (Language::Pxelinux, Orders::Boot(id, plan, _)) => pxelinux::boot(&place, *id, plan)
+                .unwrap_or_else(|why| pxelinux::wait(&place, &why, again)),
+            (Language::Grub, Orders::Boot(id, plan, _)) => {
+                grub::boot(&place, *id, plan).unwrap_or_else(|why| grub::wait(&place, &why, again))
+            }
+            (Language::Pxelinux, Orders::Turn { says, seconds }) => {
+                pxelinux::wait(&place, says, *seconds)
+            }
+            (Language::Grub, Orders::Turn { says, seconds }) => grub::wait(&place, says, *seconds),
+            (Language::Pxelinux, Orders::Wait { says }) => pxelinux::wait(&place, says, again),
+            (Language::Grub, Orders::Wait { says }) => grub::wait(&place, says, again),
+            (Language::Pxelinux, Orders::Begin { says }) => pxelinux::restart(&place, says),
+            (Language::Grub, Orders::Begin { says }) => grub::restart(&place, says),
+        })
+    }
+
+    /// How it stands; who only looks takes no turn.
+    fn standing(&self, mac: Mac, own: bool) -> Option<Orders> {
+        match self.ask(&Facts { mac, asks: Asks::Script }).action {
+            Action::Boot(plan) => {
+                let id = self.boot_of(mac)?.id;
+                let turn = match own {
+                    true => self.inner().turn(mac, Instant::now(), pace::draw()),
+                    false => Turn::Now { waited: None },
+                };
+                Some(match turn {
+                    Turn::Now { waited } => {
+                        let queued = waited
+                            .map(|so_long| format!(", after {} s in the queue", so_long.as_secs()));
+                        Orders::Boot(id, plan, queued.unwrap_or_default())
+                    }
+                    Turn::Wait { seconds, says } => Orders::Turn { says, seconds },
+                })
+            }
+            Action::Wait { says, begins: false } => Some(Orders::Wait { says }),
+            Action::Wait { says, begins: true } => Some(Orders::Begin { says }),
+            Action::Silence | Action::Address { .. } => None,
+        }
+    }
+}
