@@ -8,7 +8,7 @@ PACKAGES := qemu-system-x86 ipxe-qemu seabios ovmf ipxe
 # Loaders beside iPXE: files to serve, for the machines whose site names them.
 PACKAGES += pxelinux syslinux-common syslinux-efi grub-efi-amd64-signed shim-signed grub-pc-bin grub-common
 PACKAGES += busybox-static mmdebstrap kmod zstd cpio xz-utils
-PACKAGES += curl iproute2 util-linux uidmap nftables
+PACKAGES += curl iproute2 util-linux uidmap nftables procps
 PACKAGES += udhcpc atftp tftp-hpa kea-admin
 
 RACK := target/rack

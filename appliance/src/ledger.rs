@@ -227,6 +227,11 @@ impl Ledger {
             News::Report { id, mac, address, body, at } => {
                 self.report(desk, wishes, (id, mac, address), &body, ms(at)).await;
             }
+            News::Alive { mac, at } => {
+                if let Some(heard) = self.inner().heard.get_mut(&mac) {
+                    *heard = ms(at);
+                }
+            }
             News::Heard { mac, kind, text, .. } => {
                 let known = mac.and_then(|mac| desk.site().machines.get(&mac).cloned());
                 let who = known.map(|known| known.name.clone());

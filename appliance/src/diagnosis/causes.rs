@@ -27,6 +27,7 @@ struct Evidence<'a> {
     client: Client,
     file: Option<&'a str>,
     uefi: bool,
+    loader: Loader,
     sized: Option<&'a str>,
     broke_off: Option<(&'a str, &'a str)>,
     fell_silent: Option<(&'a str, &'a str)>,
@@ -41,27 +42,42 @@ enum Client {
     Ipxe,
 }
 
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Loader {
+    #[default]
+    Ipxe,
+    /// PXELINUX, GRUB, shim.
+    Other,
+}
+
 /// The row that fits.
 pub fn cause(boot: &BootRecord, standing: Standing<'_>, waited: u64, pace: Option<f64>) -> Cause {
     let seen_of = evidence(boot, standing);
     let address = boot.address;
     let machine = &boot.machine;
-    let uefi = seen_of.uefi;
     let file = seen_of.file.map_or_else(|| "its loader".to_string(), quoted);
     let look = format!("look at {machine}'s console");
     match standing.stage {
+        // smee#382: replies that a relay drops or sends from the wrong address.
         Stage::Offer => row(
             format!("was offered {address} and never asked for it"),
             "another DHCP server was quicker, a relay drops our OFFER, or the switch port was still learning",
             "set portfast on the port; look for a second server: tcpdump -ni IF port 67 or port 68",
         ),
-        Stage::Ack => loader_fetch(&seen_of, &file, address, uefi, &look),
+        Stage::Ack => loader_fetch(&seen_of, &file, address, &look),
         Stage::Loader if seen_of.client == Client::Ipxe => row(
             "iPXE runs, has its address, and never fetched its script".to_string(),
             "HTTP (net.http-port, 8080) is blocked between them, or the switch port learned too long for iPXE's patience",
             &format!("{look}: iPXE names its error; open the port; set portfast"),
         ),
-        Stage::Loader if uefi => row(
+        // iPXE alone says DHCP again: GRUB and PXELINUX go on with the address that they found.
+        Stage::Loader if seen_of.loader != Loader::Ipxe => row(
+            "took its loader whole, and it asked for nothing".to_string(),
+            "Secure Boot refuses it (shim trusts its own distribution's GRUB alone), or its second half is missing",
+            &format!("{look}; `koboshi check` names loaders that are not there"),
+        ),
+        // cobbler#1766: what nobody signed is refused after it was fetched whole.
+        Stage::Loader if seen_of.uefi => row(
             "took its loader whole, and iPXE never spoke".to_string(),
             "Secure Boot refuses an unsigned loader, iPXE has no driver for the NIC, or the switch port learns for 30 s",
             &format!("{look} for a Security Violation; try loader = \"snponly.efi\"; set portfast"),
@@ -73,18 +89,25 @@ pub fn cause(boot: &BootRecord, standing: Standing<'_>, waited: u64, pace: Optio
                 "{look}; set portfast; update the NIC's ROM, or name another loader for its class"
             ),
         ),
+        Stage::Script if seen_of.loader != Loader::Ipxe => row(
+            "has its loader's configuration and fetched no kernel".to_string(),
+            "a person stopped it at its prompt, or the answers to its next question are lost (MTU, a firewall)",
+            &look,
+        ),
         Stage::Script => row(
             "has its script and fetched no kernel".to_string(),
             "HTTP breaks off for large answers (MTU), or iPXE does not know what its script asks (too old a ROM)",
             &format!("{look}: iPXE names its error, and ipxe.org explains the number"),
         ),
+        // warewulf#222: under BIOS all of it has to fit below 4 GiB, below 3 on some.
         Stage::Kernel => row(
             "asked for the kernel and not for all of the initramfs".to_string(),
-            "a slow or lossy link, or iPXE under BIOS is out of memory below 4 GiB",
+            "a slow or lossy link, or the loader is out of memory (under BIOS all has to fit below 3 or 4 GiB)",
             &format!(
                 "{look} for the progress; a link at 100 Mbit/s half duplex looks like this; else UEFI"
             ),
         ),
+        // tinkerbell#453: scripts with somebody else's console= leave this one dark.
         Stage::Initramfs => row(
             "has kernel and initramfs, and koboshi-init has not spoken".to_string(),
             "the kernel panicked, has no driver for the NIC, or its console is another serial port than the one watched",
@@ -146,19 +169,14 @@ pub fn cause(boot: &BootRecord, standing: Standing<'_>, waited: u64, pace: Optio
 }
 
 /// It has its address, and the boot file's name with it.
-fn loader_fetch(
-    seen: &Evidence<'_>,
-    file: &str,
-    address: std::net::Ipv4Addr,
-    uefi: bool,
-    look: &str,
-) -> Cause {
+fn loader_fetch(seen: &Evidence<'_>, file: &str, address: std::net::Ipv4Addr, look: &str) -> Cause {
     match seen {
         Evidence { client: Client::Ipxe, .. } => row(
             format!("iPXE has {address} and never fetched its script"),
             "HTTP (net.http-port, 8080) is blocked by a firewall here or on the way",
             &format!("curl the URL in the line above from beside it; {look}: iPXE names its error"),
         ),
+        // EDK2 is built without http:// on many servers (edk2#9920 is another way to get no further).
         Evidence { client: Client::HttpBoot, .. } => row(
             "its firmware has an address and never fetched its loader by HTTP".to_string(),
             "HTTP is blocked, or the firmware takes https:// alone (it then says Access Denied at once)",
@@ -169,6 +187,7 @@ fn loader_fetch(
             "another DHCP server's boot file won, or the site names a loader that is not there",
             "`koboshi check` names missing loaders; `koboshi explain` shows the file that we give",
         ),
+        // netboot#77: blocks of 1468 bytes and a path that carries less.
         Evidence { fell_silent: Some((name, of)), .. } => row(
             format!("took {} of {} and fell silent", quoted(of), quoted(name)),
             "large UDP packets get lost (MTU, jumbo frames on one side), or a firewall lets port 69 in and no answer out",
@@ -179,6 +198,7 @@ fn loader_fetch(
             "the file is larger than the firmware's room for it, large UDP packets get lost, or somebody pressed a key",
             &format!("{look}: PXE-E numbers say which; try the smaller loader = \"snponly.efi\""),
         ),
+        // EDK2 asks for tsize, aborts with ERROR 8, and asks again from another port.
         Evidence { sized: Some(name), .. } => row(
             format!("asked the size of {}, aborted, never asked again", quoted(name)),
             "its link flapped, it has no room for a file of that size, or a firewall drops the second question",
@@ -186,16 +206,16 @@ fn loader_fetch(
                 "{look}; each question comes from a new port: allow them all; try loader = \"snponly.efi\""
             ),
         ),
-        _ if uefi => row(
-            format!("has its address and never asked for {file}"),
-            "a firewall drops TFTP (UDP 69), or the firmware obeys a second server (proxy DHCP) and its boot file",
-            &format!(
-                "fetch it from beside the machine: tftp SERVER -c get {file}; {look} for PXE-E numbers"
-            ),
+        Evidence { file: None, .. } => row(
+            format!("has {address} and was given no boot file"),
+            "there is no loader for its architecture, or the site names one that this firmware cannot start",
+            "`koboshi explain` with --arch shows which; loader = \"…\" for the machine or its class",
         ),
+        // Strict firmware obeys the server that answers as it likes: option 43, header or option 67
+        // (netboot#38, pixiecore#21).
         _ => row(
             format!("has its address and never asked for {file}"),
-            "a firewall drops TFTP (UDP 69), or a second server's boot file won (proxy DHCP)",
+            "a firewall drops TFTP (UDP 69), or the firmware obeys a second server (proxy DHCP) and its boot file",
             &format!(
                 "fetch it from beside the machine: tftp SERVER -c get {file}; {look} for PXE-E numbers"
             ),
@@ -215,7 +235,13 @@ fn nothing(after: &str) -> bool {
 /// Of what came since the boot stands there, and of who it is.
 fn evidence<'a>(boot: &'a BootRecord, standing: Standing<'a>) -> Evidence<'a> {
     let uefi = boot.marks.first().is_some_and(|mark| mark.note.contains("UEFI"));
-    let mut seen = Evidence { uefi, ..Evidence::default() };
+    let other = |file: &str| {
+        let file = file.rsplit('/').next().unwrap_or(file);
+        ["grub", "shim", "pxelinux", "lpxelinux", "syslinux"].iter().any(|of| file.starts_with(of))
+    };
+    let mut given = boot.marks.iter().filter_map(|mark| Some(mark.note.split_once(said::THEN)?.1));
+    let loader = if given.any(other) { Loader::Other } else { Loader::Ipxe };
+    let mut seen = Evidence { uefi, loader, ..Evidence::default() };
     for mark in standing.marks.iter().filter(|mark| mark.late.is_none()) {
         let note = mark.note.as_str();
         let name = |rest: &'a str| rest.split(": ").next().unwrap_or(rest);
@@ -335,6 +361,20 @@ mod tests {
                     ),
                 ],
                 ["by HTTP", "https://", "http-port"],
+            ),
+            (
+                "no loader",
+                vec![OFFER, (4, Stage::Ack, "10.77.0.11 to PXE firmware")],
+                ["no boot file", "architecture", "--arch"],
+            ),
+            (
+                "GRUB",
+                vec![
+                    OFFER,
+                    (4, Stage::Ack, "10.77.0.11 to PXE firmware, then grub/shimx64.efi"),
+                    (7, Stage::Loader, "grub/shimx64.efi, 930 KiB in 1.2 s"),
+                ],
+                ["asked for nothing", "shim trusts", "koboshi check"],
             ),
             ("refused", vec![OFFER, ACK, SENT], ["never spoke", "Secure Boot", "snponly.efi"]),
             ("UNDI", vec![BIOS, ACK, SENT], ["never spoke", "undionly.kpxe", "portfast"]),

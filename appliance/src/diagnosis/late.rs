@@ -97,10 +97,13 @@ pub fn told(findings: &[Finding]) -> Vec<(Option<String>, String)> {
     for (first, machines) in kinds {
         let Cause { late, .. } = &first.cause;
         if machines.len() > ONE_BY_ONE {
+            let at = match first.stage {
+                Stage::Up => "are silent".to_string(),
+                stage => format!("hang at {}", stage.as_str()),
+            };
             let many = format!(
-                "{} machines hang at {}: {}. The first {}. Usually: {}. Next: {}",
+                "{} machines {at}: {}. The first {}. Usually: {}. Next: {}",
                 machines.len(),
-                first.stage.as_str(),
                 fold(&machines),
                 first.cause.seen,
                 late.usual,

@@ -66,11 +66,17 @@ pub fn gone<'a>(
 ) -> (Vec<Gone>, usize) {
     let (mut gone, mut all) = (Vec::new(), 0);
     for (boot, heard) in boots {
-        if boot.over || boot.plan.is_none() || matches!(boot.stage, Stage::Down | Stage::Rescue) {
+        // Without a plan and not waiting: it passed by, on its way to a disk perhaps.
+        let waits = boot.stage == Stage::Waiting;
+        if boot.over
+            || (boot.plan.is_none() && !waits)
+            || matches!(boot.stage, Stage::Down | Stage::Rescue)
+        {
             continue;
         }
-        // One that is on its way is late where it hangs, unless it was on its way when we left.
-        let ran = boot.sits() || boot.marks.iter().any(|mark| mark.stage == Stage::Up);
+        // One that is on its way is late where it hangs, unless it was on its way when we left. One
+        // that waits asks every few seconds.
+        let ran = waits || boot.sits() || boot.marks.iter().any(|mark| mark.stage == Stage::Up);
         if !ran && heard >= listening {
             continue;
         }
@@ -217,13 +223,17 @@ mod tests {
         let mut down = up("m01");
         down.stage = Stage::Down;
         let over = BootRecord { over: true, ..up("m02") };
-        let spare = BootRecord { plan: None, ..up("m03") };
+        let disk = BootRecord { plan: None, marks: Vec::new(), stage: Stage::Ack, ..up("m03") };
+        let spare =
+            BootRecord { plan: None, marks: Vec::new(), stage: Stage::Waiting, ..up("m06") };
         let on_its_way = BootRecord { marks: Vec::new(), stage: Stage::Ack, ..up("m04") };
         let (day, listening) = (86_400_000, 5_000_000);
         for (boot, heard, missed) in [
             (&down, 1, false),
             (&over, 1, false),
-            (&spare, 1, false),
+            (&disk, 1, false),
+            (&spare, 1, true),
+            (&spare, 86_399_000, false),
             (&on_its_way, listening + 1, false),
             (&on_its_way, listening - 1, true),
             (&up("m05"), listening + 1, true),

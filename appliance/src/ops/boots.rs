@@ -48,7 +48,7 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Boot>, Refusal> {
 }
 
 /// Under the notes.
-const INDENT: &str = "                         ";
+const INDENT: &str = "                        ";
 
 /// For a terminal: newest last, so that it stands next to the prompt.
 pub fn show(boots: &[Boot]) -> String {

@@ -108,6 +108,13 @@ pub enum News {
         /// When.
         at: SystemTime,
     },
+    /// A machine that waits has asked again: it lives, and that is all.
+    Alive {
+        /// Who.
+        mac: Mac,
+        /// When.
+        at: SystemTime,
+    },
     /// Something of the wire worth an event that belongs to no boot.
     Heard {
         /// Who, if known.
@@ -155,6 +162,8 @@ struct Inner {
     budgets: HashMap<BootId, (f64, Instant)>,
     heard: HashMap<(Mac, &'static str), Instant>,
     rate: pace::Rate,
+    /// When a machine was last told to wait for its turn.
+    storm: Option<Instant>,
 }
 
 impl Desk {

@@ -4,13 +4,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::turns::Turn;
 use crate::boots::{Plan, Stage};
 use crate::content::BootId;
 use crate::decide::{Action, Asks, Facts};
-use crate::desk::Desk;
+use crate::desk::{Desk, News};
 use crate::loader::{self, Language};
 use crate::mac::Mac;
 use crate::pace::{self, Pauses};
@@ -56,10 +56,7 @@ impl Desk {
                     self.advance(mac, Stage::Script, format!("to {peer}{waited}"));
                 }
                 Orders::Turn { says, .. } | Orders::Wait { says } | Orders::Begin { says } => {
-                    // It asks every few seconds; that it still waits is no news.
-                    if self.boot_of(mac).is_some_and(|boot| boot.stage != Stage::Waiting) {
-                        self.advance(mac, Stage::Waiting, says.clone());
-                    }
+                    self.waits(mac, says);
                 }
             }
         }
@@ -89,6 +86,15 @@ impl Desk {
         })
     }
 
+    /// It was told to wait: a line in its timeline the first time, a sign of life each time.
+    fn waits(&self, mac: Mac, says: &str) {
+        if self.boot_of(mac).is_some_and(|boot| boot.stage == Stage::Waiting) {
+            self.tell(News::Alive { mac, at: SystemTime::now() });
+        } else {
+            self.advance(mac, Stage::Waiting, says.to_string());
+        }
+    }
+
     /// How it stands; who only looks takes no turn.
     fn standing(&self, mac: Mac, own: bool) -> Option<Orders> {
         match self.ask(&Facts { mac, asks: Asks::Script }).action {
@@ -104,7 +110,12 @@ impl Desk {
                             .map(|so_long| format!(", after {} s in the queue", so_long.as_secs()));
                         Orders::Boot(id, plan, queued.unwrap_or_default())
                     }
-                    Turn::Wait { seconds, says } => Orders::Turn { says, seconds },
+                    Turn::Wait { seconds, says, storm } => {
+                        if let Some(text) = storm {
+                            self.heard(None, "storm", text);
+                        }
+                        Orders::Turn { says, seconds }
+                    }
                 })
             }
             Action::Wait { says, begins: false } => Some(Orders::Wait { says }),

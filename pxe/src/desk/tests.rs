@@ -81,6 +81,7 @@ fn stages(heard: &mut mpsc::Receiver<News>) -> Vec<&'static str> {
             News::Mark { stage, .. } => stage.as_str(),
             News::Report { .. } => "report",
             News::Heard { kind, .. } => kind,
+            News::Alive { .. } => continue,
         });
     }
     stages

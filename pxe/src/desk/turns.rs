@@ -16,6 +16,9 @@ const FETCHING: Duration = Duration::from_secs(600);
 /// How late a machine may be for its turn: a lost packet, a slow firmware.
 const LATE: Duration = Duration::from_secs(30);
 
+/// So long without anybody told to wait, and a storm is over.
+const STORM: Duration = Duration::from_secs(300);
+
 /// What a machine that asks for its script is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -30,6 +33,8 @@ pub(super) enum Turn {
         seconds: u64,
         /// In words.
         says: String,
+        /// The same for the event log, the first time in a while.
+        storm: Option<String>,
     },
 }
 
@@ -70,7 +75,12 @@ impl Inner {
                 let says = format!(
                     "{all} machines boot at once, {before} wait before this one; it asks again in {seconds} s"
                 );
-                Turn::Wait { seconds, says }
+                let fresh = self.storm.is_none_or(|at| now.saturating_duration_since(at) > STORM);
+                self.storm = Some(now);
+                let storm = fresh.then(|| {
+                    format!("{all} machines boot at once, {fetching} fetch: the others wait for their turn")
+                });
+                Turn::Wait { seconds, says, storm }
             }
         }
     }
@@ -88,6 +98,7 @@ fn fetches(boot: &Boot, now: Instant) -> bool {
     let patience = if boot.stage >= Stage::Init { FETCHING } else { LET_IN };
     on_its_way
         && boot.queued.is_none()
+        && boot.stage != Stage::Waiting
         && boot.stage < Stage::RootReady
         && now.saturating_duration_since(since) < patience
 }
@@ -175,7 +186,7 @@ mod tests {
                         fetching.push((number, 80 * MB));
                         inner.boots.of_mut(mac(number)).expect("a boot").stage = Stage::Root;
                     }
-                    Turn::Wait { seconds, says } => {
+                    Turn::Wait { seconds, says, .. } => {
                         assert!((5..=60).contains(&seconds), "{says}");
                         if !gone(number) {
                             // Its own restart of the script, and its clock, are a little off.
@@ -247,7 +258,9 @@ mod tests {
         let turns: Vec<Turn> = (32..200).map(|number| inner.turn(mac(number), now, 0)).collect();
         let let_in = turns.iter().filter(|turn| at_once(turn)).count();
         assert_eq!(let_in, 75 - 32, "80 MB each over an assumed gigabit");
-        let Some(Turn::Wait { seconds, says }) = turns.last() else { panic!("{turns:?}") };
+        let told = |turn: &&Turn| matches!(turn, Turn::Wait { storm: Some(_), .. });
+        assert_eq!(turns.iter().filter(told).count(), 1, "one storm is one event");
+        let Some(Turn::Wait { seconds, says, .. }) = turns.last() else { panic!("{turns:?}") };
         assert_eq!(*seconds, 60);
         assert_eq!(
             says,
