@@ -8,10 +8,13 @@ use crate::site::{
     At, Kind, MachineName, Mode, Origin, Problem, Problems, Reach, Role, RootMode, Site,
 };
 
+mod nics;
+
 /// A warning for each.
 pub fn caveats(site: &Site) -> Problems {
     let mut found = Problems::default();
     missing(site, &mut found);
+    nics::nics(site, &mut found);
     unbuilt(site, &mut found);
     found
 }
@@ -84,17 +87,8 @@ fn unbuilt(site: &Site, found: &mut Problems) {
         }
     }
     for (name, seat) in &site.seats {
-        if !seat.nets.is_empty() {
-            say(&seat.origin, format!("seat {name}, nets"), "only its ip is set up");
-        }
         if !seat.disks.is_empty() {
             say(&seat.origin, format!("seat {name}, disks"), "nothing is mounted");
-        }
-    }
-    for (name, machine) in &site.machines {
-        if machine.nics.keys().any(|nic| nic != "boot") {
-            let what = format!("machine {name}, nics beside boot");
-            say(&machine.origin, what, "only the boot NIC gets its name");
         }
     }
 }

@@ -19,6 +19,8 @@ use sha2::{Digest as _, Sha256};
 use crate::publish::boot_subnet;
 use crate::site::{RoleName, Site};
 
+pub mod nics;
+
 /// Seconds between heartbeats.
 const HEARTBEAT: u32 = 20;
 /// Up to this many seats are written into every machine's `/etc/hosts`.
@@ -127,6 +129,7 @@ impl Planner {
         let reference = format!("{}@{}", image.name, image.version);
         let subnet = boot_subnet(&self.site).ok_or("the site has no network to boot on")?;
 
+        let (cards, bonds, nets) = nics::links(&self.site, hardware, place.map(|seat| &seat.value));
         let orders = Orders {
             written: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
             hostname: hostname.clone(),
@@ -138,7 +141,11 @@ impl Planner {
                 prefix: self.prefix,
                 gateway: subnet.gateway.as_ref().map(|gateway| gateway.value),
                 mtu: subnet.mtu.map(u32::from),
+                routes: nics::routes(&subnet.routes),
             },
+            cards,
+            bonds,
+            nets,
             dns: subnet.dns.clone(),
             ntp: subnet.ntp.clone(),
             // They are in the site's own segment.

@@ -178,6 +178,9 @@ mod tests {
             written: 1_795_000_000,
             hostname: "web1".into(),
             domain: "dc.example".into(),
+            cards: Vec::new(),
+            bonds: Vec::new(),
+            nets: Vec::new(),
             nic: Nic {
                 mac: "52:54:00:77:00:01".into(),
                 name: Some("eth0".into()),
@@ -185,6 +188,7 @@ mod tests {
                 prefix: 24,
                 gateway: Some([10, 77, 0, 1].into()),
                 mtu: None,
+                routes: Vec::new(),
             },
             dns: vec![[10, 77, 0, 1].into()],
             ntp: vec![],

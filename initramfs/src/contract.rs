@@ -51,6 +51,15 @@ pub struct Orders {
     pub domain: String,
     /// The NIC that boots, and its address.
     pub nic: Nic,
+    /// Names for further NICs.
+    #[serde(default)]
+    pub cards: Vec<Card>,
+    /// Bonds, built before anything is put on them.
+    #[serde(default)]
+    pub bonds: Vec<Bond>,
+    /// The seat's further networks.
+    #[serde(default)]
+    pub nets: Vec<Net>,
     /// Name servers.
     pub dns: Vec<Ipv4Addr>,
     /// Time servers.
@@ -85,6 +94,86 @@ pub struct Nic {
     pub gateway: Option<Ipv4Addr>,
     /// MTU, if not the NIC's own.
     pub mtu: Option<u32>,
+    /// Static routes, as DHCP's option 121 has them.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+}
+
+/// What stands for the link that carries the seat's own address: the boot NIC, or the bond it is in.
+pub const BOOT_LINK: &str = "boot";
+
+/// A further NIC with a name of the site's. Hardware is meant by its MAC address, by the name the
+/// kernel gave it, or by the one that udev would (`eno2`, `ens1f0`, `enp3s0f1`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// The name it gets.
+    pub name: String,
+    /// Which one.
+    pub hardware: String,
+}
+
+/// Several NICs as one. If the boot NIC is among them, the bond carries the seat's own address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bond {
+    /// Its name.
+    pub name: String,
+    /// How they share the work.
+    pub mode: BondMode,
+    /// Its members: a name of [`Card`], or hardware as there.
+    pub of: Vec<String>,
+}
+
+/// How the members of a bond share the work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BondMode {
+    /// One works, the others wait. Needs nothing of the switch.
+    #[default]
+    #[serde(rename = "active-backup")]
+    ActiveBackup,
+    /// LACP. The switch has to let a single port through without it (fallback) while firmware boots.
+    #[serde(rename = "802.3ad")]
+    Lacp,
+}
+
+impl std::fmt::Display for BondMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            BondMode::ActiveBackup => "active-backup",
+            BondMode::Lacp => "802.3ad",
+        })
+    }
+}
+
+/// The seat's life on a further network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Net {
+    /// The network's name in the site, for people.
+    pub name: String,
+    /// What carries it: a bond, a NIC, or [`BOOT_LINK`].
+    pub on: String,
+    /// Its VLAN, if it comes tagged.
+    pub vlan: Option<u16>,
+    /// The seat's address there, if it has one.
+    pub address: Option<Ipv4Addr>,
+    /// Network bits, 0 to 32.
+    pub prefix: u8,
+    /// A router that takes everything, once those before it in the list are gone.
+    pub gateway: Option<Ipv4Addr>,
+    /// MTU, if not the link's own.
+    pub mtu: Option<u32>,
+    /// Static routes.
+    pub routes: Vec<Route>,
+}
+
+/// A static route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where to.
+    pub to: Ipv4Addr,
+    /// Network bits, 0 to 32.
+    pub prefix: u8,
+    /// By which router.
+    pub via: Ipv4Addr,
 }
 
 /// The root file system to fetch.

@@ -99,7 +99,8 @@ pub enum Nic {
 impl Nic {
     fn device(self) -> &'static str {
         match self {
-            Nic::Virtio => "virtio-net-pci",
+            // LACP wants to know how fast its ports are, and virtio knows only what it is told.
+            Nic::Virtio => "virtio-net-pci,speed=10000,duplex=full",
             Nic::E1000e => "e1000e",
         }
     }

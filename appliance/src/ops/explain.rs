@@ -81,6 +81,9 @@ pub struct PlanShown {
     pub cmdline: String,
     /// Segments and sizes.
     pub parts: Vec<(String, u64)>,
+    /// Bonds and further networks, a line each.
+    #[serde(default)]
+    pub links: Vec<String>,
 }
 
 /// Explains, with what the running appliance knows of the machine's hardware.
@@ -160,6 +163,9 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
         role: plan.role,
         image: plan.image,
         cmdline: plan.cmdline,
+        links: serde_json::from_str(&plan.orders)
+            .map(|orders| crate::plan::nics::in_words(&orders))
+            .unwrap_or_default(),
     });
     let who = match name {
         Some(name) => format!("{name} ({mac})"),
@@ -326,6 +332,7 @@ pub fn show(explanation: &Explanation) -> String {
             for (name, size) in &plan.parts {
                 text.push_str(&format!("  {name:<10} {:>9.1} KiB\n", *size as f64 / 1024.0));
             }
+            plan.links.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
             text.push_str(&format!("  command line: {}\n", plan.cmdline));
         }
         None => {

@@ -1,4 +1,5 @@
-//! The boot NIC: found by its MAC, named, brought up, proved to be alone with its address.
+//! One link: found by its MAC, named, brought up, proved to be alone with its address. Which links
+//! there are, and in what order they come up, is for [`links`](crate::links).
 
 use std::fs;
 use std::io;
@@ -14,19 +15,19 @@ use crate::arp::{self, Mac};
 use crate::backoff;
 use crate::console::{Pause, pause, say};
 use crate::contract::Nic;
-use crate::netlink;
 use crate::rescue::Stop;
+use crate::{naming, netlink};
 
 const SYS_NET: &str = "/sys/class/net";
 
-/// A NIC as the kernel has it.
+/// A link as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Card {
-    /// Interface index, the same for the life of the NIC.
+    /// Interface index, the same for the life of the link.
     pub index: u32,
     /// Name right now.
     pub name: String,
-    /// Its address.
+    /// Its address; a bond's member's own one, not the bond's.
     pub mac: Mac,
 }
 
@@ -49,6 +50,36 @@ pub fn show_mac(mac: &Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
+/// Where the kernel shows them.
+pub fn all() -> Vec<Card> {
+    cards(Path::new(SYS_NET))
+}
+
+/// The link of this name.
+pub fn named(name: &str) -> Option<Card> {
+    all().into_iter().find(|card| card.name == name)
+}
+
+/// Whether it is hardware, and no bond, bridge or VLAN.
+pub fn is_hardware(name: &str) -> bool {
+    Path::new(SYS_NET).join(name).join("device").exists()
+}
+
+/// Whether it hears its switch.
+pub fn has_carrier(name: &str) -> bool {
+    // Reading the carrier of an interface that is down is EINVAL.
+    let carrier = fs::read_to_string(Path::new(SYS_NET).join(name).join("carrier"));
+    carrier.is_ok_and(|text| text.trim() == "1")
+}
+
+/// Whether a member of an LACP bond sends (IEEE 802.1AX, Distributing). Kernels that do not tell
+/// count as if it did.
+pub fn distributes(member: &str) -> bool {
+    let state = Path::new(SYS_NET).join(member).join("bonding_slave/ad_actor_oper_port_state");
+    let state = fs::read_to_string(state).ok().and_then(|text| text.trim().parse::<u8>().ok());
+    state.is_none_or(|state| state & 0x20 != 0)
+}
+
 /// All Ethernet interfaces, by index.
 pub fn cards(sys_net: &Path) -> Vec<Card> {
     let mut all: Vec<Card> = fs::read_dir(sys_net)
@@ -60,7 +91,9 @@ pub fn cards(sys_net: &Path) -> Vec<Card> {
             Some(Card {
                 index: read("ifindex")?.trim().parse().ok()?,
                 name: entry.file_name().into_string().ok()?,
-                mac: parse_mac(read("address")?.trim())?,
+                mac: parse_mac(
+                    read("bonding_slave/perm_hwaddr").or_else(|| read("address"))?.trim(),
+                )?,
             })
         })
         .collect();
@@ -82,47 +115,21 @@ pub fn boot_nic(nic: &Nic) -> Option<Card> {
 
 /// Names of what is there instead, for the message.
 pub fn inventory() -> String {
-    let all: Vec<String> = cards(Path::new(SYS_NET))
+    let all: Vec<String> = all()
         .iter()
         .filter(|card| card.name != "lo")
-        .map(|card| format!("{} {}", card.name, show_mac(&card.mac)))
+        .map(|card| {
+            // What it could be called in the site file.
+            let names: Vec<String> = naming::names(Path::new("/sys"), &card.name)
+                .into_iter()
+                .filter(|name| *name != card.name)
+                .collect();
+            let also =
+                if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+            format!("{}{also} {}", card.name, show_mac(&card.mac))
+        })
         .collect();
     if all.is_empty() { "no NIC at all".to_owned() } else { all.join(", ") }
-}
-
-/// From found to speaking. `Ok` carries what should be told to the appliance once it hears us.
-pub fn configure(nic: &Nic, card: &mut Card) -> Result<Option<String>, Stop> {
-    let wire = Netlink::open().map_err(|error| Stop::because(format!("no netlink: {error}")))?;
-    if let Some(lo) = cards(Path::new(SYS_NET)).iter().find(|card| card.name == "lo") {
-        wire.ask("lo up", |seq| netlink::set_up(seq, lo.index, true));
-    }
-    if let Some(name) = &nic.name
-        && *name != card.name
-    {
-        rename(&wire, card, name);
-    }
-    if let Some(mtu) = nic.mtu {
-        wire.ask(&format!("MTU {mtu}"), |seq| netlink::set_mtu(seq, card.index, mtu));
-    }
-    if !wire.ask("up", |seq| netlink::set_up(seq, card.index, true)) {
-        return Err(Stop::because(format!("{} does not come up", card.name)));
-    }
-    wait_for_carrier(card)?;
-    let trouble = wait_for_address(nic, card)?;
-
-    let told = format!("{}/{} on {}", nic.address, nic.prefix, card.name);
-    if !wire.ask(&told, |seq| netlink::add_address(seq, card.index, nic.address, nic.prefix)) {
-        return Err(Stop::because(format!("cannot set {told}")));
-    }
-    if let Some(gateway) = nic.gateway {
-        let onlink = !netlink::same_network(nic.address, gateway, nic.prefix);
-        wire.ask(&format!("route by {gateway}"), |seq| {
-            netlink::add_default_route(seq, card.index, gateway, onlink)
-        });
-    }
-    announce(card, nic.address);
-    say(format!("{told} ({})", show_mac(&card.mac)));
-    Ok(trouble)
 }
 
 /// Brings up every other port, so that its link can be seen: those that were down, to be
@@ -166,10 +173,11 @@ pub fn announce(card: &Card, address: Ipv4Addr) {
     }
 }
 
-fn rename(wire: &Netlink, card: &mut Card, name: &str) {
+/// Gives it a name; another that has it steps aside.
+pub fn rename(wire: &Netlink, card: &mut Card, name: &str) {
     // Before Linux 6.2 an interface that is up keeps its name; `ip=` on the command line ups it.
     wire.ask("down", |seq| netlink::set_up(seq, card.index, false));
-    if let Some(other) = cards(Path::new(SYS_NET)).into_iter().find(|other| other.name == name) {
+    if let Some(other) = named(name) {
         let aside = format!("was-{}", other.index);
         wire.ask("down", |seq| netlink::set_up(seq, other.index, false));
         wire.ask(&format!("{name} aside as {aside}"), |seq| {
@@ -182,14 +190,14 @@ fn rename(wire: &Netlink, card: &mut Card, name: &str) {
     }
 }
 
-fn wait_for_carrier(card: &Card) -> Result<(), Stop> {
-    let path = Path::new(SYS_NET).join(&card.name).join("carrier");
+/// Until it hears its switch. `by`: the members of a bond, any of which would do.
+pub fn wait_for_carrier(card: &Card, by: &[String]) -> Result<(), Stop> {
     let begun = Instant::now();
     let mut next_word = 3;
-    while fs::read_to_string(&path).map(|text| text.trim() == "1").ok() != Some(true) {
+    while !has_carrier(&card.name) {
         let waited = begun.elapsed().as_secs();
         if waited >= next_word {
-            say(format!("{}: no link after {waited} s; waiting for cable and switch", card.name));
+            say(format!("{} after {waited} s ('rescue' for a shell)", deaf(&card.name, by)));
             next_word = waited + 15;
         }
         if pause(Duration::from_millis(100)) == Pause::Rescue {
@@ -199,22 +207,37 @@ fn wait_for_carrier(card: &Card) -> Result<(), Stop> {
     Ok(())
 }
 
+/// What keeps a link from its switch, in words.
+fn deaf(name: &str, by: &[String]) -> String {
+    let (up, down): (Vec<&String>, Vec<&String>) = by.iter().partition(|one| has_carrier(one));
+    if !up.is_empty() {
+        // An LACP port whose NIC does not tell its speed is never used.
+        return format!(
+            "{name}: {} hears the switch and is not used; waiting for LACP (does the switch allow a port without it, does the NIC tell its speed?)",
+            up[0]
+        );
+    }
+    let down: Vec<&str> = down.into_iter().map(String::as_str).collect();
+    let on = if down.is_empty() { String::new() } else { format!(" on {}", down.join(", ")) };
+    format!("{name}: no link{on}; waiting for cable and switch")
+}
+
 /// Two machines with one address harm the one that is right. We stay silent until the other is
-/// gone (it may be about to be fenced), and say by which MAC to look for it.
-fn wait_for_address(nic: &Nic, card: &Card) -> Result<Option<String>, Stop> {
+/// gone (it may be about to be fenced), and say by which MAC to look for it. `Ok` carries what the
+/// appliance should be told.
+pub fn wait_for_address(address: Ipv4Addr, card: &Card) -> Result<Option<String>, Stop> {
     let mut trouble = None;
     for tries in 1.. {
-        let rival =
-            match Packets::open(card).and_then(|packets| packets.probe(card.mac, nic.address)) {
-                Ok(rival) => rival,
-                Err(error) => {
-                    say(format!("cannot probe for {}: {error}; taking it", nic.address));
-                    None
-                }
-            };
+        let rival = match Packets::open(card).and_then(|packets| packets.probe(card.mac, address)) {
+            Ok(rival) => rival,
+            Err(error) => {
+                say(format!("cannot probe for {address}: {error}; taking it"));
+                None
+            }
+        };
         let Some(rival) = rival else { break };
         let wait = backoff::pause(tries, backoff::random());
-        let message = format!("address {} is in use by {}", nic.address, show_mac(&rival));
+        let message = format!("address {address} is in use by {}", show_mac(&rival));
         say(format!(
             "{message}; not taking it, next look in {} s ('rescue' for a shell)",
             wait.as_secs()
@@ -227,10 +250,12 @@ fn wait_for_address(nic: &Nic, card: &Card) -> Result<Option<String>, Stop> {
     Ok(trouble)
 }
 
-struct Netlink(OwnedFd);
+/// A socket to the kernel's links, addresses and routes.
+pub struct Netlink(OwnedFd);
 
 impl Netlink {
-    fn open() -> nix::Result<Netlink> {
+    /// Opens it.
+    pub fn open() -> nix::Result<Netlink> {
         socket::socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -241,7 +266,7 @@ impl Netlink {
     }
 
     /// Sends a request and waits for its answer; says what failed.
-    fn ask(&self, what: &str, request: impl Fn(u32) -> Vec<u8>) -> bool {
+    pub fn ask(&self, what: &str, request: impl Fn(u32) -> Vec<u8>) -> bool {
         let seq = backoff::random() as u32;
         let failed = match self.exchange(&request(seq), seq) {
             Ok(Ok(())) => return true,
@@ -358,11 +383,17 @@ mod tests {
         make("lo", "1", "00:00:00:00:00:00", false);
         make("br0", "2", "52:54:00:77:00:01", false);
         make("eth7", "9", "52:54:00:77:00:01", true);
+        // Once in a bond it shows the bond's address, or another member's.
+        make("eth8", "10", "52:54:00:77:00:01", true);
+        fs::create_dir(sys.path().join("eth8/bonding_slave")).unwrap();
+        fs::write(sys.path().join("eth8/bonding_slave/perm_hwaddr"), "52:54:00:77:00:08\n")
+            .unwrap();
         make("ib0", "4", "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:00:00:01", true);
         let found = find(sys.path(), parse_mac("52:54:00:77:00:01").unwrap()).unwrap();
         assert_eq!((found.index, found.name.as_str()), (9, "eth7"));
+        assert_eq!(find(sys.path(), parse_mac("52:54:00:77:00:08").unwrap()).unwrap().index, 10);
         assert_eq!(find(sys.path(), [9; 6]), None);
-        assert_eq!(cards(sys.path()).len(), 3);
+        assert_eq!(cards(sys.path()).len(), 4);
         assert!(cards(Path::new("/nonexistent")).is_empty());
     }
 
@@ -381,11 +412,19 @@ mod tests {
             // Twice: a retry finds its own address and route there.
             for _ in 0..2 {
                 assert!(wire.ask("address", |seq| netlink::add_address(seq, lo, at, 24)));
-                let route = |onlink| {
-                    let gateway = Ipv4Addr::new(10, if onlink { 98 } else { 99 }, 0, 1);
-                    wire.ask("route", |seq| netlink::add_default_route(seq, lo, gateway, onlink))
+                let default = netlink::Hop {
+                    to: Ipv4Addr::UNSPECIFIED,
+                    prefix: 0,
+                    via: Ipv4Addr::new(10, 98, 0, 1),
+                    metric: 0,
+                    onlink: true,
                 };
-                assert!(route(true));
+                let to = Ipv4Addr::new(10, 97, 1, 2);
+                let via = Ipv4Addr::new(10, 98, 0, 2);
+                let hop = netlink::Hop { to, prefix: 16, via, metric: 1024, ..default.clone() };
+                for hop in [&default, &hop] {
+                    assert!(wire.ask("route", |seq| netlink::add_route(seq, lo, hop)));
+                }
             }
             let found = nix::ifaddrs::getifaddrs().unwrap().any(|entry| {
                 entry
@@ -397,6 +436,9 @@ mod tests {
             assert!(found);
             let routes = fs::read_to_string("/proc/thread-self/net/route").unwrap();
             assert!(routes.contains("lo\t00000000\t0100620A"), "{routes}");
+            assert!(routes.contains("lo\t0000610A\t0200620A\t0003\t0\t0\t1024\t"), "{routes}");
+            // Hardware (and lo) is not ours to take away.
+            assert!(!wire.ask("deletion", |seq| netlink::stacked::delete(seq, lo)));
             assert!(!wire.ask("nothing", |seq| netlink::set_up(seq, 999, true)));
             let card = Card { index: lo, name: "lo".into(), mac: [0; 6] };
             assert_eq!(Packets::open(&card).unwrap().probe(card.mac, at).unwrap(), None);

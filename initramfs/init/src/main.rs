@@ -1,9 +1,10 @@
 //! `koboshi-init`, PID 1 of a booting machine: fetches its role's root and becomes it.
 //!
 //! The moments of a boot, in order; each is a module of the same name:
-//! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`link`] ([`netlink`],
-//! [`arp`]) → [`report`] and [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`memory`] →
-//! [`root`] ([`fetch`] → [`tape`] → [`unpack`], with [`progress`] and [`backoff`]) → [`settle`] and [`handover`] (in
+//! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`links`] (one
+//! [`link`], over [`netlink`] and [`arp`]; [`assign`] and [`naming`] know which) → [`report`] and
+//! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`memory`] → [`root`] ([`fetch`] →
+//! [`tape`] → [`unpack`], with [`progress`] and [`backoff`]) → [`settle`] and [`handover`] (in
 //! [`intree`]) → [`switch`]. [`agent`] stays behind in the running system; [`rescue`] is where a
 //! boot ends up that cannot go on.
 
@@ -13,6 +14,7 @@ mod contract;
 
 mod agent;
 mod arp;
+mod assign;
 mod backoff;
 mod bmc;
 mod clock;
@@ -24,9 +26,11 @@ mod hardware;
 mod http;
 mod intree;
 mod link;
+mod links;
 mod memory;
 mod modules;
 mod mounts;
+mod naming;
 mod netlink;
 mod orders;
 mod progress;
@@ -50,7 +54,9 @@ use contract::{ALIASES_LIST, HOSTS_PATH, Hardware, MODULES_LIST, ORDERS_PATH, Or
 use fetch::Event;
 use http::Server;
 use link::Card;
+use links::Network;
 use memory::Memory;
+use modules::Modules;
 use report::Reporter;
 use rescue::Stop;
 
@@ -116,19 +122,28 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
         say("no koboshi.boot= on the command line: this boot will not be reported");
     }
 
-    let mut card = find_nic(line, &orders)?;
+    let list = |path: &str| fs::read_to_string(Path::new("/").join(path)).unwrap_or_default();
+    let mut modules = modules::Modules::parse(&list(MODULES_LIST), &list(ALIASES_LIST));
+    let card = find_nic(line, &orders, &mut modules)?;
     // Only a machine without a seat is asked which of its cables are plugged: elsewhere a port that
     // nobody wants up stays down.
     let stranger = line.seat.as_deref().is_none_or(|seat| seat == "-");
     let woken = if stranger { link::wake_others(&card) } else { Vec::new() };
-    let trouble = link::configure(&orders.nic, &mut card)?;
+    let mut network = Network::build(&orders, &card, &mut modules, line)?;
+    let trouble = network.come_up(&orders.nic)?;
     let begun = Phase::Init {
         kernel: kernel(),
         memory_mib: Memory::now().total >> 20,
-        nic: card.name.clone(),
+        nic: network.boot().card.name.clone(),
     };
     tell(reporter, begun, orders.written);
     if let Some(message) = trouble {
+        tell(reporter, Phase::Trouble { message }, orders.written);
+    }
+    network.further(&orders, &mut modules, line, &mut |message| {
+        tell(reporter, Phase::Trouble { message }, orders.written);
+    })?;
+    for message in std::mem::take(&mut network.troubles) {
         tell(reporter, Phase::Trouble { message }, orders.written);
     }
     let hardware = tell_hardware(None, reporter, orders.written);
@@ -145,12 +160,15 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     let tree = intree::Tree(PathBuf::from(mounts::NEW_ROOT));
     let init = switch::find_init(&tree, line.init.as_deref())
         .ok_or_else(|| Stop::because(format!("{} holds no init and no shell", root.image)))?;
-    settle::settle(&tree, &orders, &card.name).iter().for_each(say);
+    settle::settle(&tree, &orders, &network.links, &network.named).iter().for_each(say);
     if let Err(errno) = rustix::system::sethostname(orders.hostname.as_bytes()) {
         say(format!("host name not set: {errno}"));
     }
-    // The second of RFC 5227's two announcements: the first may have met a port still learning.
-    link::announce(&card, orders.nic.address);
+    network.announce_again();
+    for message in network.silent() {
+        say(&message);
+        tell(reporter, Phase::Trouble { message }, orders.written);
+    }
     tell(reporter, Phase::Switching, orders.written);
     if let Err(error) = agent::leave(reporter, orders.heartbeat) {
         say(format!("no agent: {error}"));
@@ -160,9 +178,7 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
 }
 
 /// Loads drivers until the boot NIC is there and no device asks for more.
-fn find_nic(line: &Cmdline, orders: &Orders) -> Result<Card, Stop> {
-    let list = |path: &str| fs::read_to_string(Path::new("/").join(path)).unwrap_or_default();
-    let mut modules = modules::Modules::parse(&list(MODULES_LIST), &list(ALIASES_LIST));
+fn find_nic(line: &Cmdline, orders: &Orders, modules: &mut Modules) -> Result<Card, Stop> {
     say(format!("looking for NIC {} ({} modules at hand)", orders.nic.mac, modules.len()));
     // ARP for ourselves goes through packet sockets, a module in most distributions.
     let mut loaded = modules.load("af_packet", line);

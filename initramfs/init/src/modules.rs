@@ -72,13 +72,21 @@ impl Modules {
 
     /// Loads one module by name, if it is here, with what it needs.
     pub fn load(&mut self, name: &str, line: &Cmdline) -> usize {
+        self.load_with(name, "", line)
+    }
+
+    /// The same with parameters of our own; those of the command line come after and win.
+    pub fn load_with(&mut self, name: &str, own: &str, line: &Cmdline) -> usize {
         let mut loaded = 0;
-        for name in self.order(&canonical(name)) {
+        let wanted = canonical(name);
+        for name in self.order(&wanted) {
             if !self.tried.insert(name.clone()) || line.blacklisted(&name) {
                 continue;
             }
             let Some(module) = self.known.get(&name) else { continue };
-            match insert(&module.path, &line.module_params(&name)) {
+            let own = if name == wanted { own } else { "" };
+            let params = format!("{own} {}", line.module_params(&name));
+            match insert(&module.path, params.trim()) {
                 Ok(()) => loaded += 1,
                 // No such device: a driver's way to say that it was not meant after all.
                 Err(Errno::EXIST | Errno::NODEV) => {}

@@ -1,4 +1,5 @@
-//! rtnetlink as bytes: the four requests that give a NIC its name, MTU, address and route.
+//! rtnetlink as bytes: the requests that give a NIC its name, MTU, address and routes. Links made of
+//! other links are in [`stacked`].
 //!
 //! ```text
 //! nlmsghdr  len:u32 type:u16 flags:u16 seq:u32 pid:u32      all in host order
@@ -6,6 +7,8 @@
 //! ```
 
 use std::net::Ipv4Addr;
+
+pub mod stacked;
 
 const NLMSG_ERROR: u16 = 2;
 const RTM_NEWLINK: u16 = 16;
@@ -50,16 +53,39 @@ pub fn add_address(seq: u32, index: u32, address: Ipv4Addr, prefix: u8) -> Vec<u
     message(RTM_NEWADDR, CREATE | REPLACE, seq, &body)
 }
 
-/// The default route. `onlink`: the gateway is outside the interface's own network, as hosters do.
-pub fn add_default_route(seq: u32, index: u32, gateway: Ipv4Addr, onlink: bool) -> Vec<u8> {
+/// A way to somewhere: a static route, or the default one (`0.0.0.0/0`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// Where to.
+    pub to: Ipv4Addr,
+    /// Network bits.
+    pub prefix: u8,
+    /// By which router.
+    pub via: Ipv4Addr,
+    /// The lower one goes first.
+    pub metric: u32,
+    /// The router is outside the interface's own networks, as hosters do.
+    pub onlink: bool,
+}
+
+/// Adds a route.
+pub fn add_route(seq: u32, index: u32, hop: &Hop) -> Vec<u8> {
     const TABLE_MAIN: u8 = 254;
     // As networkd would write it: it then finds its own route there and adds no second one.
     const PROTO_STATIC: u8 = 4;
     const UNICAST: u8 = 1;
     const ONLINK: u32 = 4;
-    let mut body = vec![AF_INET, 0, 0, 0, TABLE_MAIN, PROTO_STATIC, 0, UNICAST];
-    body.extend(if onlink { ONLINK } else { 0 }.to_ne_bytes());
-    attribute(&mut body, 5, &gateway.octets()); // RTA_GATEWAY
+    let mut body = vec![AF_INET, hop.prefix, 0, 0, TABLE_MAIN, PROTO_STATIC, 0, UNICAST];
+    body.extend(if hop.onlink { ONLINK } else { 0 }.to_ne_bytes());
+    if hop.prefix > 0 {
+        // RFC 4632: the kernel refuses a destination with host bits in it.
+        let to = u32::from(hop.to) & !host_bits(hop.prefix);
+        attribute(&mut body, 1, &to.to_be_bytes()); // RTA_DST
+    }
+    attribute(&mut body, 5, &hop.via.octets()); // RTA_GATEWAY
+    if hop.metric > 0 {
+        attribute(&mut body, 6, &hop.metric.to_ne_bytes()); // RTA_PRIORITY
+    }
     attribute(&mut body, 4, &index.to_ne_bytes()); // RTA_OIF
     message(RTM_NEWROUTE, CREATE | REPLACE, seq, &body)
 }
@@ -110,7 +136,7 @@ fn link(seq: u32, index: u32, flags: u32, change: u32, attributes: &[(u16, &[u8]
 }
 
 fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let len = u16::try_from(4 + value.len()).expect("our longest attribute is a name of 16 bytes");
+    let len = u16::try_from(4 + value.len()).expect("our longest attribute is a bond of 60 bytes");
     body.extend(len.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value);
@@ -118,7 +144,7 @@ fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 fn message(kind: u16, flags: u16, seq: u32, body: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(16 + body.len()).expect("a request is under a hundred bytes");
+    let len = u32::try_from(16 + body.len()).expect("a request is under 200 bytes");
     let mut bytes = len.to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
     bytes.extend((REQUEST | ACK | flags).to_ne_bytes());
@@ -164,14 +190,36 @@ mod tests {
     }
 
     #[test]
-    fn default_route() {
+    fn routes() {
+        let mut hop = Hop {
+            to: Ipv4Addr::UNSPECIFIED,
+            prefix: 0,
+            via: Ipv4Addr::new(10, 77, 0, 1),
+            metric: 0,
+            onlink: false,
+        };
         let meant = [
             44, 0, 0, 0, 24, 0, 5, 5, 3, 0, 0, 0, 0, 0, 0, 0, //
             2, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0, // inet, main, static, universe, unicast
             8, 0, 5, 0, 10, 77, 0, 1, 8, 0, 4, 0, 2, 0, 0, 0,
         ];
-        assert_eq!(add_default_route(3, 2, Ipv4Addr::new(10, 77, 0, 1), false), meant);
-        assert_eq!(add_default_route(3, 2, Ipv4Addr::new(10, 77, 0, 1), true)[24], 4);
+        assert_eq!(add_route(3, 2, &hop), meant);
+        hop.onlink = true;
+        assert_eq!(add_route(3, 2, &hop)[24], 4);
+        let hop = Hop {
+            to: Ipv4Addr::new(10, 80, 9, 9),
+            prefix: 16,
+            via: Ipv4Addr::new(10, 77, 0, 254),
+            metric: 1024,
+            onlink: false,
+        };
+        let meant = [
+            60, 0, 0, 0, 24, 0, 5, 5, 3, 0, 0, 0, 0, 0, 0, 0, //
+            2, 16, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0, //
+            8, 0, 1, 0, 10, 80, 0, 0, 8, 0, 5, 0, 10, 77, 0, 254, 8, 0, 6, 0, 0, 4, 0, 0, 8, 0, 4,
+            0, 2, 0, 0, 0,
+        ];
+        assert_eq!(add_route(3, 2, &hop), meant);
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! The boot's own orders, read from the initramfs and checked before anything acts on them.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::cmdline::Cmdline;
-use crate::contract::Orders;
+use crate::contract::{BOOT_LINK, Orders, Route};
 use crate::link::parse_mac;
 
 const ORDERS_MAX: u64 = 1024 * 1024;
 /// 10,000 seats take a megabyte.
 const HOSTS_MAX: u64 = 8 << 20;
+/// Cards, bonds, members, networks, routes: nobody has so many of any.
+const EACH_MAX: usize = 256;
 
 /// The site's names, if the initramfs brings them. Lines that do not read are left out.
 pub fn hosts(path: &Path) -> Vec<(Ipv4Addr, Vec<String>)> {
@@ -58,6 +61,8 @@ fn check(orders: &Orders, line: &Cmdline) -> Result<(), String> {
     {
         return Err(format!("nic.name {name:?} cannot be the name of an interface"));
     }
+    routes("nic.routes", &orders.nic.routes)?;
+    links(orders)?;
     if !host_name(&orders.hostname) {
         return Err(format!("hostname {:?} cannot be a host name", orders.hostname));
     }
@@ -80,6 +85,50 @@ fn check(orders: &Orders, line: &Cmdline) -> Result<(), String> {
         if !digest.eq_ignore_ascii_case(&root.sha256) {
             return Err(format!("they name root {}, the command line {digest}", root.sha256));
         }
+    }
+    Ok(())
+}
+
+/// What is built beside the boot NIC.
+fn links(orders: &Orders) -> Result<(), String> {
+    let (cards, bonds, nets) = (&orders.cards, &orders.bonds, &orders.nets);
+    if [cards.len(), bonds.len(), nets.len()].iter().any(|count| *count > EACH_MAX) {
+        return Err(format!("over {EACH_MAX} cards, bonds or nets"));
+    }
+    let made = cards.iter().map(|card| &card.name).chain(bonds.iter().map(|bond| &bond.name));
+    let mut seen = HashSet::new();
+    for name in made {
+        if !interface_name(name) || name == BOOT_LINK || !seen.insert(name) {
+            return Err(format!(
+                "{name:?} cannot be the name of a card or bond, or is one already"
+            ));
+        }
+    }
+    let hardware = |word: &String| parse_mac(word).is_some() || interface_name(word);
+    let members = bonds.iter().flat_map(|bond| &bond.of);
+    let words = cards.iter().map(|card| &card.hardware).chain(members);
+    let words = words.chain(nets.iter().map(|net| &net.on));
+    if let Some(word) = words.clone().find(|word| !hardware(word)) {
+        return Err(format!("{word:?} names no NIC"));
+    }
+    if words.count() > EACH_MAX {
+        return Err(format!("over {EACH_MAX} members of bonds"));
+    }
+    for net in nets {
+        if !host_name(&net.name) || net.prefix > 32 {
+            return Err(format!("network {:?}/{} is none", net.name, net.prefix));
+        }
+        if net.vlan.is_some_and(|id| !(1..=4094).contains(&id)) {
+            return Err(format!("network {} has no VLAN {:?}", net.name, net.vlan));
+        }
+        routes(&net.name, &net.routes)?;
+    }
+    Ok(())
+}
+
+fn routes(whose: &str, routes: &[Route]) -> Result<(), String> {
+    if routes.len() > EACH_MAX || routes.iter().any(|route| route.prefix > 32) {
+        return Err(format!("{whose}: over {EACH_MAX} routes, or one of over 32 bits"));
     }
     Ok(())
 }
@@ -143,6 +192,48 @@ pub(crate) mod tests {
             spoil(&mut orders);
             let why = check(&orders, &Cmdline::default()).unwrap_err();
             assert!(why.contains(word), "{why}");
+        }
+    }
+
+    #[test]
+    fn further_links_are_checked_too() {
+        let links = serde_json::json!({
+            "cards": [{"name": "store", "hardware": "52:54:00:77:01:03"}],
+            "bonds": [{"name": "bond0", "mode": "802.3ad", "of": ["eno1", "52:54:00:77:01:02"]}],
+            "nets": [{"name": "svc", "on": "bond0", "vlan": 20, "address": "10.20.0.21",
+                      "prefix": 24, "gateway": null, "mtu": 9000,
+                      "routes": [{"to": "10.80.0.0", "prefix": 16, "via": "10.20.0.254"}]}]
+        });
+        let with = |at: &str, value: serde_json::Value| {
+            let mut links = links.clone();
+            if !at.is_empty() {
+                *links.pointer_mut(at).unwrap() = value;
+            }
+            let mut orders = serde_json::to_value(sample()).unwrap();
+            for key in ["cards", "bonds", "nets"] {
+                orders[key] = links[key].clone();
+            }
+            parse(&serde_json::to_vec(&orders).unwrap(), &Cmdline::default())
+        };
+        assert_eq!(with("", 0.into()).unwrap().bonds[0].of.len(), 2);
+        for (at, value) in [
+            ("/cards/0/name", "boot".into()),
+            ("/cards/0/name", "bond0".into()),
+            ("/cards/0/name", "a/b".into()),
+            ("/cards/0/hardware", "eno1\nName=x".into()),
+            ("/bonds/0/name", "".into()),
+            ("/bonds/0/mode", "balance-rr".into()),
+            ("/bonds/0/of/1", "52:54:00:77:01".into()),
+            ("/bonds/0/of", vec!["eno1"; 300].into()),
+            ("/nets/0/on", "a b".into()),
+            ("/nets/0/name", "svc\n[Route]".into()),
+            ("/nets/0/vlan", 0.into()),
+            ("/nets/0/vlan", 4095.into()),
+            ("/nets/0/prefix", 33.into()),
+            ("/nets/0/routes/0/prefix", 33.into()),
+            ("/nets/0/address", "10.20.0.256".into()),
+        ] {
+            assert!(with(at, value).is_err(), "{at}");
         }
     }
 

@@ -6,12 +6,14 @@ use std::io;
 use crate::contract::Orders;
 use crate::handover;
 use crate::intree::Tree;
+use crate::link::Card;
+use crate::links::Standing;
 
 /// Where the system keeps its mark, so that a second run replaces and does not add.
 const MARK: &str = "# koboshi: this seat, written at boot";
 
 /// Writes all of it; what did not work, in sentences.
-pub fn settle(tree: &Tree, orders: &Orders, interface: &str) -> Vec<String> {
+pub fn settle(tree: &Tree, orders: &Orders, links: &[Standing], named: &[Card]) -> Vec<String> {
     let steps: [(&str, io::Result<()>); 7] = [
         ("host name", tree.write("etc/hostname", &format!("{}\n", orders.hostname), 0o644)),
         ("hosts", tree.write("etc/hosts", &hosts(&tree.read("etc/hosts"), orders), 0o644)),
@@ -25,7 +27,7 @@ pub fn settle(tree: &Tree, orders: &Orders, interface: &str) -> Vec<String> {
         .into_iter()
         .filter_map(|(what, result)| Some(format!("{what} not set: {}", result.err()?)))
         .collect();
-    troubles.extend(handover::hand_over(tree, orders, interface));
+    troubles.extend(handover::hand_over(tree, orders, links, named));
     troubles
 }
 

@@ -221,10 +221,10 @@ fn networks(written: &mut Written, problems: &mut Problems) -> Half<NetworkName,
             problems.push(problem.label("which addresses?").help("cidr = \"10.20.0.0/24\""));
         }
         let (gateway, mtu) = (network.gateway, network.mtu.map(|mtu| mtu.value));
-        let vlan = network.vlan.map(|vlan| vlan.value);
+        let (vlan, routes) = (network.vlan.map(|vlan| vlan.value), network.routes);
         let meant = network
             .cidr
-            .map(|cidr| At::new(Network { cidr: cidr.value, gateway, vlan, mtu }, origin));
+            .map(|cidr| At::new(Network { cidr: cidr.value, gateway, vlan, mtu, routes }, origin));
         networks.insert(name, meant);
     }
     networks

@@ -15,7 +15,7 @@ use super::network::{Cidr, Pool};
 use super::origin::{At, Origin};
 use super::problem::Problems;
 use super::values::{ImageRef, Lease, RootSize, Serial, Unknown};
-use super::written::{DhcpOption, Exclusive, Kind, Mode, Place, Route, SeatNet, Takeover};
+use super::written::{DhcpOption, Exclusive, Kind, Mode, Nics, Place, Route, SeatNet, Takeover};
 
 mod addresses;
 mod build;
@@ -157,6 +157,8 @@ pub struct Network {
     pub vlan: Option<u16>,
     /// The largest packet.
     pub mtu: Option<u16>,
+    /// Static routes.
+    pub routes: Vec<At<Route>>,
 }
 
 /// Where people and programs come in.
@@ -175,8 +177,8 @@ pub struct Class {
     pub serial: Option<At<Serial>>,
     /// The loader its firmware needs.
     pub loader: Option<At<String>>,
-    /// NICs by name.
-    pub nics: BTreeMap<String, Vec<String>>,
+    /// NICs and bonds by name.
+    pub nics: Nics,
     /// Workarounds, by name.
     pub quirks: Vec<String>,
 }
@@ -236,8 +238,8 @@ pub struct Machine {
     pub serial: Option<At<Serial>>,
     /// Loader: its own word, or its class's. See [`Site::loader`].
     pub loader: Option<At<String>>,
-    /// NICs by name.
-    pub nics: BTreeMap<String, Vec<String>>,
+    /// NICs and bonds by name.
+    pub nics: Nics,
     /// Workarounds, by name.
     pub quirks: Vec<String>,
 }
@@ -245,7 +247,7 @@ pub struct Machine {
 impl Machine {
     /// What the NIC it boots from is called in the booted system, if the site says so.
     pub fn boot_nic(&self) -> Option<&str> {
-        self.nics.get("boot")?.first().map(String::as_str)
+        self.nics.boot.as_ref().map(|name| name.value.as_str())
     }
 }
 

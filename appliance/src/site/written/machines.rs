@@ -5,16 +5,13 @@ use std::str::FromStr;
 
 use koboshi_pxe::Mac;
 
-use super::net::interface;
+use super::nics::{Nics, nics};
 use super::walk::{Key, Value, Walk};
 use crate::site::hardware::{BmcPart, Cipher, Console, Fence, Outlet, Power, Secret, SwitchPort};
 use crate::site::names::{ClassName, MachineName, Malformed};
 use crate::site::origin::At;
 use crate::site::problem::Problem;
 use crate::site::values::{Serial, shown};
-
-/// NICs by the names the site gives them: `boot`, and bonds of several.
-pub(in crate::site) type Nics = BTreeMap<String, Vec<String>>;
 
 /// What a class and a machine may both say. The machine's word counts.
 #[derive(Default, Clone)]
@@ -183,22 +180,6 @@ pub(super) fn loader(walk: &mut Walk, value: &Value) -> Option<At<String>> {
         }
         Ok(text.to_string())
     })
-}
-
-fn nics(walk: &mut Walk, value: &Value) -> Option<Nics> {
-    let mut nics = Nics::new();
-    for (key, value) in walk.table("nics", value)? {
-        let name = At::new(key.get_ref().to_string(), walk.at(key.span()));
-        let name = walk.meaning("interface", name, interface);
-        let members = walk.one_or_many("nics", value, |walk, what, value| {
-            let text = walk.text(what, value)?;
-            walk.meaning("interface", text, interface).map(|name| name.value)
-        });
-        if let Some(name) = name {
-            nics.insert(name.value, members);
-        }
-    }
-    Some(nics)
 }
 
 fn outlet(walk: &mut Walk, what: &str, value: &Value) -> Option<At<Outlet>> {

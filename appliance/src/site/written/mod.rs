@@ -16,12 +16,14 @@ use super::problem::{Problem, Problems};
 
 mod machines;
 mod net;
+mod nics;
 mod seats;
 mod walk;
 
 pub(super) use machines::{Class, Machine};
 pub use net::{DhcpOption, Kind, Mode, Route};
 pub(super) use net::{Network, SubnetTable};
+pub use nics::{Bond, Nics};
 pub use seats::{Exclusive, Place, SeatNet, Takeover};
 pub(super) use seats::{Role, RootWord, Seat};
 use walk::{Key, Value, Walk};

@@ -100,6 +100,7 @@ pub(in crate::site) struct Network {
     pub gateway: Option<At<Ipv4Addr>>,
     pub vlan: Option<At<u16>>,
     pub mtu: Option<At<u16>>,
+    pub routes: Vec<At<Route>>,
 }
 
 const NET_KEYS: &[&str] = &[
@@ -137,7 +138,7 @@ const SUBNET_KEYS: &[&str] = &[
     "options",
     "kind",
 ];
-const NETWORK_KEYS: &[&str] = &["vlan", "cidr", "gateway", "mtu"];
+const NETWORK_KEYS: &[&str] = &["vlan", "cidr", "gateway", "mtu", "routes"];
 
 pub(super) fn net(walk: &mut Walk, net: &mut NetTable, value: &Value) {
     let Some(table) = walk.table("[net]", value) else { return };
@@ -366,7 +367,8 @@ pub(super) fn network(
     key: &Key,
     value: &Value,
 ) {
-    let mut network = Network { cidr: None, gateway: None, vlan: None, mtu: None };
+    let mut network =
+        Network { cidr: None, gateway: None, vlan: None, mtu: None, routes: Vec::new() };
     let Some(table) = walk.table(&format!("network {}", key.get_ref()), value) else { return };
     for (key, value) in table {
         match key.get_ref().as_ref() {
@@ -375,6 +377,7 @@ pub(super) fn network(
             "cidr" => network.cidr = walk.parsed("network", value),
             "gateway" => network.gateway = walk.address("gateway", value),
             "mtu" => network.mtu = walk.number("mtu", value, 576..=65_535),
+            "routes" => network.routes = walk.one_or_many("routes", value, route),
             _ => walk.unknown("a network", key, NETWORK_KEYS),
         }
     }

@@ -41,7 +41,7 @@ fn a_systemd_image() {
     assert_eq!(orders.hosts.pop(), Some(("10.77.0.22".parse().unwrap(), vec!["a".to_owned()])));
     // Twice: a retry finds what the try before left.
     for _ in 0..2 {
-        assert_eq!(settle(&tree, &orders, "eth0"), Vec::<String>::new());
+        assert_eq!(settle(&tree, &orders, &[], &[]), Vec::<String>::new());
     }
     assert_eq!(tree.read("etc/hostname"), "web1\n");
     assert_eq!(
@@ -84,7 +84,7 @@ fn a_busybox_image() {
         ],
     );
     symlink("/dev/null", root.path().join("etc/resolv.conf")).unwrap();
-    assert_eq!(settle(&tree, &sample(), "eth0"), Vec::<String>::new());
+    assert_eq!(settle(&tree, &sample(), &[], &[]), Vec::<String>::new());
     assert_eq!(tree.read("etc/resolv.conf"), "search dc.example\nnameserver 10.77.0.1\n");
     assert_eq!(tree.read("home/admin/.ssh/authorized_keys"), "ssh-ed25519 AAAA ops\n");
     assert!(tree.read("etc/hosts").starts_with("127.0.0.1 localhost\n"));
