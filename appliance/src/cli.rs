@@ -167,6 +167,21 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Say that a machine is off for certain: its seats are free, and who waits for one boots
+    Fence {
+        /// Machine
+        machine: String,
+        /// You have made sure of it yourself: its power is off, or its network cable is pulled
+        #[arg(long)]
+        by_hand: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Import, build, publish and show images
     #[command(subcommand)]
     Image(ops::image::Command),
@@ -321,6 +336,20 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             show(&answer, format.json, ops::adopt::show)?;
             code(answer.reload.as_ref().map_or(0, ops::reload::code))
         }
+        Command::Fence { machine, by_hand, yes, at, format } => {
+            let client = Client::new(&at.state);
+            let mut query = ops::fence::Query { machine, by_hand, dry: true };
+            let look: ops::fence::Answer = client.post("/fence", &query).await?;
+            if !yes {
+                eprint!("{}", ops::fence::show(&look));
+                if !look.frees.is_empty() {
+                    confirm(&look.machine)?;
+                }
+            }
+            query.dry = false;
+            let answer: ops::fence::Answer = client.post("/fence", &query).await?;
+            show(&answer, format.json, ops::fence::show)
+        }
         Command::Serve { .. }
         | Command::Check { .. }
         | Command::Image(_)
@@ -377,6 +406,22 @@ fn explain_offline(
     let desk = ops::explain::desk_of(&site, &at.state)?;
     let answer = ops::explain::explain(&site, &desk, query).map_err(ClientError::Refused)?;
     show(&answer, json, ops::explain::show)
+}
+
+/// Asks whoever sits there to type a machine's name, so that it is the right one that is off.
+fn confirm(machine: &str) -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        eprintln!("koboshi: nobody is there to be asked: --yes says that {machine} is off");
+        return Err(Code(2).into());
+    }
+    eprint!("Is {machine} off, and will it stay off? Type its name: ");
+    let mut typed = String::new();
+    std::io::stdin().read_line(&mut typed)?;
+    if typed.trim() == machine {
+        return Ok(());
+    }
+    eprintln!("koboshi: nothing was done");
+    Err(Code(1).into())
 }
 
 /// Reads a site file, or prints all its errors.

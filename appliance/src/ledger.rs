@@ -1,7 +1,9 @@
 //! The ledger: hears what DHCP, TFTP, HTTP and the machines themselves say of each boot, keeps the
 //! timelines, who holds which seat, and the event log. One task writes; everyone may look.
 
-use std::collections::{HashMap, HashSet};
+mod seats;
+
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use koboshi_initramfs::contract::{Hardware, Phase, Report};
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::desk::{Desk, News};
+use koboshi_pxe::seats::Holder;
 use koboshi_pxe::{BootId, Mac};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -18,13 +21,15 @@ use crate::diagnosis::Learned;
 use crate::diagnosis::late::Finding;
 use crate::diagnosis::learned::Lesson;
 use crate::hardware::{self, Record};
-use crate::store::{BootRecord, Event, Mark, Store, StoreError};
+use crate::store::{BootRecord, Event, Holding, Mark, Store, StoreError};
 
 /// Lines of one timeline: its beginning is kept, and its end; the middle of a week of trouble goes.
 const MARKS_MAX: usize = 200;
 const MARKS_BEGIN: usize = 60;
 /// Characters of a note that a machine wrote.
 const NOTE_MAX: usize = 400;
+/// How often a machine is told of that reports where it should not.
+const GHOST_AGAIN_MS: u64 = 600_000;
 /// How often it is said that something was lost.
 const LOST_EVERY: Duration = Duration::from_secs(60);
 
@@ -48,8 +53,6 @@ struct Inner {
     heard: HashMap<Mac, u64>,
     /// Highest report number seen of each boot.
     reports: HashMap<BootId, u32>,
-    /// Boots whose seat is held by them, as far as this process knows.
-    holding: HashSet<BootId>,
     /// What machines are made of, by name or MAC.
     hardware: HashMap<String, Record>,
     /// What was last said of evidence that disagrees, by machine.
@@ -58,12 +61,36 @@ struct Inner {
     learned: Learned,
     /// When this process began to listen, Unix milliseconds.
     began: u64,
+    /// Machines that report from a seat which they are not known to hold.
+    ghosts: HashMap<String, Ghost>,
+}
+
+/// A machine that reports from a seat by a boot that is over.
+#[derive(Debug, Clone)]
+pub struct Ghost {
+    /// The seat.
+    pub seat: String,
+    /// Where it reports from.
+    pub address: Ipv4Addr,
+    /// Unix milliseconds of its last report.
+    pub heard: u64,
+    /// Who has the seat, by the last event about it; when that was told.
+    told: (Option<String>, u64),
 }
 
 /// Wishes the ledger has of others.
 pub enum Wish {
     /// The machine lives: its pool address must not run out.
     Keep(Mac),
+    /// Another machine waits for a seat: is anybody else still there?
+    Look {
+        /// Who holds it.
+        holder: Holder,
+        /// Who waits for it, and may answer.
+        machine: String,
+        /// Its MACs.
+        macs: Vec<Mac>,
+    },
 }
 
 /// Who says that a boot has moved.
@@ -195,7 +222,7 @@ impl Ledger {
 
     async fn take(self: &Arc<Ledger>, desk: &Desk, wishes: &mpsc::Sender<Wish>, item: News) {
         match item {
-            News::Opened { id, mac, machine, address, fixed, plan, over, at } => {
+            News::Opened { id, mac, machine, address, fixed, plan, holds, over, at } => {
                 let what = match &plan {
                     Some(plan) => format!(
                         "boots into {} (role {}, image {}) at {address}",
@@ -217,8 +244,9 @@ impl Ledger {
                     marks: Vec::new(),
                     over: false,
                     after: None,
+                    fenced: false,
                 };
-                self.opened(record, &over).await;
+                self.opened(record, holds, &over).await;
                 self.event("boot", Some(machine), what).await;
             }
             News::Mark { id, stage, note, at } => {
@@ -232,6 +260,23 @@ impl Ledger {
                     *heard = ms(at);
                 }
             }
+            News::Freed { holder, why, at } => self.freed(holder, why, ms(at)).await,
+            News::Fenced { machine, over, freed, by, at, done } => {
+                self.fenced(machine, &over, freed, by, ms(at)).await;
+                // Who waits for this may have gone.
+                let _gone = done.send(()).await.is_err();
+            }
+            News::Held { holder } => {
+                if let Err(error) = self.store.hold(Holding::of(&holder)).await {
+                    self.failed(&error);
+                }
+            }
+            News::Stray { id, address, at } => self.stray(desk, id, address, ms(at)).await,
+            News::Probe { holder, machine, macs } => {
+                if wishes.try_send(Wish::Look { holder, machine, macs }).is_err() {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             News::Heard { mac, kind, text, .. } => {
                 let known = mac.and_then(|mac| desk.site().machines.get(&mac).cloned());
                 let who = known.map(|known| known.name.clone());
@@ -240,17 +285,20 @@ impl Ledger {
         }
     }
 
-    /// The firmware speaks: the last boot is over, and with it whatever the machine held.
-    async fn opened(self: &Arc<Ledger>, mut record: BootRecord, over: &[(BootId, Mac)]) {
-        let machine = record.machine.clone();
-        let next = record.plan.as_ref().and_then(|plan| plan.seat.clone());
+    /// The firmware speaks: the last boot is over. What the machine held it holds until the desk says
+    /// that it has left.
+    async fn opened(
+        self: &Arc<Ledger>,
+        mut record: BootRecord,
+        holds: Option<String>,
+        over: &[(BootId, Mac)],
+    ) {
         let (mut ended, mut strangers) = (Vec::new(), Vec::new());
         {
             let mut inner = self.inner();
             for (id, mac) in over {
                 inner.ids.remove(id);
                 inner.reports.remove(id);
-                inner.holding.remove(id);
                 let Some(last) = inner.boots.get_mut(mac).filter(|last| last.id == *id) else {
                     continue;
                 };
@@ -280,17 +328,29 @@ impl Ledger {
             inner.ids.insert(record.id, record.mac);
             inner.boots.insert(record.mac, record.clone());
         }
-        match self.store.open_boot(record, ended, strangers).await {
-            Ok(released) => {
+        let holds = holds.map(|seat| Holding {
+            seat,
+            machine: record.machine.clone(),
+            boot: record.id,
+            epoch: 0,
+            at: Some((record.mac, record.address)),
+            since: record.opened,
+        });
+        let machine = record.machine.clone();
+        match self.store.open_boot(record, ended, strangers, holds).await {
+            Ok(held) => {
                 let ledger = self.clone();
                 tokio::spawn(async move {
-                    let released = released.await.unwrap_or_default();
-                    // Into the seat it had: it only restarts.
-                    for held in
-                        released.into_iter().filter(|held| Some(&held.seat) != next.as_ref())
+                    // The desk gives no seat away that another machine has; were the two ever to
+                    // disagree, this is where it shows.
+                    if let Ok(Some(held)) = held.await
+                        && held.machine != machine
                     {
-                        let text = format!("{machine} left {}: its firmware boots", held.seat);
-                        ledger.event("seat", Some(held.seat), text).await;
+                        let text = format!(
+                            "was promised {}, which {} holds by the books",
+                            held.seat, held.machine
+                        );
+                        ledger.event("conflict", Some(machine), text).await;
                     }
                 });
             }
@@ -366,7 +426,7 @@ impl Ledger {
                 return;
             }
         };
-        let (machine, seat, was_up, missed, last) = {
+        let (machine, was_up, missed, last) = {
             let mut inner = self.inner();
             // A report that was overtaken on the wire must not move the boot back, and one that
             // was recorded and is played again is no sign of life.
@@ -377,10 +437,9 @@ impl Ledger {
             *last = report.seq;
             inner.heard.insert(mac, at);
             let Some(boot) = inner.boots.get(&mac).filter(|boot| boot.id == id) else { return };
-            let seat = boot.plan.as_ref().and_then(|plan| plan.seat.clone());
             let was_up = boot.marks.iter().any(|mark| mark.stage == Stage::Up);
             let missed = boot.marks.last().is_some_and(|mark| mark.late.is_some());
-            (boot.machine.clone(), seat, was_up, missed, boot.stage)
+            (boot.machine.clone(), was_up, missed, boot.stage)
         };
         let phase = match report.phase {
             Phase::Hardware(hardware) => {
@@ -389,14 +448,6 @@ impl Ledger {
             phase => phase,
         };
         let (stage, mut note) = words(&phase);
-        // Whatever a machine reports, it has its seat's address: the first report that arrives
-        // makes it the holder, also where `init`'s own was lost.
-        if stage != Stage::Down
-            && self.inner().holding.insert(id)
-            && let Some(seat) = seat
-        {
-            tokio::spawn(self.clone().hold(id, seat, machine.clone()));
-        }
         if let Phase::Heartbeat { .. } = phase {
             // The pool's lease of a machine that runs no DHCP client lives by its heartbeats.
             if wishes.try_send(Wish::Keep(mac)).is_err() {
@@ -474,33 +525,6 @@ impl Ledger {
     /// What [`Ledger::weigh`] found last.
     pub fn evidence(&self) -> HashMap<String, Vec<String>> {
         self.inner().evidence.clone()
-    }
-
-    /// The machine has the seat's address on its NIC: it holds the seat, whoever held it before.
-    /// (That it waits for the former holder instead comes with fencing.)
-    async fn hold(self: Arc<Ledger>, id: BootId, seat: String, machine: String) {
-        for _ in 0..5 {
-            let holder = match self.store.holdings() {
-                Ok(holdings) => holdings.into_iter().find(|held| held.seat == seat),
-                Err(error) => return self.failed(&error),
-            };
-            let expected = holder.as_ref().map(|holder| holder.epoch);
-            match self.store.claim(seat.clone(), machine.clone(), id, expected).await {
-                Ok(Ok(_)) => {
-                    if let Some(holder) = holder.filter(|holder| holder.machine != machine) {
-                        let text = format!(
-                            "{machine} takes {seat}, which {} still holds: two machines may answer at one address",
-                            holder.machine
-                        );
-                        self.event("conflict", Some(seat), text).await;
-                    }
-                    return;
-                }
-                Ok(Err(_changed_meanwhile)) => {}
-                Err(error) => return self.failed(&error),
-            }
-        }
-        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A machine is up: how long each step took it.
@@ -619,6 +643,7 @@ mod tests {
             marks: Vec::new(),
             over: false,
             after: None,
+            fenced: false,
         }
     }
 
@@ -631,27 +656,69 @@ mod tests {
         kinds
     }
 
+    fn holder(machine: &str, id: u8) -> Holder {
+        Holder {
+            seat: "web1".into(),
+            address: Ipv4Addr::new(10, 77, 0, 11),
+            machine: machine.into(),
+            mac: Mac([2, 0, 0, 0, 0, id]),
+            boot: BootId([id; 16]),
+            since: SystemTime::now(),
+            heard: None,
+            down: false,
+        }
+    }
+
     #[tokio::test]
-    async fn two_machines_in_one_seat_are_told_and_firmware_gives_a_seat_up() {
+    async fn a_seat_is_held_from_the_promise_until_the_desk_says_that_it_is_free() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(dir.path()).expect("a new state");
         let ledger = Arc::new(Ledger::new(store.clone(), Vec::new(), Vec::new()));
         let mut events = ledger.follow();
-        for (machine, id) in [("m01", 1), ("m02", 2)] {
-            ledger.opened(boot(machine, id), &[]).await;
-            ledger.clone().hold(BootId([id; 16]), "web1".into(), machine.into()).await;
-        }
+        let held = || {
+            let held = store.holdings().expect("read");
+            held.into_iter().map(|held| (held.machine, held.boot)).collect::<Vec<_>>()
+        };
+        let m01 = ("m01".to_string(), BootId([1; 16]));
+        ledger.opened(boot("m01", 1), Some("web1".into()), &[]).await;
+        // The desk would never say this; if it did, the books are not changed by it, and it is told.
+        ledger.opened(boot("m02", 2), Some("web1".into()), &[]).await;
         assert_eq!(kinds(&mut events, 1).await, ["conflict"]);
-        let held = store.holdings().expect("read");
-        assert_eq!((held[0].machine.as_str(), held[0].epoch), ("m02", 2));
+        assert_eq!(held(), std::slice::from_ref(&m01));
 
-        // m02 is switched on again, into another seat: its firmware holds nothing.
-        let mut other = boot("m02", 3);
-        let plan = Arc::make_mut(other.plan.as_mut().expect("it has one"));
-        plan.seat = Some("tool1".into());
-        ledger.opened(other, &[(BootId([2; 16]), Mac([2, 0, 0, 0, 0, 2]))]).await;
-        assert_eq!(kinds(&mut events, 1).await, ["seat"]);
+        // Its firmware begins another boot: it has not left by that alone.
+        let over = [(BootId([1; 16]), Mac([2, 0, 0, 0, 0, 1]))];
+        let mut other = boot("m01", 3);
+        other.plan = None;
+        ledger.opened(other, None, &over).await;
+        ledger.freed(holder("m02", 2), "it is not its holder".into(), 9).await;
+        assert_eq!(kinds(&mut events, 1).await, ["freed"]);
+        assert_eq!(held(), [m01]);
+        ledger.freed(holder("m01", 1), "its firmware began another boot".into(), 9).await;
+        assert_eq!(kinds(&mut events, 1).await, ["freed"]);
+        assert_eq!(held(), []);
+    }
+
+    #[tokio::test]
+    async fn a_fence_ends_boots_on_disk_before_it_is_answered() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(dir.path()).expect("a new state");
+        let ledger = Arc::new(Ledger::new(store.clone(), Vec::new(), Vec::new()));
+        let mut events = ledger.follow();
+        ledger.opened(boot("m01", 1), Some("web1".into()), &[]).await;
+        let over = [(BootId([1; 16]), Mac([2, 0, 0, 0, 0, 1]))];
+        let by = "by hand, by root".to_string();
+        ledger.fenced("m01".into(), &over, vec![holder("m01", 1)], by, 9).await;
+        let record = store.boot(BootId([1; 16])).expect("read").expect("remembered");
+        assert!(record.over && record.fenced);
+        assert_eq!(
+            record.marks.last().map(|mark| mark.note.as_str()),
+            Some("fenced: by hand, by root")
+        );
         assert!(store.holdings().expect("read").is_empty());
+        let event = tokio::time::timeout(Duration::from_secs(10), events.recv()).await;
+        let event = event.expect("told in time").expect("told");
+        assert_eq!(event.text, "is fenced, by hand, by root; free is web1");
     }
 
     #[tokio::test]
@@ -660,7 +727,7 @@ mod tests {
         let store = Store::open(dir.path()).expect("a new state");
         let ledger = Arc::new(Ledger::new(store.clone(), Vec::new(), Vec::new()));
         let (id, mac) = (BootId([1; 16]), Mac([2, 0, 0, 0, 0, 1]));
-        ledger.opened(boot("m01", 1), &[]).await;
+        ledger.opened(boot("m01", 1), None, &[]).await;
         ledger.mark(id, Stage::Ack, String::new(), 1_000, Source::Wire).await;
         let cause = crate::diagnosis::late::Cause {
             seen: "never asked for ipxe.efi".into(),
@@ -698,7 +765,7 @@ mod tests {
         let store = Store::open(dir.path()).expect("a new state");
         let ledger = Arc::new(Ledger::new(store, Vec::new(), Vec::new()));
         let (id, mac) = (BootId([1; 16]), Mac([2, 0, 0, 0, 0, 1]));
-        ledger.opened(boot("m01", 1), &[]).await;
+        ledger.opened(boot("m01", 1), None, &[]).await;
         let steps = [
             (Stage::Loader, Source::Wire, Stage::Loader),
             (Stage::Ack, Source::Wire, Stage::Loader),

@@ -68,6 +68,9 @@ impl Freeze for Planner {
                 Place::Spare => {
                     return Err(format!("{} is a spare and waits for a seat", known.name));
                 }
+                Place::Taken(_, held) => {
+                    return Err(format!("{} {}", known.name, held.says()));
+                }
                 Place::Nowhere => return Err(format!("the matrix gives {} no seat", known.name)),
             },
             Entry::Unknown(policy) => match policy.as_ref() {
@@ -85,7 +88,9 @@ impl Freeze for Planner {
         let (machine, role) = match entry {
             Entry::Known(known) => {
                 let role = match &known.place {
-                    Place::Seat(seat) => self.site.roles.get(seat.role.as_str()),
+                    Place::Seat(seat) | Place::Taken(seat, _) => {
+                        self.site.roles.get(seat.role.as_str())
+                    }
                     Place::Spare | Place::Nowhere => None,
                 };
                 (self.site.machines.get(known.name.as_str()), role)

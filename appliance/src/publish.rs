@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use koboshi_images::Store as Images;
-use koboshi_pxe::decide::{Known, Place, Seat, Unknown};
+use koboshi_pxe::decide::{Exclusive, Known, Place, Seat, Unknown};
 use koboshi_pxe::desk::Snapshot;
 use koboshi_pxe::{Content, dhcp};
 use sha2::{Digest as _, Sha256};
@@ -114,6 +114,10 @@ pub fn read(
                 role: seat.role.to_string(),
                 address: seat.ip.as_ref().map(|ip| ip.value),
                 trouble: trouble(&seat.role),
+                exclusive: match seat.exclusive {
+                    site::Exclusive::Fence => Exclusive::Fence,
+                    site::Exclusive::Probe => Exclusive::Probe,
+                },
             }),
             (Some(site::Place::Spare), _) => Place::Spare,
             _ => Place::Nowhere,

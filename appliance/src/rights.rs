@@ -1,5 +1,7 @@
 //! Who may do what. Every operation of the API asks here and nowhere else.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// Who asks.
@@ -12,6 +14,16 @@ pub enum Principal {
     },
 }
 
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Principal::Local { uid } = self;
+        match nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(*uid)) {
+            Ok(Some(user)) => f.write_str(&user.name),
+            _ => write!(f, "user {uid}"),
+        }
+    }
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -20,6 +32,8 @@ pub enum Verb {
     Look,
     /// Change the site: seat, reload.
     Change,
+    /// Say that a machine cannot run, so that another one may have its seat.
+    Fence,
 }
 
 /// Whether `principal` may do `verb`, to one machine or (`None`) to the whole site.
@@ -41,6 +55,7 @@ mod tests {
         let stranger = Principal::Local { uid: 65_534 };
         assert!(may(&stranger, Verb::Look, None));
         assert!(!may(&stranger, Verb::Change, Some("m01")));
+        assert!(!may(&stranger, Verb::Fence, Some("m01")));
         assert!(may(&Principal::Local { uid: 0 }, Verb::Change, None));
     }
 }

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
@@ -13,10 +13,11 @@ use koboshi_images::Store as Images;
 use koboshi_initramfs::contract;
 use koboshi_pxe::boots::{Boot, Stage};
 use koboshi_pxe::desk::Desk;
+use koboshi_pxe::seats::Holder;
 use koboshi_pxe::{Content, dhcp, http, tftp};
 use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ use crate::ledger::{Ledger, Wish};
 use crate::publish::{self, Home};
 use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
-use crate::store::{BootRecord, Store};
+use crate::store::{BootRecord, Holding, Store};
 use crate::{api, diagnosis, plan};
 
 /// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
@@ -62,6 +63,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let newest = store.newest_boots(|boot| lessons.extend(Lesson::of_kept(boot)));
     let newest = newest.context("reading the boots")?;
     restore(&desk, &images, &common, &newest);
+    hold(&desk, store.holdings().context("reading the holdings")?, &newest);
     let hardware = store.hardware().context("reading what machines are made of")?;
     let ledger = Ledger::new(store.clone(), newest, hardware);
     let ledger = Arc::new(ledger.knowing(Learned::from_boots(lessons)));
@@ -110,7 +112,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     // The ledger stops last: what the others still hear while they stop is written too.
     let last = CancellationToken::new();
     let mut writes = tokio::spawn(ledger.clone().run(desk, news_in, wishes, last.clone()));
-    tasks.spawn(grant(wishes_in, control));
+    tasks.spawn(grant(wishes_in, control, app.desk.clone()));
     let (api_app, stop) = (app.clone(), cancel.clone());
     tasks.spawn(async move { api::serve(api_app, stop).await.context("the API's socket") });
     tasks.spawn(watch(app.clone(), images_dir, cancel.clone()));
@@ -224,6 +226,48 @@ fn restore(desk: &Desk, images: &Images, common: &(bytes::Bytes, [u8; 32]), boot
     }
 }
 
+/// Seats are held over a restart. Where an older koboshi kept boots and no holding, a machine that
+/// was promised a seat has it.
+fn hold(desk: &Desk, holdings: Vec<Holding>, boots: &[BootRecord]) {
+    let at = |ms: u64| UNIX_EPOCH + Duration::from_millis(ms);
+    for held in holdings {
+        let record = boots.iter().find(|boot| boot.id == held.boot);
+        let place = record.map(|boot| (boot.mac, boot.address)).or(held.at);
+        let Some((mac, address)) = place else {
+            tracing::warn!(seat = held.seat, "who holds it is not known any more: it is free");
+            continue;
+        };
+        let heard = record.filter(|boot| boot.stage >= Stage::Init);
+        desk.holds(Holder {
+            seat: held.seat,
+            address,
+            machine: held.machine,
+            mac,
+            boot: held.boot,
+            since: at(record.map_or(held.since, |boot| boot.opened)),
+            heard: heard.and_then(|boot| boot.marks.last()).map(|mark| at(mark.at)),
+            down: record.is_some_and(|boot| boot.stage == Stage::Down),
+        });
+    }
+    for boot in boots.iter().filter(|boot| !boot.over) {
+        let Some(seat) = boot.plan.as_ref().and_then(|plan| plan.seat.clone()) else { continue };
+        let heard = boot.marks.last().filter(|_| boot.stage >= Stage::Init);
+        let holder = Holder {
+            seat,
+            address: boot.address,
+            machine: boot.machine.clone(),
+            mac: boot.mac,
+            boot: boot.id,
+            since: at(boot.opened),
+            heard: heard.map(|mark| at(mark.at)),
+            down: boot.stage == Stage::Down,
+        };
+        if !desk.holds(holder) {
+            tracing::warn!(machine = boot.machine, "another machine holds the seat it booted into");
+        }
+    }
+}
+
 async fn tftp_service(
     desk: Arc<Desk>,
     socket: UdpSocket,
@@ -277,9 +321,28 @@ async fn dhcp_service(
 async fn grant(
     mut wishes: mpsc::Receiver<Wish>,
     control: mpsc::Sender<dhcp::Control>,
+    desk: Arc<Desk>,
 ) -> anyhow::Result<()> {
-    while let Some(Wish::Keep(mac)) = wishes.recv().await {
-        if control.send(dhcp::Control::Keep(mac)).await.is_err() {
+    while let Some(wish) = wishes.recv().await {
+        let control_for = match wish {
+            Wish::Keep(mac) => dhcp::Control::Keep(mac),
+            Wish::Look { holder, machine, macs } => {
+                let (told, seen) = oneshot::channel();
+                let (address, desk) = (holder.address, desk.clone());
+                tokio::spawn(async move {
+                    // An error: nobody could be asked, which proves nothing.
+                    if let Ok(None) = seen.await {
+                        let why = format!(
+                            "nobody answers at {address}: it moves from {} to {machine}",
+                            holder.machine
+                        );
+                        desk.vacate(&holder.seat, holder.boot, why);
+                    }
+                });
+                dhcp::Control::Look(address, macs, told)
+            }
+        };
+        if control.send(control_for).await.is_err() {
             break;
         }
     }

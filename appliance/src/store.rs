@@ -9,6 +9,7 @@ use std::sync::mpsc as queue;
 use std::thread;
 
 use koboshi_pxe::boots::{Plan, Stage};
+use koboshi_pxe::seats::Holder;
 use koboshi_pxe::{BootId, Mac, dhcp};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -62,6 +63,9 @@ pub struct BootRecord {
     /// the appliance listened all the while: how long a restart takes at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
+    /// It was made sure that the machine cannot run: it ended by that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fenced: bool,
 }
 
 impl BootRecord {
@@ -107,6 +111,27 @@ pub struct Holding {
     pub boot: BootId,
     /// Counts changes of this seat's holding.
     pub epoch: u64,
+    /// The NIC it booted by, and the address it has there. (Not known of holdings that were written
+    /// before seats were waited for.)
+    #[serde(default)]
+    pub at: Option<(Mac, std::net::Ipv4Addr)>,
+    /// Unix milliseconds.
+    #[serde(default)]
+    pub since: u64,
+}
+
+impl Holding {
+    /// As the desk has it.
+    pub fn of(holder: &Holder) -> Holding {
+        Holding {
+            seat: holder.seat.clone(),
+            machine: holder.machine.clone(),
+            boot: holder.boot,
+            epoch: 0,
+            at: Some((holder.mac, holder.address)),
+            since: ms(holder.since),
+        }
+    }
 }
 
 /// A line of the event log.
@@ -203,15 +228,8 @@ impl Store {
         drop(failed.wait_for(|failed| *failed).await);
     }
 
-    /// Runs one change; the answer comes when it is on disk.
-    async fn write<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.submit(change).await?.await.map_err(|_| StoreError::Stopped)
-    }
-
-    /// Puts a change into the queue: it has its place in time when this returns.
+    /// Puts a change into the queue: it has its place in time when this returns, and the answer comes
+    /// when it is on disk.
     async fn submit<T: Send + 'static>(
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
@@ -270,14 +288,15 @@ impl Store {
     }
 
     /// A machine's firmware speaks, in one commit: its new boot, the ends of others, strangers to
-    /// be forgotten, and whatever seat it held it holds no more. Queued in order; the receiver
-    /// answers with the holdings released.
+    /// be forgotten, and the seat that is promised to it. Queued in order; the receiver answers with
+    /// the holding as it is now: another machine's, where that still has the seat.
     pub async fn open_boot(
         &self,
         boot: BootRecord,
         ended: Vec<BootRecord>,
         strangers: Vec<String>,
-    ) -> Result<oneshot::Receiver<Vec<Holding>>, StoreError> {
+        holds: Option<Holding>,
+    ) -> Result<oneshot::Receiver<Option<Holding>>, StoreError> {
         self.submit(move |txn| {
             for last in &ended {
                 put_boot(txn, last)?;
@@ -288,18 +307,7 @@ impl Store {
             }
             put_boot(txn, &boot)?;
             forget_boots(txn, &boot.machine, BOOTS_KEPT)?;
-            let mut holdings = txn.open_table(HOLDINGS)?;
-            let mut released = Vec::new();
-            for row in holdings.iter()? {
-                let holding: Holding = parse("holdings", row?.1.value())?;
-                if holding.machine == boot.machine {
-                    released.push(holding);
-                }
-            }
-            for holding in &released {
-                holdings.remove(holding.seat.as_str())?;
-            }
-            Ok(released)
+            holds.map(|holding| put_holding(txn, holding)).transpose()
         })
         .await
     }
@@ -326,6 +334,38 @@ impl Store {
             }
         }
         Ok(records)
+    }
+
+    /// Seats are free, as far as they are held by these boots; those boots that are over by it go
+    /// with them. Queued in order; the receiver answers once it is on disk.
+    pub async fn release(
+        &self,
+        seats: Vec<(String, BootId)>,
+        over: Vec<BootRecord>,
+    ) -> Result<oneshot::Receiver<()>, StoreError> {
+        self.submit(move |txn| {
+            for boot in &over {
+                put_boot(txn, boot)?;
+            }
+            let mut holdings = txn.open_table(HOLDINGS)?;
+            for (seat, boot) in &seats {
+                let held = holdings.get(seat.as_str())?;
+                let held = held.map(|row| parse::<Holding>("holdings", row.value())).transpose()?;
+                if held.is_some_and(|held| held.boot == *boot) {
+                    holdings.remove(seat.as_str())?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// One boot, if it is remembered.
+    pub fn boot(&self, id: BootId) -> Result<Option<BootRecord>, StoreError> {
+        let read = self.db.begin_read()?;
+        let boots = read.open_table(BOOTS)?;
+        let row = boots.get(id.0.as_slice())?;
+        row.map(|row| parse("boots", row.value())).transpose()
     }
 
     /// Writes a boot as it stands. Queued in order; nobody need wait for it.
@@ -374,36 +414,10 @@ impl Store {
         Ok(newest.into_values().collect())
     }
 
-    /// Gives a seat to a machine if the holding is still the one expected (`None`: nobody's, or
-    /// whoever's, when `expected` is not given). Answers with what holds now.
-    pub async fn claim(
-        &self,
-        seat: String,
-        machine: String,
-        boot: BootId,
-        expected: Option<u64>,
-    ) -> Result<Result<Holding, Holding>, StoreError> {
-        self.write(move |txn| {
-            let mut holdings = txn.open_table(HOLDINGS)?;
-            let old: Option<Holding> = match holdings.get(seat.as_str())? {
-                Some(row) => Some(parse("holdings", row.value())?),
-                None => None,
-            };
-            // Epochs outlive the holding: a seat released and taken again is not as it was.
-            let mut meta = txn.open_table(META)?;
-            let counter = format!("epoch {seat}");
-            let epoch = meta.get(counter.as_str())?.map_or(0, |last| last.value()) + 1;
-            if let (Some(old), Some(expected)) = (&old, expected)
-                && old.epoch != expected
-            {
-                return Ok(Err(old.clone()));
-            }
-            meta.insert(counter.as_str(), epoch)?;
-            let new = Holding { seat, machine, boot, epoch };
-            holdings.insert(new.seat.as_str(), json(&new).as_slice())?;
-            Ok(Ok(new))
-        })
-        .await
+    /// A machine holds a seat, unless another one does. Queued in order; the receiver answers with
+    /// the holding as it is now.
+    pub async fn hold(&self, holding: Holding) -> Result<oneshot::Receiver<Holding>, StoreError> {
+        self.submit(move |txn| put_holding(txn, holding)).await
     }
 
     /// Who holds what.
@@ -481,6 +495,27 @@ fn commit(db: &Database, jobs: Vec<Job>) -> Result<Vec<Answer>, StoreError> {
     Ok(answers)
 }
 
+/// Compare and set: a seat goes to the machine that has it already, or to anybody if nobody has.
+fn put_holding(txn: &WriteTransaction, mut new: Holding) -> Result<Holding, StoreError> {
+    let mut holdings = txn.open_table(HOLDINGS)?;
+    let old = holdings.get(new.seat.as_str())?;
+    let old = old.map(|row| parse::<Holding>("holdings", row.value())).transpose()?;
+    let mac = |holding: &Holding| holding.at.map(|(mac, _)| mac);
+    if let Some(old) = old
+        && old.machine != new.machine
+        && (mac(&old).is_none() || mac(&old) != mac(&new))
+    {
+        return Ok(old);
+    }
+    // Epochs outlive the holding: a seat released and taken again is not as it was.
+    let mut meta = txn.open_table(META)?;
+    let counter = format!("epoch {}", new.seat);
+    new.epoch = meta.get(counter.as_str())?.map_or(0, |last| last.value()) + 1;
+    meta.insert(counter.as_str(), new.epoch)?;
+    holdings.insert(new.seat.as_str(), json(&new).as_slice())?;
+    Ok(new)
+}
+
 fn put_boot(txn: &WriteTransaction, boot: &BootRecord) -> Result<(), StoreError> {
     txn.open_table(BOOTS)?.insert(boot.id.0.as_slice(), json(boot).as_slice())?;
     let key = boots_key(&boot.machine, boot.opened);
@@ -515,6 +550,11 @@ fn boots_key(machine: &str, opened: u64) -> Vec<u8> {
     key.push(0);
     key.extend(opened.to_be_bytes());
     key
+}
+
+/// Unix milliseconds.
+fn ms(at: std::time::SystemTime) -> u64 {
+    at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
@@ -557,23 +597,49 @@ mod tests {
         assert_eq!(texts(store.events(1, 10).expect("read")), ["two", "three"]);
     }
 
+    fn holding(machine: &str, id: u8) -> Holding {
+        Holding {
+            seat: "web1".into(),
+            machine: machine.into(),
+            boot: BootId([id; 16]),
+            epoch: 0,
+            at: None,
+            since: 1,
+        }
+    }
+
     #[tokio::test]
-    async fn a_holding_changes_only_from_what_was_expected() {
+    async fn a_seat_is_never_taken_from_another_machine() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(dir.path()).expect("a new state");
-        let claim = |machine: &str, expected| {
-            store.claim("web1".into(), machine.into(), BootId([1; 16]), expected)
+        let open = async |machine: &str, id: u8| {
+            let boot = record(machine, u64::from(id));
+            let holds = Some(holding(machine, id));
+            let held = store.open_boot(boot, vec![], vec![], holds).await.expect("queued");
+            held.await.expect("written").expect("a seat was asked for")
         };
-        let first = claim("m01", None).await.expect("written").expect("free");
-        assert_eq!(first.epoch, 1);
-        let second = claim("m02", Some(1)).await.expect("written").expect("as expected");
-        assert_eq!((second.machine.as_str(), second.epoch), ("m02", 2));
-        let refused = claim("m03", Some(1)).await.expect("answered").expect_err("changed since");
-        assert_eq!(refused, second);
-        let released = store.open_boot(record("m02", 1), vec![], vec![]).await.expect("queued");
-        assert_eq!(released.await.expect("written"), [second]);
+        assert_eq!(open("m01", 1).await.epoch, 1);
+        let again = open("m01", 2).await;
+        assert_eq!((again.boot, again.epoch), (BootId([2; 16]), 2), "it boots again");
+        assert_eq!(open("m02", 3).await, again, "another machine does not get it");
+
+        // A release that comes late, for a boot that is not the holder any more, frees nothing.
+        let release = async |id: u8| {
+            let seats = vec![("web1".to_string(), BootId([id; 16]))];
+            store.release(seats, vec![]).await.expect("queued").await.expect("written");
+        };
+        release(1).await;
+        assert_eq!(store.holdings().expect("read"), [again]);
+        release(2).await;
         assert!(store.holdings().expect("read").is_empty());
-        assert_eq!(claim("m01", None).await.expect("written").expect("free").epoch, 3);
+        assert_eq!(open("m02", 4).await.epoch, 3);
+    }
+
+    #[tokio::test]
+    async fn a_holding_of_an_older_state_reads_back() {
+        let old = br#"{"seat":"web1","machine":"m01","boot":"01010101010101010101010101010101","epoch":7}"#;
+        let read: Holding = parse("holdings", old).expect("it reads");
+        assert_eq!((read.epoch, read.at, read.since), (7, None, 0));
     }
 
     fn record(machine: &str, opened: u64) -> BootRecord {
@@ -589,6 +655,7 @@ mod tests {
             marks: Vec::new(),
             over: false,
             after: None,
+            fenced: false,
         }
     }
 
@@ -597,12 +664,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(dir.path()).expect("a new state");
         for opened in 1..=30 {
-            let done = store.open_boot(record("m01", opened), vec![], vec![]).await;
+            let done = store.open_boot(record("m01", opened), vec![], vec![], None).await;
             done.expect("queued").await.expect("written");
         }
         let kept = store.boots_of("m01").expect("read");
         assert_eq!((kept.len(), kept[0].opened), (BOOTS_KEPT, 30));
-        let done = store.open_boot(record("m02", 31), vec![], vec!["m01".into()]).await;
+        let done = store.open_boot(record("m02", 31), vec![], vec!["m01".into()], None).await;
         done.expect("queued").await.expect("written");
         assert!(store.boots_of("m01").expect("read").is_empty());
         assert_eq!(store.boots_of("m02").expect("read").len(), 1);

@@ -271,6 +271,7 @@ impl Boot {
             age: now.saturating_duration_since(self.opened),
             plan: self.plan.clone(),
             fixed: self.fixed,
+            here: true,
         }
     }
 

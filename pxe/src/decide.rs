@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::Mac;
 use crate::boots::{Plan, Stage};
 use crate::loader::{self, Language};
+use crate::seats::Hardware;
 
 /// What the client said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,15 +126,35 @@ pub struct Known {
     pub loader: Option<String>,
 }
 
+impl Known {
+    /// The machine, whatever its place.
+    pub fn hardware(&self) -> Hardware<'_> {
+        Hardware { name: &self.name, macs: &self.macs }
+    }
+}
+
 /// A machine's place in the matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// It sits in a seat.
     Seat(Seat),
+    /// It is to sit in a seat that another machine still holds. The site never says this: the desk
+    /// does, in the moment it asks.
+    Taken(Seat, Held),
     /// Free to take over any seat.
     Spare,
     /// The matrix does not name it.
     Nowhere,
+}
+
+impl Place {
+    /// The address of the seat that it may sit in.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        match self {
+            Place::Seat(seat) => seat.address,
+            Place::Taken(..) | Place::Spare | Place::Nowhere => None,
+        }
+    }
 }
 
 /// A seat, as far as a boot needs it.
@@ -147,6 +168,102 @@ pub struct Seat {
     pub address: Option<Ipv4Addr>,
     /// Why it cannot be booted now, in words, if it cannot: its image is missing, say.
     pub trouble: Option<String>,
+    /// What proves that nobody else has it any more.
+    pub exclusive: Exclusive,
+}
+
+/// What it takes to move a seat from the machine that holds it (`exclusive`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exclusive {
+    /// That machine boots afresh, is fenced, or somebody says that it is off.
+    #[default]
+    Fence,
+    /// Nobody answers at its address: enough where nothing is written twice.
+    Probe,
+}
+
+/// A seat that another machine holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// The seat that is wanted.
+    pub seat: String,
+    /// The machine that keeps it.
+    pub by: String,
+    /// The seat that one sits in: the same, or one that had the same address before.
+    pub sits_in: String,
+    /// The address it has there.
+    pub address: Ipv4Addr,
+    /// How long.
+    pub since: Duration,
+    /// How long ago it last spoke, if ever.
+    pub heard: Option<Duration>,
+    /// How it holds it.
+    pub how: How,
+    /// What proves that it does not any more.
+    pub exclusive: Exclusive,
+}
+
+/// How a seat is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// A plan was frozen for it; the machine has not spoken since.
+    Promised,
+    /// The machine reported from the seat.
+    Holding,
+    /// Its last report was that it shuts down.
+    Down,
+}
+
+impl Held {
+    /// Who waits for what, in one line that stays true while it waits.
+    pub fn says(&self) -> String {
+        let Held { seat, by, sits_in, address, .. } = self;
+        match seat == sits_in {
+            true => format!("waits for {seat}, which {by} holds"),
+            false => format!("waits for {seat}: {by} has its address {address}, by {sits_in}"),
+        }
+    }
+
+    /// Since when, and when last heard of.
+    pub fn evidence(&self) -> String {
+        let since = ago(self.since);
+        match (self.how, self.heard.map(ago)) {
+            (How::Promised, _) | (_, None) => {
+                format!("it was given to {} {since} ago, which has not reported since", self.by)
+            }
+            (How::Holding, Some(heard)) => {
+                format!("{} has it for {since} and last reported {heard} ago", self.by)
+            }
+            (How::Down, Some(heard)) => format!(
+                "{} said {heard} ago that it shuts down, which does not prove that it stays off",
+                self.by
+            ),
+        }
+    }
+
+    /// What ends the waiting.
+    pub fn ends(&self) -> String {
+        let Held { by, address, .. } = self;
+        let probe = match self.exclusive {
+            Exclusive::Fence => String::new(),
+            Exclusive::Probe => format!(" or answers ARP no more at {address}"),
+        };
+        format!(
+            "until {by} netboots afresh{probe}; if it is dead: make sure that it is off, then `koboshi fence {by} --by-hand`"
+        )
+    }
+}
+
+/// `40 s`, `12 min`, `3 h`, `2 d`.
+fn ago(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
 }
 
 /// What the site does with a MAC address it does not know (`net.unknown`).
@@ -174,6 +291,8 @@ pub struct Live {
     pub plan: Option<Arc<Plan>>,
     /// The address is a seat's, not a lease of the pool.
     pub fixed: bool,
+    /// It goes by the NIC that asks now, not by another one of the machine.
+    pub here: bool,
 }
 
 /// What the client gets, and why.
@@ -205,7 +324,7 @@ pub enum Action {
     Boot(Arc<Plan>),
     /// A script that says why there is nothing to boot, and asks again.
     Wait {
-        /// What to say on the console.
+        /// What to say on the console: a line for the timeline too, and perhaps more.
         says: String,
         /// There is something to boot by now, and only a boot has to begin: by DHCP.
         begins: bool,
@@ -264,6 +383,10 @@ pub enum Rule {
     AlreadyIpxe,
     /// Not a boot: an operating system asks for its address.
     NotBooting,
+    /// Another machine holds the seat.
+    SeatHeld(Held),
+    /// The machine has booted by another NIC, which has its address.
+    OtherNic,
 }
 
 /// A firmware DISCOVER within this time of the last, with nothing loaded since, is the same boot
@@ -335,6 +458,14 @@ fn standing_of<'a>(entry: &'a Entry, because: &mut Vec<Rule>) -> Option<Wanted<'
                         nothing_because: seat.trouble.clone(),
                     })
                 }
+                Place::Taken(seat, held) => {
+                    because.push(Rule::MatrixSeat);
+                    because.push(Rule::SeatHeld(held.clone()));
+                    because.push(Rule::PoolAddress);
+                    because.extend(seat.trouble.clone().map(Rule::RoleTrouble));
+                    let says = format!("{}\n{}\n{}", held.says(), held.evidence(), held.ends());
+                    Some(Wanted { seat: None, address: None, loader, nothing_because: Some(says) })
+                }
                 Place::Spare => {
                     because.push(Rule::MatrixSpare);
                     because.push(Rule::PoolAddress);
@@ -372,6 +503,17 @@ fn address(
     live: Option<&Live>,
     mut because: Vec<Rule>,
 ) -> Step {
+    // Two NICs of one machine never have one address each of two seats, and never one address both:
+    // what has booted has it, and the next boot decides for the whole machine.
+    let elsewhere = live.is_some_and(|live| !live.here && live.plan.is_some());
+    let elsewhere = elsewhere && live.is_some_and(|live| live.stage != Stage::Down);
+    if elsewhere && (client == Client::System || !discover) {
+        because.push(Rule::OtherNic);
+        because.push(Rule::PoolAddress);
+        let pooled = Action::Address { address: None, hostname: None, loader: None, opens: false };
+        return Step { action: pooled, because };
+    }
+    let live = live.filter(|live| live.here);
     let bootable_now = wanted.nothing_because.is_none();
     let speaks = match client {
         // Sent on to PXELINUX or GRUB it never comes back: when iPXE asks, the machine was reset.
@@ -496,6 +638,12 @@ impl fmt::Display for Rule {
             Rule::NoLoader(None) => f.write_str("there is no loader for this client"),
             Rule::AlreadyIpxe => f.write_str("the client is iPXE: it gets its script"),
             Rule::NotBooting => f.write_str("an operating system asks, not a boot"),
+            Rule::SeatHeld(held) => {
+                write!(f, "{} holds the seat: {}; {}", held.by, held.evidence(), held.ends())
+            }
+            Rule::OtherNic => {
+                f.write_str("the machine has booted by another NIC, which has its seat's address")
+            }
         }
     }
 }

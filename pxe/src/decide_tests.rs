@@ -16,7 +16,13 @@ fn known(place: Place, loader: Option<&str>) -> Entry {
 }
 
 fn seated(loader: Option<&str>) -> Entry {
-    let seat = Seat { name: "web1".into(), role: "web".into(), address: Some(SEAT), trouble: None };
+    let seat = Seat {
+        name: "web1".into(),
+        role: "web".into(),
+        address: Some(SEAT),
+        trouble: None,
+        exclusive: Exclusive::Fence,
+    };
     known(Place::Seat(seat), loader)
 }
 
@@ -44,7 +50,13 @@ fn plan(address: Ipv4Addr) -> Arc<Plan> {
 }
 
 fn live(stage: Stage, seconds: u64, address: Option<Ipv4Addr>) -> Live {
-    Live { stage, age: Duration::from_secs(seconds), plan: address.map(plan), fixed: true }
+    Live {
+        stage,
+        age: Duration::from_secs(seconds),
+        plan: address.map(plan),
+        fixed: true,
+        here: true,
+    }
 }
 
 /// Address, loader, and whether a boot begins.
@@ -210,6 +222,7 @@ fn an_image_that_is_missing_is_said_on_the_console() {
         role: "web".into(),
         address: Some(SEAT),
         trouble: Some("no published image web".into()),
+        exclusive: Exclusive::Fence,
     };
     let step =
         decide(&Facts { mac: MAC, asks: Asks::Script }, &known(Place::Seat(seat), None), None);

@@ -9,6 +9,7 @@
 //! script/   the plan of a boot in the language of each loader
 //! decide    what the site says + what the client said = what it gets, and because of which rule
 //! boots     boots under way: ids, frozen plans, who is where
+//! seats     who holds which seat: the gate before every boot
 //! pace      a storm of boots: pauses, turns
 //! desk      the counter they all come to: one snapshot of the site, one table of boots
 //! ```
@@ -23,6 +24,7 @@ pub mod loader;
 pub mod mac;
 pub mod pace;
 pub mod script;
+pub mod seats;
 pub mod tftp;
 
 pub use content::{BootId, Content};

@@ -109,6 +109,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/explain", get(explain))
         .route("/seat", post(seat))
         .route("/adopt", post(adopt))
+        .route("/fence", post(fence))
         .route("/reload", post(reload));
     Router::new().nest("/api/v1", v1).with_state(app)
 }
@@ -168,6 +169,17 @@ async fn adopt(
 ) -> Result<Json<ops::adopt::Answer>, Refusal> {
     allow(&caller, if query.dry { Verb::Look } else { Verb::Change }, Some(&query.who))?;
     ops::adopt::answer(&app, query).await.map(Json)
+}
+
+async fn fence(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Json(query): Json<ops::fence::Query>,
+) -> Result<Json<ops::fence::Answer>, Refusal> {
+    let verb = if query.dry { Verb::Look } else { Verb::Fence };
+    allow(&caller, verb, Some(&query.machine))?;
+    let who = caller.0.as_ref().map_or_else(|| "somebody".to_string(), ToString::to_string);
+    ops::fence::answer(&app, &query, &who).await.map(Json)
 }
 
 async fn reload(

@@ -99,6 +99,7 @@ pub mod tests {
             plan: None,
             marks: marks.iter().map(mark).collect(),
             over: false,
+            fenced: false,
             after: None,
         }
     }

@@ -116,7 +116,7 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
         }
     };
     let snapshot = desk.site();
-    let entry = snapshot.entry(mac);
+    let entry = desk.entry(mac);
     let mut steps = Vec::new();
     let no_pool = snapshot.subnet.pool.is_none();
     let mut ask = |asks: String, question: Asks| {
@@ -269,7 +269,9 @@ fn gets(step: &Step, absent: &dyn Fn(&str) -> bool) -> String {
         Action::Boot(plan) => {
             format!("the plan of its boot under way: {} ({})", plan.role, plan.image)
         }
-        Action::Wait { says, .. } => format!("a script that waits: {says}"),
+        Action::Wait { says, .. } => {
+            format!("a script that waits: {}", says.lines().next().unwrap_or_default())
+        }
     }
 }
 
@@ -289,7 +291,7 @@ fn line<'a>(site: &'a Site, mac: Mac, entry: &Entry, rule: &Rule) -> Option<&'a 
     match rule {
         Rule::MacKnown => site.by_mac.get(&mac).map(|mac| &mac.origin),
         Rule::MacUnknown => site.net.unknown_at.as_ref().map(|line| &line.origin),
-        Rule::MatrixSeat | Rule::MatrixSpare => place.map(|line| &line.origin),
+        Rule::MatrixSeat | Rule::MatrixSpare | Rule::SeatHeld(_) => place.map(|line| &line.origin),
         Rule::MatrixSilent => machine.map(|(_, machine)| &machine.origin),
         Rule::SeatAddress(_) => seat.and_then(|seat| Some(&seat.ip.as_ref()?.origin)),
         Rule::PoolAddress => {
@@ -308,6 +310,7 @@ fn line<'a>(site: &'a Site, mac: Mac, entry: &Entry, rule: &Rule) -> Option<&'a 
         | Rule::LoaderByArch(..)
         | Rule::NoLoader(_)
         | Rule::AlreadyIpxe
+        | Rule::OtherNic
         | Rule::NotBooting => None,
     }
 }

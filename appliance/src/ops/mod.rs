@@ -6,6 +6,7 @@ pub mod boots;
 pub mod check;
 pub mod events;
 pub mod explain;
+pub mod fence;
 pub mod image;
 pub mod reload;
 pub mod seat;

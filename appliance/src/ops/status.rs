@@ -3,7 +3,10 @@
 
 use std::collections::HashMap;
 
+use koboshi_pxe::Mac;
 use koboshi_pxe::boots::Stage;
+use koboshi_pxe::decide::{Entry, Place as Meant};
+use koboshi_pxe::seats::Holder;
 use serde::{Deserialize, Serialize};
 
 use super::table::{ago, table};
@@ -12,7 +15,7 @@ use crate::app::App;
 use crate::diagnosis::Silence;
 use crate::diagnosis::silent::cases;
 use crate::hardware;
-use crate::ledger::now_ms;
+use crate::ledger::{Ghost, now_ms};
 use crate::site::Place;
 use crate::store::{BootRecord, Mark};
 
@@ -37,6 +40,9 @@ pub struct Row {
     /// The seat it holds by its running boot, where that is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holds: Option<String>,
+    /// The machine that holds the seat the matrix gives it, where that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<String>,
     /// Role it boots or runs.
     pub role: String,
     /// Image it boots or runs.
@@ -68,7 +74,8 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
     let site = app.site.load();
     let newest = app.ledger.newest();
     let silent = app.silent.load();
-    let holdings = app.store.holdings().map_err(|error| Refusal::failed(error.to_string()))?;
+    let holders = app.desk.holders();
+    let ghosts = app.ledger.ghosts();
     let wanted = match &query.who {
         Some(who) => {
             let named = site.who(who);
@@ -110,11 +117,14 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
             Some(Place::Spare) => "spare".to_string(),
             None => "-".to_string(),
         };
-        let holds = holdings.iter().find(|held| held.machine == name.as_str());
+        let holds = holders.iter().filter(|held| held.machine == name.as_str());
+        let holds = holds.map(|held| &held.seat).find(|held| **held != seat);
         let boot = by_machine.remove(name.as_str());
         let heard = boot.and_then(|boot| app.ledger.heard(boot.mac)).unwrap_or(0);
-        let mut row = row(name.as_str(), seat, holds.map(|held| held.seat.clone()), boot, heard);
+        let mut row = row(name.as_str(), seat, holds.cloned(), boot, heard);
+        gate(app, machine.macs[0].value, boot, &mut row);
         row.notes.extend(conflict(boot));
+        row.notes.extend(haunted(name.as_str(), &ghosts, &holders));
         row.silent = silent.get(name.as_str()).cloned();
         row.notes.extend(evidence.get(name.as_str()).into_iter().flatten().cloned());
         row.hardware = made_of(name.as_str());
@@ -167,7 +177,8 @@ fn row(
     let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_string());
     Row {
         machine: machine.to_string(),
-        holds: holds.filter(|held| *held != seat),
+        holds,
+        held_by: None,
         seat,
         role: or(plan.map(|plan| plan.role.clone())),
         image: or(plan.map(|plan| plan.image.clone())),
@@ -179,6 +190,35 @@ fn row(
         silent: None,
         hardware: None,
     }
+}
+
+/// Another machine has the seat that the matrix gives this one.
+fn gate(app: &App, mac: Mac, boot: Option<&BootRecord>, row: &mut Row) {
+    let Entry::Known(known) = app.desk.entry(mac) else { return };
+    let Meant::Taken(_, held) = &known.place else { return };
+    let waits = boot.is_some_and(|boot| boot.plan.is_none() && !boot.over);
+    // The note of the timeline is the same without its times.
+    row.notes.retain(|note| *note != held.says());
+    row.notes.push(match waits {
+        true => format!("{} ({})", held.says(), held.evidence()),
+        false => format!("{} has {} ({})", held.by, held.seat, held.evidence()),
+    });
+    row.held_by = Some(held.by.clone());
+}
+
+/// A machine reports from a seat that it is not known to hold: that concerns whoever holds it too.
+fn haunted(machine: &str, ghosts: &[(String, Ghost)], holders: &[Holder]) -> Vec<String> {
+    let recent = |ghost: &Ghost| now_ms().saturating_sub(ghost.heard) < SILENT_MS;
+    let ghosts = ghosts.iter().filter(|(_, ghost)| recent(ghost));
+    let note = |(name, Ghost { seat, address, .. }): &(String, Ghost)| {
+        if name == machine {
+            return Some(format!("CONFLICT: it still reports from {seat} ({address})"));
+        }
+        let mut its = holders.iter().filter(|held| held.machine == machine);
+        let shared = its.any(|held| held.seat == *seat || held.address == *address);
+        shared.then(|| format!("CONFLICT: {name} still reports from {seat}; switch {name} off"))
+    };
+    ghosts.filter_map(note).collect()
 }
 
 /// For a terminal.

@@ -3,6 +3,7 @@
 //! plans, and tells the appliance what happened. It owns no socket.
 
 mod files;
+mod gate;
 mod orders;
 pub mod said;
 mod turns;
@@ -20,9 +21,10 @@ use tokio::sync::mpsc;
 
 use crate::boots::{Boot, Boots, Plan, Stage};
 use crate::content::{BootId, Content};
-use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown, decide};
+use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown};
 use crate::pace;
 use crate::script::Uart;
+use crate::seats::{Holder, Seats};
 use crate::{Mac, dhcp};
 
 /// One reading of the site, as far as booting machines are concerned. Published whole.
@@ -79,6 +81,8 @@ pub enum News {
         fixed: bool,
         /// What it was promised.
         plan: Option<Arc<Plan>>,
+        /// The seat it holds from now on.
+        holds: Option<String>,
         /// Boots that are over by this one: the machine's last, and whoever's had its address.
         over: Vec<(BootId, Mac)>,
         /// When.
@@ -114,6 +118,53 @@ pub enum News {
         mac: Mac,
         /// When.
         at: SystemTime,
+    },
+    /// A seat is free again.
+    Freed {
+        /// Who held it.
+        holder: Holder,
+        /// Why, in words.
+        why: String,
+        /// When.
+        at: SystemTime,
+    },
+    /// Somebody made sure that a machine cannot run.
+    Fenced {
+        /// Its name.
+        machine: String,
+        /// Its boots, which are over by this.
+        over: Vec<(BootId, Mac)>,
+        /// What it held.
+        freed: Vec<Holder>,
+        /// By whom, and by what proof.
+        by: String,
+        /// When.
+        at: SystemTime,
+        /// Told once all this is written down.
+        done: mpsc::Sender<()>,
+    },
+    /// A seat that was free is held again by a machine that never left it.
+    Held {
+        /// By whom.
+        holder: Holder,
+    },
+    /// A report of a boot that is over, or never was: somebody may run who should not.
+    Stray {
+        /// The boot it names.
+        id: BootId,
+        /// Where it came from.
+        address: Ipv4Addr,
+        /// When.
+        at: SystemTime,
+    },
+    /// A machine waits for a seat that may move as soon as nobody answers at its address.
+    Probe {
+        /// Who holds the seat.
+        holder: Holder,
+        /// Who waits.
+        machine: String,
+        /// By these MACs.
+        macs: Vec<Mac>,
     },
     /// Something of the wire worth an event that belongs to no boot.
     Heard {
@@ -159,8 +210,10 @@ pub struct Desk {
 #[derive(Default)]
 struct Inner {
     boots: Boots,
+    seats: Seats,
     budgets: HashMap<BootId, (f64, Instant)>,
     heard: HashMap<(Mac, &'static str), Instant>,
+    strays: HashMap<Ipv4Addr, Instant>,
     rate: pace::Rate,
     /// When a machine was last told to wait for its turn.
     storm: Option<Instant>,
@@ -195,11 +248,10 @@ impl Desk {
     /// What a client gets, and why. Changes nothing.
     pub fn ask(&self, facts: &Facts) -> Step {
         let site = self.site.load();
-        let live = self.live(facts.mac);
-        decide(facts, &site.entry(facts.mac), live.as_ref())
+        self.inner().ask(&site, facts)
     }
 
-    /// How a machine's boot stands.
+    /// How the boot stands that a machine began by this MAC.
     pub fn live(&self, mac: Mac) -> Option<Live> {
         self.inner().boots.of(mac).map(|boot| boot.live(Instant::now()))
     }
@@ -216,22 +268,21 @@ impl Desk {
 
     /// An address was offered: the moment a boot is opened, once.
     pub fn offered(&self, facts: &Facts, address: Ipv4Addr) {
-        let step = self.ask(facts);
-        let Action::Address { opens, address: fixed, .. } = step.action else { return };
-        // The site was read anew while the pool's address was being probed: the REQUEST for it will
-        // be refused, and the next DISCOVER opens the boot.
+        let site = self.site.load();
+        let mut inner = self.inner();
+        let Action::Address { opens, address: fixed, .. } = inner.ask(&site, facts).action else {
+            return;
+        };
+        // The site was read anew, or the seat given away, while the pool's address was being probed:
+        // the REQUEST for it will be refused, and the next DISCOVER opens the boot.
         if fixed.is_some_and(|fixed| fixed != address) {
             return;
         }
         // A lease that lapsed between two tries of one firmware: the old plan names an address
         // that may be another machine's by now.
-        if opens || (boots(facts) && self.moved(facts.mac, address)) {
-            self.open(facts, address, fixed.is_some());
+        if opens || (boots(facts) && inner.moved(facts.mac, address)) {
+            self.open(&mut inner, &site, facts, address, fixed.is_some());
         }
-    }
-
-    fn moved(&self, mac: Mac, address: Ipv4Addr) -> bool {
-        self.inner().boots.of(mac).is_some_and(|boot| boot.address != address)
     }
 
     /// An address was acknowledged. After a restart in mid-exchange this opens the boot.
@@ -240,9 +291,10 @@ impl Desk {
         if *client == Client::System {
             return;
         }
-        if self.live(facts.mac).is_none() || self.moved(facts.mac, address) {
+        if self.live(facts.mac).is_none() || self.inner().moved(facts.mac, address) {
             self.offered(facts, address);
         }
+        self.left(facts.mac, address);
         let waits = |boot: &Boot| boot.plan.is_none() && boot.stage == Stage::Waiting;
         if self.inner().boots.of(facts.mac).is_some_and(waits) {
             // It asks every 10 to 20 seconds; that it still waits is no news.
@@ -252,9 +304,18 @@ impl Desk {
         self.advance(facts.mac, Stage::Ack, format!("{address} to {}{file}", says(*client)));
     }
 
-    fn open(&self, facts: &Facts, address: Ipv4Addr, fixed: bool) {
-        let site = self.site.load();
-        let entry = site.entry(facts.mac);
+    fn open(
+        &self,
+        inner: &mut Inner,
+        site: &Snapshot,
+        facts: &Facts,
+        address: Ipv4Addr,
+        fixed: bool,
+    ) {
+        let entry = inner.entry(site, facts.mac);
+        if inner.too_late(&entry, facts.mac, address) {
+            return;
+        }
         let id = BootId(random());
         let plan = site.freeze.freeze(facts.mac, &entry, id, address);
         let (plan, why) = match plan {
@@ -266,22 +327,22 @@ impl Desk {
             Entry::Unknown(_) => (facts.mac.to_string(), &[][..]),
         };
         let boot = Boot::begin(id, facts.mac, address, fixed, plan.clone(), Instant::now());
-        let over = {
-            let mut inner = self.inner();
-            // Its firmware speaks on one NIC: whatever ran and had booted by another does not.
-            let mut over: Vec<Boot> = others
-                .iter()
-                .filter(|mac| **mac != facts.mac)
-                .filter_map(|mac| inner.boots.close(*mac))
-                .collect();
-            over.extend(inner.boots.open(boot));
-            for boot in &over {
-                inner.budgets.remove(&boot.id);
-            }
-            over.iter().map(|boot| (boot.id, boot.mac)).collect()
-        };
+        // Its firmware speaks on one NIC: whatever ran and had booted by another does not.
+        let mut over: Vec<Boot> = others
+            .iter()
+            .filter(|mac| **mac != facts.mac)
+            .filter_map(|mac| inner.boots.close(*mac))
+            .collect();
+        let holds = inner.sit(&entry, &boot);
+        over.extend(inner.boots.open(boot));
+        for boot in &over {
+            inner.budgets.remove(&boot.id);
+        }
+        let over = over.iter().map(|boot| (boot.id, boot.mac)).collect();
         let at = SystemTime::now();
-        self.tell(News::Opened { id, mac: facts.mac, machine, address, fixed, plan, over, at });
+        let mac = facts.mac;
+        // Told before anybody else has a turn: the ledger writes holdings in the order they changed.
+        self.tell(News::Opened { id, mac, machine, address, fixed, plan, holds, over, at });
         let who = match &facts.asks {
             Asks::Dhcp { client, archs, .. } => {
                 let archs: Vec<String> = archs.iter().map(ToString::to_string).collect();
@@ -289,13 +350,11 @@ impl Desk {
             }
             Asks::Script => "its script".to_string(),
         };
+        let why = why.as_deref().and_then(|why| why.lines().next());
         let why = why.map(|why| format!("; nothing to boot: {why}")).unwrap_or_default();
-        self.tell(News::Mark {
-            id,
-            stage: Stage::Offer,
-            note: format!("{address} to {who}{why}"),
-            at,
-        });
+        let note = format!("{address} to {who}{why}");
+        self.tell(News::Mark { id, stage: Stage::Offer, note, at });
+        self.tell_waits(&entry, mac);
     }
 
     /// Puts a boot back after a restart of the appliance.
@@ -317,9 +376,12 @@ impl Desk {
 
     /// Takes a report, if it comes from where the boot's address says.
     pub fn report(&self, id: BootId, peer: IpAddr, body: Bytes) -> Result<(), ReportRefusal> {
-        let (mac, address) = {
+        let (mac, address, holder) = {
             let mut inner = self.inner();
-            let boot = inner.boots.get(id).ok_or(ReportRefusal::NoSuchBoot)?;
+            let Some(boot) = inner.boots.get(id) else {
+                self.stray(&mut inner, id, peer);
+                return Err(ReportRefusal::NoSuchBoot);
+            };
             let (mac, address) = (boot.mac, boot.address);
             if IpAddr::V4(address) != peer {
                 return Err(ReportRefusal::WrongAddress);
@@ -327,8 +389,14 @@ impl Desk {
             if !inner.spend(id) {
                 return Err(ReportRefusal::TooOften);
             }
-            (mac, address)
+            (mac, address, self.sits(&mut inner, id))
         };
+        if let Some(Holder { seat, machine, .. }) = holder {
+            let text = format!(
+                "reports from {seat}, which {machine} holds: two machines may answer at {address}"
+            );
+            self.heard(Some(mac), "conflict", text);
+        }
         match self.tell(News::Report { id, mac, address, body, at: SystemTime::now() }) {
             true => Ok(()),
             false => Err(ReportRefusal::Busy),
@@ -349,6 +417,7 @@ impl Desk {
         if let Some((bytes, let_in)) = fetched {
             inner.rate.fetched(bytes, let_in, Instant::now());
         }
+        inner.says_down(id, stage == Stage::Down);
         true
     }
 
@@ -427,6 +496,10 @@ impl Desk {
 }
 
 impl Inner {
+    fn moved(&self, mac: Mac, address: Ipv4Addr) -> bool {
+        self.boots.of(mac).is_some_and(|boot| boot.address != address)
+    }
+
     /// Takes one of what a boot may tell: a burst, and then so many a second.
     fn spend(&mut self, id: BootId) -> bool {
         let now = Instant::now();
@@ -479,5 +552,7 @@ fn random() -> [u8; 16] {
     bytes
 }
 
+#[cfg(test)]
+mod gate_tests;
 #[cfg(test)]
 mod tests;

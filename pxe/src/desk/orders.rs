@@ -37,7 +37,8 @@ impl Desk {
     /// What this machine's loader reads in its language.
     pub(super) fn orders(&self, language: Language, mac: Mac, peer: IpAddr) -> Option<String> {
         let site = self.site();
-        let boot = self.boot_of(mac);
+        let boot = self.boot_by(mac);
+        let mac = boot.as_ref().map_or(mac, |boot| boot.mac);
         let loader = boot.as_ref().and_then(|boot| boot.loader.as_deref());
         let place = Place {
             server: &site.server,
@@ -56,7 +57,7 @@ impl Desk {
                     self.advance(mac, Stage::Script, format!("to {peer}{waited}"));
                 }
                 Orders::Turn { says, .. } | Orders::Wait { says } | Orders::Begin { says } => {
-                    self.waits(mac, says);
+                    self.waits(mac, says.lines().next().unwrap_or_default());
                 }
             }
         }

@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::boots::Part;
 use crate::content::hex;
-use crate::decide::{Arch, Place, Seat};
+use crate::decide::{Arch, Exclusive, Place, Seat};
 
 const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x77, 0x00, 0x01]);
 const SEAT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
-struct Plans;
+pub(super) struct Plans;
 
 impl Freeze for Plans {
     fn uart(&self, _: &Entry) -> Option<Uart> {
@@ -45,8 +45,13 @@ impl Freeze for Plans {
 }
 
 fn snapshot(seat: &str, address: Ipv4Addr) -> Snapshot {
-    let seat =
-        Seat { name: seat.into(), role: "web".into(), address: Some(address), trouble: None };
+    let seat = Seat {
+        name: seat.into(),
+        role: "web".into(),
+        address: Some(address),
+        trouble: None,
+        exclusive: Exclusive::Fence,
+    };
     let known =
         Known { name: "m01".into(), macs: vec![MAC], place: Place::Seat(seat), loader: None };
     Snapshot {
@@ -81,6 +86,11 @@ fn stages(heard: &mut mpsc::Receiver<News>) -> Vec<&'static str> {
             News::Mark { stage, .. } => stage.as_str(),
             News::Report { .. } => "report",
             News::Heard { kind, .. } => kind,
+            News::Freed { .. } => "freed",
+            News::Fenced { .. } => "fenced",
+            News::Held { .. } => "held",
+            News::Stray { .. } => "stray",
+            News::Probe { .. } => "probe",
             News::Alive { .. } => continue,
         });
     }
@@ -261,6 +271,7 @@ fn in_a_storm_the_script_says_whose_turn_it_is() {
             role: "web".into(),
             address: Some(address),
             trouble: None,
+            exclusive: Exclusive::Fence,
         };
         let place = Place::Seat(seat);
         (mac, Arc::new(Known { name: format!("m{n}"), macs: vec![mac], place, loader: None }))

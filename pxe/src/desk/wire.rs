@@ -19,6 +19,9 @@ impl Desk {
         let discover = request.kind == MessageType::Discover;
         let facts =
             facts(request.mac, request.is_ipxe(), request.vendor(), &request.archs, discover);
+        if discover && !matches!(facts.asks, Asks::Dhcp { client: Client::System, .. }) {
+            self.look_for_holder(request.mac);
+        }
         let step = self.ask(&facts);
         let Action::Address { address, hostname, loader, .. } = step.action else {
             return Answer::Silence;
@@ -64,10 +67,13 @@ impl Desk {
                 let text = format!("found{} in use by another machine; it rests", at());
                 self.heard(Some(mac), "declined", text);
             }
-            EventKind::PoolEmpty => {
-                let text = "no address left in the pool (net.pool)".to_string();
-                self.heard(Some(mac), "pool-empty", text);
-            }
+            EventKind::PoolEmpty => match self.waits_nowhere(mac) {
+                Some(text) => self.heard(Some(mac), "waits", text),
+                None => {
+                    let text = "no address left in the pool (net.pool)".to_string();
+                    self.heard(Some(mac), "pool-empty", text);
+                }
+            },
             EventKind::Occupied => {
                 let text =
                     format!("{} answers ARP though nobody was given it; it rests", at().trim());

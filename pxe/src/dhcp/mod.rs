@@ -9,7 +9,7 @@
 //! lease, hold, pool    what it remembers: for good, until the next ACK, and what is left to give
 //! event                what the timeline and the counters hear
 //! frame                Ethernet, IPv4, UDP and ARP by hand, for clients without an address
-//! wire, probe          sockets; is anybody there
+//! wire, probe, look    sockets; is anybody there, and who
 //! socket               the driver
 //! ```
 
@@ -19,6 +19,7 @@ mod exchange;
 pub mod frame;
 mod hold;
 pub mod lease;
+pub mod look;
 pub mod options;
 pub mod packet;
 mod pool;

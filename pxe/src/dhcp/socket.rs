@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Answer;
 use super::event::{Counters, Event};
 use super::lease::{LeaseChange, Now};
+use super::look::{Looks, Seen};
 use super::packet::BadPacket;
 use super::probe::{Due, Probes};
 use super::request::Request;
@@ -41,6 +42,8 @@ pub enum Control {
     Keep(Mac),
     /// The pool address it holds.
     Lookup(Mac, oneshot::Sender<Option<Ipv4Addr>>),
+    /// Whether anybody but these machines has an address.
+    Look(Ipv4Addr, Vec<Mac>, Seen),
     /// All leases.
     Leases(oneshot::Sender<Vec<LeaseStatus>>),
     /// How often what has happened.
@@ -59,10 +62,11 @@ pub async fn serve(
     cancel: CancellationToken,
 ) -> io::Result<()> {
     let probes = Probes::new(wire.mac, wire.config.probe);
+    let looks = Looks::new(wire.mac);
     let commits = FuturesUnordered::new();
-    let mut driver = Driver { wire, server, desk, tell, journal, probes, commits };
+    let mut driver = Driver { wire, server, desk, tell, journal, probes, looks, commits };
     loop {
-        let deadline = [driver.server.next_deadline(), driver.probes.next()];
+        let deadline = [driver.server.next_deadline(), driver.probes.next(), driver.looks.next()];
         let deadline = deadline.into_iter().flatten().min();
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
@@ -95,6 +99,7 @@ struct Driver<Desk, Tell> {
     tell: Tell,
     journal: mpsc::Sender<JournalWrite>,
     probes: Probes,
+    looks: Looks,
     commits: FuturesUnordered<BoxFuture<'static, (Ticket, bool)>>,
 }
 
@@ -130,6 +135,7 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
         for _ in 0..BATCH {
             match self.wire.hear() {
                 Ok(Some(arp)) => {
+                    self.looks.heard(&arp);
                     if let Some(address) = self.probes.heard(&arp) {
                         let effects = self.server.probed(address, true, Now::read());
                         self.perform(effects);
@@ -153,6 +159,9 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
                 }
             }
         }
+        for arp in self.looks.due(now.mono) {
+            self.wire.ask(&arp);
+        }
         if self.server.next_deadline().is_some_and(|deadline| deadline <= now.mono) {
             let effects = self.server.on_deadline(now);
             self.perform(effects);
@@ -170,6 +179,11 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
             Control::Keep(mac) => {
                 let effects = self.server.keep(mac, now);
                 self.perform(effects);
+            }
+            Control::Look(address, not, seen) => {
+                if let Some(arp) = self.looks.begin(address, not, seen, now.mono) {
+                    self.wire.ask(&arp);
+                }
             }
             // Who asked may have gone: then nobody misses the answer.
             Control::Lookup(mac, answer) => drop(answer.send(self.server.lookup(mac, now))),

@@ -70,10 +70,12 @@ pub fn boot(place: &Place<'_>, id: BootId, plan: &Plan) -> Result<String, String
 /// Says why it does not boot yet, and lets the loop ask again after so many seconds.
 pub fn wait(place: &Place<'_>, says: &str, seconds: u64) -> String {
     let mut text = opening(place);
+    for says in says.lines() {
+        let _ = writeln!(text, "echo {}", quoted(&format!("koboshi: {says}")));
+    }
     let _ = write!(
         text,
-        "echo {}\necho 'koboshi: asks again in {seconds} seconds'\nset pause={seconds}\nset tries=\n",
-        quoted(&format!("koboshi: {says}")),
+        "echo 'koboshi: asks again in {seconds} seconds'\nset pause={seconds}\nset tries=\n"
     );
     text
 }
@@ -141,7 +143,10 @@ mod tests {
     fn nothing_a_person_wrote_becomes_a_command() {
         let hostile = "it's\nreboot; $(id) \"x\" \\";
         let text = boot(&place(true), BootId([7; 16]), &plan("x=1", hostile)).expect("it fits");
-        for text in [text, wait(&place(true), hostile, 15), restart(&place(true), hostile)] {
+        let waits = wait(&place(true), hostile, 15);
+        let echoed = r#"echo 'koboshi: reboot; $(id) "x" \'"#;
+        assert!(waits.lines().any(|line| line == echoed), "{waits}");
+        for text in [text, restart(&place(true), hostile)] {
             assert!(text.contains(r#"it'\''s reboot; $(id) "x" \"#), "{text}");
         }
         let own = plan(r"path=C:\x", "m01");

@@ -55,10 +55,11 @@ pub fn boot(server: &str, id: BootId, plan: &Plan, pauses: Pauses) -> String {
 /// The script of a machine that has nothing to boot: it says why, asks DHCP again, and again.
 pub fn wait(server: &str, mac: &str, says: &str, pauses: Pauses) -> String {
     let again = pauses.again;
+    let says = says.lines().map(|line| format!("echo koboshi: {}\n", plain(line)));
     format!(
-        "#!ipxe\necho koboshi: {}\necho koboshi: asks again in {again} seconds\n:again\nsleep {again}\n\
+        "#!ipxe\n{}echo koboshi: asks again in {again} seconds\n:again\nsleep {again}\n\
          dhcp || goto again\nchain --replace {server}/boot/{mac}.ipxe || goto again\n",
-        plain(says)
+        says.collect::<String>()
     )
 }
 

@@ -56,11 +56,10 @@ pub fn boot(place: &Place<'_>, id: BootId, plan: &Plan) -> Result<String, String
 /// Says why it does not boot yet, and asks again after so many seconds.
 pub fn wait(place: &Place<'_>, says: &str, seconds: u64) -> String {
     let mut text = opening(place);
-    let _ = write!(
-        text,
-        "SAY koboshi: {}\nSAY koboshi: asks again in {seconds} seconds\nDEFAULT again\nPROMPT 1\n",
-        line(says)
-    );
+    for says in says.lines() {
+        let _ = writeln!(text, "SAY koboshi: {}", line(says));
+    }
+    let _ = write!(text, "SAY koboshi: asks again in {seconds} seconds\nDEFAULT again\nPROMPT 1\n");
     again(&mut text, place, seconds);
     text
 }
@@ -131,8 +130,14 @@ mod tests {
     fn nothing_a_person_wrote_becomes_a_line() {
         let hostile = "a\nKERNEL evil\r\nSAY b\u{7}";
         let text = boot(&place(true), BootId([7; 16]), &plan("x=1", hostile)).expect("it fits");
-        for text in [text, wait(&place(true), hostile, 15), restart(&place(true), hostile)] {
-            assert!(text.contains("a KERNEL evil"), "{text}");
+        let waits = wait(&place(true), hostile, 15);
+        assert!(
+            waits.contains("SAY koboshi: a\nSAY koboshi: KERNEL evil\nSAY koboshi: SAY b"),
+            "{waits}"
+        );
+        let restarts = restart(&place(true), hostile);
+        assert!(text.contains("a KERNEL evil") && restarts.contains("a KERNEL evil"), "{text}");
+        for text in [text, waits, restarts] {
             assert!(!text.contains("\nKERNEL") && !text.contains('\r') && !text.contains('\u{7}'));
         }
     }
