@@ -5,7 +5,7 @@
 
 use crate::publish::boot_subnet;
 use crate::site::{
-    At, Kind, MachineName, Mode, Origin, Problem, Problems, Reach, Role, RootMode, Site,
+    Kind, MachineName, Mode, NfsRoot, Origin, Problem, Problems, Reach, RootMode, Site,
 };
 
 mod nics;
@@ -15,6 +15,7 @@ pub fn caveats(site: &Site) -> Problems {
     let mut found = Problems::default();
     missing(site, &mut found);
     nics::nics(site, &mut found);
+    shared(site, &mut found);
     unbuilt(site, &mut found);
     found
 }
@@ -77,27 +78,60 @@ fn unbuilt(site: &Site, found: &mut Problems) {
             }
         }
     }
+}
+
+/// Roles whose machines would write to one root at once.
+fn shared(site: &Site, found: &mut Problems) {
     for (name, role) in &site.roles {
-        if let Some(why) = role_unbuilt(role) {
-            say(
-                &role.origin,
-                format!("role {name}, {why}"),
-                "its machines wait instead of booting",
-            );
+        let RootMode::Nfs(text) = &role.root else { continue };
+        let nfs = NfsRoot::of(text);
+        let seats = site.seats.values().filter(|seat| seat.role.value == *name).count();
+        if nfs.read_only || seats < 2 {
+            continue;
         }
-    }
-    for (name, seat) in &site.seats {
-        if !seat.disks.is_empty() {
-            say(&seat.origin, format!("seat {name}, disks"), "nothing is mounted");
-        }
+        let message = format!(
+            "{seats} seats of role {name} would write to one root, {}:{}",
+            nfs.host, nfs.path
+        );
+        let problem = Problem::warning("shared-root", &role.origin, message);
+        found.push(problem.label("they take each other's host name, keys and files").help(
+            "say ro instead of rw: each machine then writes into its own memory, above the server's root",
+        ));
     }
 }
 
-/// Why a role cannot be booted by this koboshi.
-pub fn role_unbuilt(role: &At<Role>) -> Option<String> {
-    match role.root {
-        RootMode::Ram => None,
-        RootMode::Overlay => Some("root = \"overlay\"".to_string()),
-        RootMode::Nfs(_) => Some("root = \"nfs\"".to_string()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::{self, Env};
+
+    fn said(roles: &str) -> Vec<String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("site.toml");
+        let text = format!(
+            "[site]\nname = \"rack\"\n[net]\ninterface = \"eth1\"\ncidr = \"10.77.0.0/24\"\n{roles}\n\
+             [seats]\nweb1 = {{ role = \"web\", ip = \"10.77.0.11\" }}\n\
+             web2 = {{ role = \"web\", ip = \"10.77.0.12\", disks = {{ \"/data\" = \"SERIAL=S1\" }} }}\n"
+        );
+        std::fs::write(&path, text).expect("written");
+        let env =
+            Env { interface_network: &|_: &str| Vec::new(), purpose: site::load::Purpose::Check };
+        let site = site::load(&path, &env).map_err(|bad| bad.render(site::Look::Plain));
+        caveats(&site.expect("a site")).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn two_seats_that_write_to_one_root_are_told_apart_from_two_that_read_it() {
+        let role = |nfs: &str| {
+            format!("[roles.web]\nimage = \"web\"\nroot = \"nfs\"\nnfs = \"nas:/srv/web{nfs}\"")
+        };
+        let shared = said(&role(",vers=4.2,rw"));
+        assert!(
+            shared.iter().any(|line| line.contains("2 seats of role web would write to one root"))
+        );
+        for nfs in ["", ",ro", ",rw,ro"] {
+            assert_eq!(said(&role(nfs)), Vec::<String>::new(), "{nfs}");
+        }
+        assert_eq!(said("[roles.web]\nimage = \"web\"\nroot = \"overlay\""), Vec::<String>::new());
     }
 }

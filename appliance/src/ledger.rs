@@ -562,6 +562,10 @@ fn words(phase: &Phase) -> (Stage, String) {
         Phase::Hardware(hardware) => (Stage::Init, hardware::summary(hardware)),
         Phase::RootBegun { attempt: 1 } => (Stage::Root, String::new()),
         Phase::RootBegun { attempt } => (Stage::Root, format!("try {attempt}")),
+        Phase::RootReady { bytes: 0, ms, attempts } => {
+            let tries = if *attempts > 1 { format!(", {attempts} tries") } else { String::new() };
+            (Stage::RootReady, format!("mounted in {:.1} s{tries}", *ms as f64 / 1e3))
+        }
         Phase::RootReady { bytes, ms, attempts } => {
             let rate = *bytes as f64 / 1e3 / (*ms).max(1) as f64;
             let tries = if *attempts > 1 { format!(", {attempts} tries") } else { String::new() };
@@ -625,7 +629,7 @@ mod tests {
             image: "web@1".into(),
             kernel: part("kernel"),
             segments: vec![],
-            root: part("root"),
+            root: Some(part("root")),
             cmdline: String::new(),
             revision: 1,
             orders: String::new(),

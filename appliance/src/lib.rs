@@ -7,6 +7,7 @@
 //! plan      what one boot is promised; the only place that writes a kernel command line
 //! loaders   iPXE, from the distribution's packages
 //! caveats   what is no error in a site file and yet will not do what its writer thinks
+//! roots     archive, squashfs or export: where a role's root comes from; `squasher` makes what lacks
 //! serve     the services stood up in order
 //! app       the running appliance as its operations see it
 //! ledger    timelines, holdings, events; `store` keeps them
@@ -32,6 +33,8 @@ pub mod ops;
 pub mod plan;
 pub mod publish;
 pub mod rights;
+pub mod roots;
 pub mod serve;
 pub mod site;
+pub mod squasher;
 pub mod store;

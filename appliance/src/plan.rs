@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use koboshi_images::Bootable;
-use koboshi_initramfs::contract::{self, Nic, Orders, Root};
+use koboshi_initramfs::contract::{self, Disk, Nic, Orders, Root, Source};
 use koboshi_pxe::boots::{Part, Plan};
 use koboshi_pxe::decide::{Entry, Place, Unknown};
 use koboshi_pxe::desk::Freeze;
@@ -17,7 +17,7 @@ use koboshi_pxe::{BootId, Content, Mac};
 use sha2::{Digest as _, Sha256};
 
 use crate::publish::boot_subnet;
-use crate::site::{RoleName, Site};
+use crate::site::{At, RoleName, Site};
 
 pub mod nics;
 
@@ -31,8 +31,10 @@ const HOSTS_MAX: usize = 10_000;
 pub struct Ready {
     /// The image.
     pub image: Bootable,
-    /// Its blobs by digest.
+    /// The blobs its machines fetch, by digest.
     pub blobs: HashMap<[u8; 32], Content>,
+    /// What becomes `/`.
+    pub root: Root,
 }
 
 /// One reading of the site with everything needed to make plans from it.
@@ -157,14 +159,16 @@ impl Planner {
             hosts: Vec::new(),
             ssh_keys: self.site.ssh_keys.iter().map(|key| key.value.clone()).collect(),
             serial: serial.clone(),
-            root: Root {
-                path: format!("/blob/sha256/{}", image.root.digest.hex()),
-                sha256: image.root.digest.hex(),
-                size: image.root.size,
-                unpacked: image.unpacked,
-                tmpfs: role.root_size.to_string(),
-                image: reference.clone(),
-            },
+            root: ready.root.clone(),
+            disks: place
+                .map(|seat| {
+                    let disk = |(at, what): (&String, &At<String>)| Disk {
+                        at: at.clone(),
+                        what: what.value.clone(),
+                    };
+                    seat.disks.iter().map(disk).collect()
+                })
+                .unwrap_or_default(),
             args: args.clone(),
             heartbeat: HEARTBEAT,
         };
@@ -175,7 +179,7 @@ impl Planner {
             format!("{}={id}", contract::KEY_BOOT),
             format!("{}={}", contract::KEY_SEAT, seat.unwrap_or("-")),
             format!("{}={name}", contract::KEY_ROLE),
-            format!("{}={}", contract::KEY_ROOT, image.root.digest),
+            format!("{}={}", contract::KEY_ROOT, ready.root.key()),
             // The last console is /dev/console; tty0 is for whoever stands before the machine.
             "console=tty0".to_string(),
             format!("console={serial}"),
@@ -194,7 +198,7 @@ impl Planner {
             image: reference,
             kernel: part("kernel", image.kernel.digest.0, image.kernel.size),
             segments: Vec::new(),
-            root: part("root", image.root.digest.0, image.root.size),
+            root: fetched_root(image, &ready.root),
             cmdline: cmdline.join(" "),
             revision: self.revision,
             orders: text,
@@ -247,6 +251,16 @@ pub fn refill(plan: &mut Plan, find: impl Fn(&[u8; 32]) -> Option<Content>) -> b
     plan.blobs = plan.parts().filter_map(|part| Some((part.sha256, find(&part.sha256)?))).collect();
     plan.blobs.insert(digest, Content::Bytes(segment));
     plan.parts().all(|part| plan.blobs.contains_key(&part.sha256))
+}
+
+/// The root's part among what is fetched; an NFS root has none.
+fn fetched_root(image: &Bootable, root: &Root) -> Option<Part> {
+    let blob = match &root.from {
+        Source::Archive { .. } => image.root,
+        Source::Squashfs { .. } => image.squashfs?,
+        Source::Nfs { .. } => return None,
+    };
+    Some(part("root", blob.digest.0, blob.size))
 }
 
 fn part(name: &str, sha256: [u8; 32], size: u64) -> Part {

@@ -12,9 +12,10 @@ use koboshi_pxe::desk::Snapshot;
 use koboshi_pxe::{Content, dhcp};
 use sha2::{Digest as _, Sha256};
 
-use crate::caveats::{caveats, role_unbuilt};
+use crate::caveats::caveats;
 use crate::loaders;
-use crate::plan::{self, Planner, Ready};
+use crate::plan::{self, Planner};
+use crate::roots;
 use crate::site::{self, At, Kind, RoleName, Site, Subnet};
 
 /// The appliance's own place on the provisioning network.
@@ -90,10 +91,7 @@ pub fn read(
     warnings.extend(caveats(&site).iter().map(ToString::to_string));
     let mut roles = BTreeMap::new();
     for (name, role) in &site.roles {
-        let ready = match role_unbuilt(role) {
-            Some(why) => Err(format!("{why} is not built yet")),
-            None => ready(images, &role.image.value.to_string()),
-        };
+        let ready = roots::ready(images, role);
         if let Err(why) = &ready {
             warnings.push(format!("role {name} ({}): {why}", role.image.origin));
         }
@@ -182,21 +180,6 @@ fn role_for_unknown(
             Unknown::Ignore
         }
     }
-}
-
-/// A role's image with its blobs, or in words what is missing.
-fn ready(images: &Images, reference: &str) -> Result<Ready, String> {
-    let resolved = images.resolve(reference);
-    let image = resolved.map_err(|error| format!("{error} ({})", images.dir().display()))?;
-    let blobs = [image.kernel, image.root]
-        .iter()
-        .chain(&image.segments)
-        .map(|blob| {
-            let path = Arc::new(images.blob_path(&blob.digest));
-            (blob.digest.0, Content::File { path, size: blob.size })
-        })
-        .collect();
-    Ok(Ready { image, blobs })
 }
 
 /// Option 121 (RFC 3442): each destination with only the octets its mask needs. A client that takes

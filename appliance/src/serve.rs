@@ -28,6 +28,7 @@ use crate::ledger::{Ledger, Wish};
 use crate::publish::{self, Home};
 use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
+use crate::squasher::Squasher;
 use crate::store::{BootRecord, Holding, Store};
 use crate::{api, diagnosis, plan};
 
@@ -358,6 +359,7 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
     let index = images.join("index.json");
     let stamp = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let mut known = stamp(&index);
+    let mut squasher = Squasher::new(app.clone(), images);
     let mut beat = 0u64;
     let mut weighed = (0, 0);
     let mut look = tokio::time::interval(Duration::from_secs(1));
@@ -384,6 +386,7 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
                     weighed = changes;
                     app.weigh_evidence().await;
                 }
+                squasher.look().await;
                 let now = stamp(&index);
                 if now != known {
                     known = now;

@@ -70,6 +70,13 @@ pub enum Progress {
         /// Kernel release.
         release: String,
     },
+    /// The root is being made a squashfs.
+    Squashing {
+        /// Bytes so far.
+        done: u64,
+        /// Of about how many.
+        total: u64,
+    },
     /// The root is being packed.
     Packing {
         /// Bytes so far.
@@ -177,7 +184,8 @@ fn import_inner(
     let image = image_manifest(&mut staging, &root, &boot)?;
 
     let (new, descriptor) = staging.commit(|index| Ok(enter(index, name, image, boot, options)))?;
-    Ok(Imported { version: store.version(&descriptor)?, new, warnings })
+    let version = store.version(&store.index()?, &descriptor)?;
+    Ok(Imported { version, new, warnings })
 }
 
 /// Gives the image its number in the index, unless the newest version is the very same.

@@ -9,6 +9,7 @@
 //! - `boot`: kernel, microcode and modules as artefacts of their own, beside the image;
 //! - `staging` and `store`: blobs enter the layout whole or not at all;
 //! - `version`: names, versions, publishing, and what a machine is to boot;
+//! - `squash`: the root once more as a squashfs, for those who want it;
 //! - `recipe`, `build`, `debian`: images made from a description of a page.
 //!
 //! Everything blocks; the caller decides on which thread.
@@ -26,6 +27,7 @@ mod oci;
 mod pack;
 mod recipe;
 mod source;
+mod squash;
 mod staging;
 mod store;
 mod tree;
@@ -38,5 +40,6 @@ pub use import::{ImportOptions, Imported, Progress, import};
 pub use modules::Modules;
 pub use recipe::{BadRecipe, Kernel, Recipe, shipped};
 pub use source::Limits;
+pub use squash::squash;
 pub use store::Store;
 pub use version::{Blob, Bootable, ImageRef, Version, check_name};

@@ -21,6 +21,9 @@ pub(crate) const BOOT: &str = "application/vnd.koboshi.boot.v1";
 pub(crate) const KERNEL: &str = "application/vnd.koboshi.kernel.v1";
 pub(crate) const MICROCODE: &str = "application/vnd.koboshi.microcode.v1.cpio";
 pub(crate) const MODULES: &str = "application/vnd.koboshi.modules.v1.cpio";
+/// Artifact type of the manifest that holds a root's squashfs.
+pub(crate) const SQUASHED: &str = "application/vnd.koboshi.squashed.v1";
+pub(crate) const SQUASHFS: &str = "application/vnd.koboshi.root.v1.squashfs";
 
 /// The standard's own annotations.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -38,6 +41,8 @@ pub(crate) const A_BOOT: &str = "dev.koboshi.boot";
 /// Ours, on the root layer: what it takes in memory, and its inodes.
 pub(crate) const A_UNPACKED: &str = "dev.koboshi.unpacked";
 pub(crate) const A_INODES: &str = "dev.koboshi.inodes";
+/// Ours, on a squashfs's manifest and its descriptor: digest of the root layer it was made from.
+pub(crate) const A_SQUASHFS_OF: &str = "dev.koboshi.squashfs-of";
 /// Ours, on the boot manifest.
 pub(crate) const A_RELEASE: &str = "dev.koboshi.kernel.release";
 

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::oci::{self, Descriptor, Manifest};
+use crate::oci::{self, Descriptor, Index, Manifest};
+use crate::squash::squashed;
 use crate::store::Store;
 use crate::{Digest, Error};
 
@@ -40,6 +41,8 @@ pub struct Bootable {
     pub root: Blob,
     /// Bytes of memory the root takes once unpacked.
     pub unpacked: u64,
+    /// The same root as a squashfs, if it was made.
+    pub squashfs: Option<Blob>,
 }
 
 /// One version of an image.
@@ -131,7 +134,7 @@ impl Store {
             .filter_map(|found| identity(found).map(|(name, version)| (name, version, found)))
             .collect();
         found.sort_by_key(|(name, version, _)| (*name, *version));
-        found.into_iter().map(|(_, _, found)| self.version(found)).collect()
+        found.into_iter().map(|(_, _, found)| self.version(&index, found)).collect()
     }
 
     /// One version: the newest there is for `web`, published or not.
@@ -139,7 +142,7 @@ impl Store {
         let wanted: ImageRef = reference.parse()?;
         let index = self.index()?;
         let found = pick(&index.manifests, &wanted)?;
-        self.version(found)
+        self.version(&index, found)
     }
 
     /// What a machine boots: the newest published version for `web`; for `web@3` that version, for
@@ -157,7 +160,7 @@ impl Store {
                 .ok_or_else(|| Error::NothingPublished(wanted.name.clone()))?
                 .1
         };
-        Ok(self.version(found)?.boot)
+        Ok(self.version(&index, found)?.boot)
     }
 
     /// Makes a version, the newest if none is named, one that machines boot. Twice is once.
@@ -169,7 +172,7 @@ impl Store {
         let found = pick(&index.manifests, &wanted)?.clone();
         if found.get(oci::A_PUBLISHED).is_none() {
             // A version whose parts are not all there must not reach a machine.
-            let whole = self.version(&found)?;
+            let whole = self.version(&index, &found)?;
             for blob in whole.blobs() {
                 let there = std::fs::metadata(self.blob_path(&blob.digest)).map(|meta| meta.len());
                 if there.ok() != Some(blob.size) {
@@ -184,7 +187,7 @@ impl Store {
             self.write_index(&held, &index)?;
         }
         let found = pick(&index.manifests, &wanted)?;
-        self.version(found)
+        self.version(&index, found)
     }
 
     /// Rehashes every blob of a version.
@@ -193,7 +196,7 @@ impl Store {
     }
 
     /// Reads what a descriptor of the index stands for.
-    pub(crate) fn version(&self, found: &Descriptor) -> Result<Version, Error> {
+    pub(crate) fn version(&self, index: &Index, found: &Descriptor) -> Result<Version, Error> {
         let path = self.dir().join("index.json");
         let wrong = |what: &str| Error::Store { path: path.clone(), what: what.to_owned() };
         let (name, version) = identity(found).ok_or_else(|| wrong("an image without a name"))?;
@@ -240,6 +243,7 @@ impl Store {
                 segments: microcode.into_iter().chain(modules).collect(),
                 root: blob(layer)?,
                 unpacked: figure(oci::A_UNPACKED).ok_or_else(|| damaged("no unpacked size"))?,
+                squashfs: squashed(self, index, &layer.digest),
             },
         })
     }
@@ -249,7 +253,8 @@ impl Version {
     /// Every large blob of it.
     pub fn blobs(&self) -> Vec<Blob> {
         let boot = &self.boot;
-        [boot.kernel, boot.root].into_iter().chain(boot.segments.iter().copied()).collect()
+        let parts = [boot.kernel, boot.root].into_iter().chain(boot.segments.iter().copied());
+        parts.chain(boot.squashfs).collect()
     }
 }
 

@@ -76,6 +76,7 @@ const NAMES: &[&str] = &[
     "virtio_blk",
     "xen_blkfront",
     "loop",
+    "brd",
     "nbd",
     "zram",
     "vmd",

@@ -170,7 +170,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::contract::{Nic, Root};
+    use crate::contract::{Blob, Disk, Nic, Root, Source};
     use crate::cpio::{Kind, read};
 
     fn orders() -> Orders {
@@ -196,13 +196,18 @@ mod tests {
             ssh_keys: vec!["ssh-ed25519 AAAA ops".into()],
             serial: "ttyS0,115200".into(),
             root: Root {
-                path: format!("/blob/sha256/{}", "a".repeat(64)),
-                sha256: "a".repeat(64),
-                size: 69_000_000,
-                unpacked: 229_000_000,
-                tmpfs: "80%".into(),
                 image: "web@3".into(),
+                tmpfs: "80%".into(),
+                from: Source::Archive {
+                    blob: Blob {
+                        path: format!("/blob/sha256/{}", "a".repeat(64)),
+                        sha256: "a".repeat(64),
+                        size: 69_000_000,
+                    },
+                    unpacked: 229_000_000,
+                },
             },
+            disks: vec![Disk { at: "/data".into(), what: "LABEL=db".into() }],
             args: BTreeMap::from([("id".into(), "100".into())]),
             heartbeat: 30,
         }

@@ -22,7 +22,7 @@ pub const KEY_BOOT: &str = "koboshi.boot";
 pub const KEY_SEAT: &str = "koboshi.seat";
 /// `koboshi.role=web`
 pub const KEY_ROLE: &str = "koboshi.role";
-/// `koboshi.root=sha256:<64 hex digits>`
+/// `koboshi.root=sha256:<64 hex digits>`, or `koboshi.root=nfs:10.77.0.9:/srv/web`
 pub const KEY_ROOT: &str = "koboshi.root";
 
 /// Where [`Orders`] lie in the initramfs, as JSON.
@@ -73,6 +73,9 @@ pub struct Orders {
     pub serial: String,
     /// What becomes `/`.
     pub root: Root,
+    /// Data disks and where they are mounted.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
     /// The seat's arguments, also on the command line.
     pub args: BTreeMap<String, String>,
     /// Seconds between heartbeats once up.
@@ -176,21 +179,84 @@ pub struct Route {
     pub via: Ipv4Addr,
 }
 
-/// The root file system to fetch.
+/// The root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
+    /// Image as a person says it: `web@3`. Of an NFS root only the kernel is from it.
+    pub image: String,
+    /// Size of the tmpfs that is written to: `80%` of memory, or `2g`, as tmpfs reads it.
+    pub tmpfs: String,
+    /// Where it comes from.
+    pub from: Source,
+}
+
+/// Where a root comes from, and what it becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Source {
+    /// A tar compressed with zstd, unpacked into a tmpfs (`root = "ram"`).
+    Archive {
+        /// To fetch.
+        blob: Blob,
+        /// Bytes it takes once unpacked, for the check of memory before the fetch.
+        unpacked: u64,
+    },
+    /// A squashfs that stays as it is in memory, a tmpfs above it (`root = "overlay"`).
+    Squashfs {
+        /// To fetch.
+        blob: Blob,
+    },
+    /// A server's export (`root = "nfs"`).
+    Nfs {
+        /// The server, as an address: nobody looks names up before there is a root.
+        server: Ipv4Addr,
+        /// What it exports.
+        path: String,
+        /// As `mount -o` takes them, without `ro` and `rw`.
+        options: String,
+        /// Nothing is written to the server: a tmpfs lies above.
+        read_only: bool,
+    },
+}
+
+/// Bytes to fetch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
     /// Path on the server: `/blob/sha256/<hex>`.
     pub path: String,
     /// SHA-256 of the bytes as fetched, 64 hex digits.
     pub sha256: String,
-    /// Size as fetched (tar compressed with zstd).
+    /// Size as fetched.
     pub size: u64,
-    /// Bytes it takes once unpacked, for the check of memory before the fetch.
-    pub unpacked: u64,
-    /// Size of the tmpfs: `80%` of memory, or `2g`, as tmpfs reads it.
-    pub tmpfs: String,
-    /// Image as a person says it: `web@3`.
-    pub image: String,
+}
+
+/// A data disk of the seat. It is mounted as it is; nothing is ever formatted or repaired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Where, an absolute path in the root.
+    pub at: String,
+    /// Which: `LABEL=db`, `UUID=…`, `PARTLABEL=…`, `PARTUUID=…`, `SERIAL=…` or `/dev/…`.
+    pub what: String,
+}
+
+impl Root {
+    /// What the command line says of it ([`KEY_ROOT`]).
+    pub fn key(&self) -> String {
+        match &self.from {
+            Source::Archive { blob, .. } | Source::Squashfs { blob } => {
+                format!("sha256:{}", blob.sha256)
+            }
+            Source::Nfs { server, path, .. } => format!("nfs:{server}:{path}"),
+        }
+    }
+
+    /// The bytes to fetch, if any are.
+    pub fn blob(&self) -> Option<&Blob> {
+        match &self.from {
+            Source::Archive { blob, .. } | Source::Squashfs { blob } => Some(blob),
+            Source::Nfs { .. } => None,
+        }
+    }
 }
 
 /// One report of a booting or running machine.

@@ -103,8 +103,8 @@ pub struct Plan {
     pub kernel: Part,
     /// Initramfs segments in order.
     pub segments: Vec<Part>,
-    /// Root image.
-    pub root: Part,
+    /// Root image, unless the root is on a server of its own.
+    pub root: Option<Part>,
     /// The whole kernel command line.
     pub cmdline: String,
     /// Which reading of the site it was made from.
@@ -118,9 +118,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Kernel, segments and root.
+    /// Kernel, segments and root, if it is fetched.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        std::iter::once(&self.kernel).chain(&self.segments).chain(std::iter::once(&self.root))
+        std::iter::once(&self.kernel).chain(&self.segments).chain(&self.root)
+    }
+
+    /// Bytes of the root that are fetched.
+    pub fn root_size(&self) -> u64 {
+        self.root.as_ref().map_or(0, |root| root.size)
     }
 }
 

@@ -63,7 +63,7 @@ pub fn late<'a>(
         let waited = now.now.saturating_sub(since.max(now.listening));
         let class = class_of(&boot.machine);
         let who = (boot.machine.as_str(), class.as_deref());
-        let root = boot.plan.as_ref().map_or(0, |plan| plan.root.size);
+        let root = boot.plan.as_ref().map_or(0, |plan| plan.root_size());
         let deadline = now.learned.deadline(now.typical, who, standing.stage, root, share);
         let said = standing.marks.iter().any(|mark| mark.late.is_some() && mark.at >= since);
         if said || deadline.is_none_or(|deadline| waited <= deadline) {
@@ -153,7 +153,7 @@ mod tests {
             image: "web@1".into(),
             kernel: part("kernel"),
             segments: vec![],
-            root: part("root"),
+            root: Some(part("root")),
             cmdline: String::new(),
             revision: 1,
             orders: String::new(),

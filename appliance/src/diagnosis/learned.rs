@@ -192,7 +192,7 @@ impl Lesson {
         let lesson = Lesson {
             machine: boot.machine.clone(),
             opened: boot.opened,
-            root: boot.plan.as_ref().map(|plan| plan.root.size),
+            root: boot.plan.as_ref().map(|plan| plan.root_size()),
             after: boot.after,
             steps,
         };

@@ -178,7 +178,7 @@ mod tests {
             image: "web@1".into(),
             kernel: part(),
             segments: vec![],
-            root: part(),
+            root: Some(part()),
             cmdline: String::new(),
             revision: 1,
             orders: String::new(),

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use koboshi_images::{
-    BuildOptions, ImportOptions, Imported, Kernel, Progress, Store, Version, build, import,
+    BuildOptions, ImportOptions, Imported, Kernel, Progress, Store, Version, build, import, squash,
 };
 
 use super::table::table;
@@ -57,6 +57,14 @@ pub enum Command {
         /// Machines may boot it at once
         #[arg(long)]
         publish: bool,
+        /// Where the images are
+        #[command(flatten)]
+        at: At,
+    },
+    /// Make the squashfs of a version's root, for roles with root = "overlay" (the appliance does it by itself)
+    Squash {
+        /// `web` for the newest, `web@3` for that one
+        image: String,
         /// Where the images are
         #[command(flatten)]
         at: At,
@@ -147,6 +155,15 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             let imported = build(&store, &recipe, &options, &mut |step| line.show(&step))?;
             line.clear();
             told(&store, imported, publish)
+        }
+        Command::Squash { image, at } => {
+            let store = at.there()?;
+            let mut line = Line::new();
+            let (version, new) = squash(&store, &image, &mut |step| line.show(&step))?;
+            line.clear();
+            let size = version.boot.squashfs.map_or(0, |blob| blob.size);
+            let what = if new { "has" } else { "already has" };
+            print(&format!("{version} {what} its squashfs: {}\n", mib(size)))
         }
         Command::Ls { json, at } => {
             let versions = at.there()?.list()?;
@@ -240,6 +257,9 @@ fn show(version: &Version, verified: bool) -> String {
         line(name, format!("{}  {}", mib(segment.size), segment.digest));
     }
     let unpacked = mib(boot.unpacked);
+    if let Some(squashfs) = &boot.squashfs {
+        line("squashfs", format!("{}  {}", mib(squashfs.size), squashfs.digest));
+    }
     line("root", format!("{}  {}", mib(boot.root.size), boot.root.digest));
     line("unpacked", format!("{unpacked} in {} files", version.inodes));
     if verified {
@@ -270,6 +290,9 @@ impl Line {
             Progress::Step(text) => (text.clone(), None),
             Progress::Unpacking { bytes } => (format!("unpacks, {}", mib(*bytes)), None),
             Progress::Reading { entries } => (format!("reads, {entries} names"), None),
+            Progress::Squashing { done, total } => {
+                (format!("squashes the root, {}", mib(*total)), Some(done * 1000 / (*total).max(1)))
+            }
             Progress::Modules { release } => (format!("packs the modules of {release}"), None),
             Progress::Packing { done, total } => {
                 (format!("packs the root, {}", mib(*total)), Some(done * 1000 / (*total).max(1)))

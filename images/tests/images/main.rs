@@ -4,6 +4,7 @@
 //! - `hostile`: archives of strangers, cut, bent, lying and bombs;
 //! - `layers`: OCI layouts and archives, docker archives;
 //! - `recipes`: roots built from a page of text;
+//! - `squash`: the root as a squashfs;
 //! - `store`: versions, publishing, two at once, and what a kill leaves behind.
 
 mod fixture;
@@ -11,4 +12,5 @@ mod hostile;
 mod layers;
 mod recipes;
 mod sources;
+mod squash;
 mod store;

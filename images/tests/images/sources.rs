@@ -219,3 +219,26 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
     assert!(matches!(fault(result), koboshi_images::Fault::Changed { .. }));
     bench.assert_clean();
 }
+
+/// 32 bits are nowhere enough, and the memory of an import does not grow with its files.
+#[test]
+fn a_root_larger_than_4_gib_streams_through() {
+    use std::io::Read;
+    const SIZE: u64 = 5 << 30;
+    let bench = Bench::new();
+    let root = bench.root();
+    let huge = fs::File::create(root.join("var/huge")).unwrap();
+    huge.set_len(SIZE).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&huge, b"end", SIZE - 3).unwrap();
+    let version = bench.import(&root).unwrap().version;
+    assert!(version.boot.unpacked > SIZE && version.boot.root.size < 8 << 20);
+    let packed = fs::File::open(bench.store.blob_path(&version.boot.root.digest)).unwrap();
+    let mut archive = tar::Archive::new(zstd::Decoder::new(packed).unwrap());
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    let mut entry = entries.find(|entry| &*entry.path_bytes() == b"var/huge").unwrap();
+    assert_eq!(entry.size(), SIZE);
+    std::io::copy(&mut (&mut entry).take(SIZE - 3), &mut std::io::sink()).unwrap();
+    let mut end = Vec::new();
+    entry.read_to_end(&mut end).unwrap();
+    assert_eq!(end, b"end");
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::backoff;
-use crate::contract::Root;
+use crate::contract::Blob;
 use crate::http::{self, Body, Patience, Server};
 use crate::progress::{Progress, rate};
 
@@ -29,6 +29,8 @@ pub enum Event {
     },
     /// A line of progress.
     Progress(String),
+    /// Nothing to say, only to wait so long.
+    Waits(Duration),
     /// The server's clock.
     Date(u64),
     /// A try failed; the listener waits before the next, or has enough.
@@ -45,11 +47,11 @@ pub enum Event {
 /// Takes events, pauses after failures, answers whether to go on.
 pub type Listener<'a> = &'a mut dyn FnMut(Event) -> bool;
 
-/// The stream. [`Read`] gives exactly `root.size` bytes or an error after which [`Stream::end`]
+/// The stream. [`Read`] gives exactly `blob.size` bytes or an error after which [`Stream::end`]
 /// tells how it stands.
 pub struct Stream<'a> {
     server: Server,
-    root: &'a Root,
+    blob: &'a Blob,
     patience: Patience,
     listener: Listener<'a>,
     body: Option<Body>,
@@ -75,14 +77,14 @@ impl<'a> Stream<'a> {
     /// Nothing is asked before the first read. `attempt` counts on over streams.
     pub fn new(
         server: Server,
-        root: &'a Root,
+        blob: &'a Blob,
         patience: Patience,
         attempt: u32,
         listener: Listener<'a>,
     ) -> Stream<'a> {
         Stream {
             server,
-            root,
+            blob,
             patience,
             listener,
             body: None,
@@ -92,7 +94,7 @@ impl<'a> Stream<'a> {
             failures: 0,
             end: None,
             begun: Instant::now(),
-            progress: Progress::new(root.size),
+            progress: Progress::new(blob.size),
         }
     }
 
@@ -108,8 +110,8 @@ impl<'a> Stream<'a> {
 
     /// Reads what nobody wanted, then says whether these were the bytes that were ordered.
     pub fn digest_is_right(&mut self) -> bool {
-        let whole = io::copy(self, &mut io::sink()).is_ok() && self.got == self.root.size;
-        whole && hex(&self.hash.clone().finalize()) == self.root.sha256.to_ascii_lowercase()
+        let whole = io::copy(self, &mut io::sink()).is_ok() && self.got == self.blob.size;
+        whole && hex(&self.hash.clone().finalize()) == self.blob.sha256.to_ascii_lowercase()
     }
 
     /// `11.2 MB/s`
@@ -119,11 +121,11 @@ impl<'a> Stream<'a> {
 
     fn connect(&mut self) -> io::Result<Body> {
         self.attempt += 1;
-        let (head, body) = http::get(self.server, &self.root.path, self.got, self.patience)?;
+        let (head, body) = http::get(self.server, &self.blob.path, self.got, self.patience)?;
         if let Some(date) = head.date {
             (self.listener)(Event::Date(date));
         }
-        let size = self.root.size;
+        let size = self.blob.size;
         let told = match (head.status, self.got) {
             (200, 0) => head.length,
             (206, got) => {
@@ -136,7 +138,7 @@ impl<'a> Stream<'a> {
             (status, _) => {
                 return Err(io::Error::other(format!(
                     "the server answers {status} for {}",
-                    self.root.path
+                    self.blob.path
                 )));
             }
         };
@@ -174,7 +176,7 @@ impl<'a> Stream<'a> {
 
 impl Read for Stream<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.root.size - self.got).unwrap_or(usize::MAX).min(into.len());
+        let most = usize::try_from(self.blob.size - self.got).unwrap_or(usize::MAX).min(into.len());
         if most == 0 {
             return Ok(0);
         }
@@ -198,7 +200,7 @@ impl Read for Stream<'_> {
                     }
                     self.failures += 1;
                     let wait = backoff::pause(self.failures, backoff::random());
-                    let why = format!("{error} (at byte {} of {})", self.got, self.root.size);
+                    let why = format!("{error} (at byte {} of {})", self.got, self.blob.size);
                     if !(self.listener)(Event::Failed { attempt: self.attempt, why, wait }) {
                         self.end = Some(End::Stopped);
                     }

@@ -3,9 +3,10 @@
 //! The moments of a boot, in order; each is a module of the same name:
 //! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`links`] (one
 //! [`link`], over [`netlink`] and [`arp`]; [`assign`] and [`naming`] know which) → [`report`] and
-//! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`memory`] → [`root`] ([`fetch`] →
-//! [`tape`] → [`unpack`], with [`progress`] and [`backoff`]) → [`settle`] and [`handover`] (in
-//! [`intree`]) → [`switch`]. [`agent`] stays behind in the running system; [`rescue`] is where a
+//! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`newroot`]: [`memory`], then [`root`]
+//! ([`fetch`] → [`tape`] → [`unpack`], with [`progress`] and [`backoff`]), [`squashfs`] or [`nfs`] →
+//! [`disks`] ([`devices`], [`superblock`], [`partitions`], [`assemble`]) → [`settle`] and
+//! [`handover`] (in [`intree`]) → [`switch`]. [`agent`] stays behind in the running system; [`rescue`] is where a
 //! boot ends up that cannot go on.
 
 #[path = "../../src/contract.rs"]
@@ -14,12 +15,16 @@ mod contract;
 
 mod agent;
 mod arp;
+mod assemble;
 mod assign;
 mod backoff;
 mod bmc;
 mod clock;
 mod cmdline;
 mod console;
+mod devices;
+mod disks;
+mod errand;
 mod fetch;
 mod handover;
 mod hardware;
@@ -32,12 +37,17 @@ mod modules;
 mod mounts;
 mod naming;
 mod netlink;
+mod newroot;
+mod nfs;
 mod orders;
+mod partitions;
 mod progress;
 mod report;
 mod rescue;
 mod root;
 mod settle;
+mod squashfs;
+mod superblock;
 mod switch;
 mod tape;
 mod unpack;
@@ -50,8 +60,7 @@ use std::time::{Duration, Instant};
 
 use cmdline::Cmdline;
 use console::{Pause, pause, say};
-use contract::{ALIASES_LIST, HOSTS_PATH, Hardware, MODULES_LIST, ORDERS_PATH, Orders, Phase};
-use fetch::Event;
+use contract::{HOSTS_PATH, Hardware, ORDERS_PATH, Orders, Phase};
 use http::Server;
 use link::Card;
 use links::Network;
@@ -60,12 +69,14 @@ use modules::Modules;
 use report::Reporter;
 use rescue::Stop;
 
-/// Every failure is told up to here, then each of this many: an appliance knows by then.
-const TOLD: u32 = 8;
-
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(agent::WORD) && !is_init() {
         return agent::run();
+    }
+    if !is_init()
+        && let Some(code) = errand::run(std::env::args())
+    {
+        return code;
     }
     // The kernel's own request_module(): a PHY's driver (`mdio:…`), a file system, a cipher.
     if std::env::args().next().is_some_and(|name| name.ends_with("/modprobe")) && !is_init() {
@@ -94,9 +105,8 @@ fn main() -> ExitCode {
 
 /// `/sbin/modprobe -q -- ALIAS`, as the kernel calls it while the initramfs is the root.
 fn modprobe() -> ExitCode {
-    let list = |path: &str| fs::read_to_string(Path::new("/").join(path)).unwrap_or_default();
     let text = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    let mut modules = modules::Modules::parse(&list(MODULES_LIST), &list(ALIASES_LIST));
+    let mut modules = Modules::at_hand();
     let wanted = std::env::args().next_back().unwrap_or_default();
     match modules.request(&wanted, &cmdline::parse(&text)) {
         0 => ExitCode::FAILURE,
@@ -122,8 +132,7 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
         say("no koboshi.boot= on the command line: this boot will not be reported");
     }
 
-    let list = |path: &str| fs::read_to_string(Path::new("/").join(path)).unwrap_or_default();
-    let mut modules = modules::Modules::parse(&list(MODULES_LIST), &list(ALIASES_LIST));
+    let mut modules = Modules::at_hand();
     let card = find_nic(line, &orders, &mut modules)?;
     // Only a machine without a seat is asked which of its cables are plugged: elsewhere a port that
     // nobody wants up stays down.
@@ -148,18 +157,16 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     }
     let hardware = tell_hardware(None, reporter, orders.written);
 
-    let root = &orders.root;
-    let memory = Memory::now();
-    memory::check(root.unpacked, &root.tmpfs, memory).map_err(Stop::Because)?;
-    let tmpfs = memory::tmpfs_bytes(&root.tmpfs, memory.total).map_err(Stop::Because)?;
-    fetch_root(server, &orders, tmpfs, reporter)?;
+    newroot::build(server, &orders, &mut modules, line, reporter)?;
     // Links, disks and BMCs that were still waking up the first time.
     tell_hardware(Some(hardware), reporter, orders.written);
     link::lower(&woken);
 
     let tree = intree::Tree(PathBuf::from(mounts::NEW_ROOT));
-    let init = switch::find_init(&tree, line.init.as_deref())
-        .ok_or_else(|| Stop::because(format!("{} holds no init and no shell", root.image)))?;
+    let init = switch::find_init(&tree, line.init.as_deref()).ok_or_else(|| {
+        Stop::because(format!("{} holds no init and no shell", orders.root.image))
+    })?;
+    disks::attach(&tree, &orders, &mut modules, line, reporter)?;
     settle::settle(&tree, &orders, &network.links, &network.named).iter().for_each(say);
     if let Err(errno) = rustix::system::sethostname(orders.hostname.as_bytes()) {
         say(format!("host name not set: {errno}"));
@@ -173,7 +180,7 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     if let Err(error) = agent::leave(reporter, orders.heartbeat) {
         say(format!("no agent: {error}"));
     }
-    say(format!("{} becomes {} by {init}", orders.hostname, root.image));
+    say(format!("{} becomes {} by {init}", orders.hostname, orders.root.image));
     Err(switch::switch(&init))
 }
 
@@ -214,63 +221,6 @@ fn find_nic(line: &Cmdline, orders: &Orders, modules: &mut Modules) -> Result<Ca
     }
 }
 
-fn fetch_root(
-    server: Server,
-    orders: &Orders,
-    tmpfs: u64,
-    reporter: &mut Reporter,
-) -> Result<(), Stop> {
-    let root = &orders.root;
-    say(format!("root {} from {}, {} MB", root.image, server.0, root.size / 1_000_000));
-    let mut fresh = || mounts::fresh_root(&root.tmpfs);
-    let mut listener = |event: Event| match event {
-        Event::Begun { attempt } => {
-            tell(reporter, Phase::RootBegun { attempt }, orders.written);
-            true
-        }
-        Event::Progress(line) => {
-            say(line);
-            true
-        }
-        Event::Date(date) => {
-            clock::mind(Some(date), orders.written);
-            true
-        }
-        Event::Failed { attempt, why, wait } => {
-            let message = format!("try {attempt}: {why}; next in {} s", wait.as_secs_f32().ceil());
-            say(format!("{message} ('rescue' for a shell)"));
-            if attempt <= TOLD || attempt % TOLD == 0 {
-                tell(reporter, Phase::Trouble { message }, orders.written);
-            }
-            pause(wait) == Pause::Over
-        }
-    };
-    let place = Path::new(mounts::NEW_ROOT);
-    let ready = root::fetch(server, root, tmpfs, place, &mut fresh, fetch::PATIENCE, &mut listener)
-        .map_err(|none| match none {
-            root::NoRoot::Stopped => Stop::Asked,
-            root::NoRoot::Unusable(why) => Stop::Because(why),
-        })?;
-    let ms = u64::try_from(ready.took.as_millis()).unwrap_or(u64::MAX);
-    say(format!(
-        "root whole, sha256 right: {} members, {} MB in {}.{} s, {}",
-        ready.unpacked.members,
-        ready.unpacked.bytes / 1_000_000,
-        ms / 1000,
-        ms % 1000 / 100,
-        ready.rate
-    ));
-    if !ready.unpacked.lost.is_empty() {
-        say(format!("extended attributes this kernel does not keep: {:?}", ready.unpacked.lost));
-    }
-    tell(
-        reporter,
-        Phase::RootReady { bytes: root.size, ms, attempts: ready.attempts },
-        orders.written,
-    );
-    Ok(())
-}
-
 /// What the machine is made of, if that was not told yet.
 fn tell_hardware(told: Option<Hardware>, reporter: &mut Reporter, floor: u64) -> Hardware {
     let bmc = if bmc::expected(Path::new("/sys")) { bmc::read() } else { None };
@@ -282,7 +232,7 @@ fn tell_hardware(told: Option<Hardware>, reporter: &mut Reporter, floor: u64) ->
 }
 
 /// A report, and the appliance's clock from its answer.
-fn tell(reporter: &mut Reporter, phase: Phase, floor: u64) {
+pub(crate) fn tell(reporter: &mut Reporter, phase: Phase, floor: u64) {
     if let Ok(Some(date)) = reporter.tell(phase) {
         clock::mind(Some(date), floor);
     }

@@ -5,6 +5,9 @@ use std::fs;
 /// What fetching and unpacking take beside the root: a zstd window, socket buffers, page tables,
 /// and enough for the system to start in.
 const WORKING: u64 = 32 << 20;
+/// Below this a system above a read-only root does not get far.
+const UPPER_MIN: u64 = 16 << 20;
+const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
 /// `/proc/meminfo`, in bytes.
@@ -91,6 +94,30 @@ pub fn check(unpacked: u64, tmpfs: &str, memory: Memory) -> Result<(), String> {
     Ok(())
 }
 
+/// How much may be written above a squashfs of `lower` bytes, or in a sentence what is missing. A
+/// percentage is the most that is wanted and gives way to what the system needs to live on when all
+/// of it is written; a size in bytes is meant.
+pub fn above(lower: u64, tmpfs: &str, memory: Memory) -> Result<u64, String> {
+    let wanted = tmpfs_bytes(tmpfs, memory.total)?;
+    let kept = lower.saturating_add(WORKING).saturating_add(memory.total / 16);
+    let room = memory.available.saturating_sub(kept);
+    let needed = if tmpfs.ends_with('%') { wanted.min(UPPER_MIN) } else { wanted };
+    if room >= needed {
+        // A tmpfs of size 0 would have no bound at all.
+        return Ok(wanted.min(room).max(PAGE));
+    }
+    Err(format!(
+        "the root takes {} MiB as it is, {} MiB are to be left to work with and {} MiB for what is \
+         written (root-size {tmpfs}), this machine has {} MiB left of {}: {} MiB are missing",
+        mib(lower),
+        mib(kept - lower),
+        mib(needed),
+        memory.available / MIB,
+        memory.total / MIB,
+        mib(kept.saturating_add(needed).saturating_sub(memory.available)),
+    ))
+}
+
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(MIB)
 }
@@ -143,6 +170,22 @@ mod tests {
         let narrow = check(300 * MIB, "200m", memory).unwrap_err();
         assert!(narrow.contains("100 MiB are missing there"), "{narrow}");
         assert!(check(u64::MAX, "0", memory).is_err());
+    }
+
+    #[test]
+    fn what_is_written_above_leaves_room_to_live() {
+        let memory = Memory { total: 1024 * MIB, available: 900 * MIB };
+        // 900 less 70 of squashfs, 32 to work with and a sixteenth of all.
+        assert_eq!(above(70 * MIB, "80%", memory), Ok(734 * MIB));
+        assert_eq!(above(70 * MIB, "10%", memory), Ok(1024 * MIB / 10));
+        assert_eq!(above(70 * MIB, "734m", memory), Ok(734 * MIB));
+        let short = above(70 * MIB, "735m", memory).unwrap_err();
+        assert!(short.ends_with(": 1 MiB are missing"), "{short}");
+        let large = above(800 * MIB, "80%", memory).unwrap_err();
+        assert!(large.ends_with(": 12 MiB are missing"), "{large}");
+        assert!(above(u64::MAX, "0", memory).is_err());
+        assert!(above(0, "0", memory).is_err(), "without a bound there is none");
+        assert_eq!(above(MIB, "0%", memory), Ok(PAGE));
     }
 
     #[test]

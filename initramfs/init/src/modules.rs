@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::cmdline::Cmdline;
 use crate::console::say;
+use crate::contract::{ALIASES_LIST, MODULES_LIST};
 
 /// `MODULE_INIT_COMPRESSED_FILE`, since Linux 5.17: the kernel unpacks `.ko.xz` itself.
 const COMPRESSED: i32 = 4;
@@ -44,6 +45,12 @@ impl Modules {
             Some((pattern.trim_end().to_owned(), canonical(name)))
         });
         Modules { known: known.collect(), aliases: aliases.collect(), ..Modules::default() }
+    }
+
+    /// What this initramfs carries.
+    pub fn at_hand() -> Modules {
+        let list = |path: &str| fs::read_to_string(Path::new("/").join(path)).unwrap_or_default();
+        Modules::parse(&list(MODULES_LIST), &list(ALIASES_LIST))
     }
 
     /// How many modules there are to choose from.

@@ -10,6 +10,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// Where the real root is built.
 pub const NEW_ROOT: &str = "/newroot";
+/// Where what is only read is mounted, until an overlay holds it.
+pub const LOWER: &str = "/lower";
+const UPPER: &str = "/upper";
 
 /// Mounts what a kernel needs to be talked to. What is there already (a retry) stays.
 pub fn basics() -> Vec<String> {
@@ -50,15 +53,52 @@ pub fn basics() -> Vec<String> {
 
 /// An empty tmpfs for the real root; what a failed try left there is gone.
 pub fn fresh_root(size: &str) -> io::Result<()> {
-    fs::create_dir_all(NEW_ROOT)?;
-    while unmount(NEW_ROOT, UnmountFlags::DETACH).is_ok() {}
+    clear()?;
     // The options end up in one string with commas: the size was checked to be a size.
     mount_one("tmpfs", NEW_ROOT, MountFlags::empty(), &format!("mode=0755,size={size}"))
 }
 
+/// A tmpfs of `bytes` above a read-only tree: `lower` is mounted at [`LOWER`] already. Both are
+/// taken out of sight once the overlay holds them, so that nobody unmounts them under it.
+pub fn overlay(bytes: u64) -> io::Result<()> {
+    fs::create_dir_all(NEW_ROOT)?;
+    fs::create_dir_all(UPPER)?;
+    mount_one("tmpfs", UPPER, MountFlags::empty(), &format!("mode=0755,size={bytes}"))?;
+    let (upper, work) = (format!("{UPPER}/upper"), format!("{UPPER}/work"));
+    fs::create_dir(&upper)?;
+    fs::create_dir(&work)?;
+    // The top's own mode is the upper one's.
+    let options = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
+    mount_one("overlay", NEW_ROOT, MountFlags::empty(), &options)?;
+    for done in [LOWER, UPPER] {
+        unmount(done, UnmountFlags::DETACH)?;
+    }
+    Ok(())
+}
+
+/// What a failed try left at the places of a root is gone.
+pub fn clear() -> io::Result<()> {
+    for place in [NEW_ROOT, LOWER, UPPER] {
+        fs::create_dir_all(place)?;
+        while unmount(place, UnmountFlags::DETACH).is_ok() {}
+    }
+    Ok(())
+}
+
 fn mount_one(kind: &str, target: &str, flags: MountFlags, options: &str) -> io::Result<()> {
+    mount_from(kind, target, kind, flags, options)
+}
+
+/// Mounts a source; the options are what the file system itself reads.
+pub fn mount_from(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: MountFlags,
+    options: &str,
+) -> io::Result<()> {
     let options = CString::new(options).map_err(io::Error::other)?;
-    Ok(mount(kind, Path::new(target), kind, flags, options.as_c_str())?)
+    Ok(mount(source, Path::new(target), kind, flags, options.as_c_str())?)
 }
 
 fn mounted(target: &Path) -> bool {

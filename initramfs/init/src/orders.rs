@@ -7,7 +7,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::cmdline::Cmdline;
-use crate::contract::{BOOT_LINK, Orders, Route};
+use crate::contract::{BOOT_LINK, Blob, Orders, Route, Source};
+use crate::disks::Wanted;
 use crate::link::parse_mac;
 
 const ORDERS_MAX: u64 = 1024 * 1024;
@@ -69,21 +70,37 @@ fn check(orders: &Orders, line: &Cmdline) -> Result<(), String> {
     if !orders.domain.is_empty() && !host_name(&orders.domain) {
         return Err(format!("domain {:?} cannot be a domain", orders.domain));
     }
-    if root.sha256.len() != 64 || !root.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(format!("root.sha256 {:?} is not 64 hex digits", root.sha256));
+    match &root.from {
+        Source::Archive { blob, .. } | Source::Squashfs { blob } => check_blob(blob)?,
+        Source::Nfs { path, options, .. } => {
+            let plain = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
+            if !path.starts_with('/') || !plain(path) {
+                return Err(format!("root.path {path:?} is no path of a server"));
+            }
+            if !plain(options) {
+                return Err(format!("root.options {options:?} are no options of a mount"));
+            }
+        }
     }
-    if !root.path.starts_with('/') || root.path.bytes().any(|b| !b.is_ascii_graphic()) {
-        return Err(format!("root.path {:?} is no path on the server", root.path));
-    }
-    if root.size == 0 {
-        return Err("root.size is 0".to_owned());
+    for disk in &orders.disks {
+        let up = disk.at.split('/').any(|part| part == "..");
+        if !disk.at.starts_with('/') || disk.at == "/" || up || disk.at.contains(char::is_control) {
+            return Err(format!("disks: {:?} is no place in the root", disk.at));
+        }
+        if Wanted::parse(&disk.what).is_none() {
+            return Err(format!("disks: {:?} does not name a disk", disk.what));
+        }
     }
     // The command line and the orders reach the machine by two roads. If they name two roots,
     // one of them is of another boot, and neither can be trusted.
     if let Some(named) = &line.root {
-        let digest = named.strip_prefix("sha256:").unwrap_or(named);
-        if !digest.eq_ignore_ascii_case(&root.sha256) {
-            return Err(format!("they name root {}, the command line {digest}", root.sha256));
+        let key = root.key();
+        let same = match root.blob() {
+            Some(_) => key.eq_ignore_ascii_case(named),
+            None => key == *named,
+        };
+        if !same {
+            return Err(format!("they name root {key}, the command line {named}"));
         }
     }
     Ok(())
@@ -133,6 +150,19 @@ fn routes(whose: &str, routes: &[Route]) -> Result<(), String> {
     Ok(())
 }
 
+fn check_blob(blob: &Blob) -> Result<(), String> {
+    if blob.sha256.len() != 64 || !blob.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(format!("root.sha256 {:?} is not 64 hex digits", blob.sha256));
+    }
+    if !blob.path.starts_with('/') || blob.path.bytes().any(|b| !b.is_ascii_graphic()) {
+        return Err(format!("root.path {:?} is no path on the server", blob.path));
+    }
+    if blob.size == 0 {
+        return Err("root.size is 0".to_owned());
+    }
+    Ok(())
+}
+
 /// IFNAMSIZ is 16 with the NUL; `/`, `:` and blanks are refused by the kernel.
 fn interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
@@ -150,6 +180,7 @@ fn host_name(name: &str) -> bool {
 pub(crate) mod tests {
     use super::*;
     use crate::cmdline;
+    use crate::contract::Disk;
 
     pub(crate) fn sample() -> Orders {
         serde_json::from_str(&format!(
@@ -158,8 +189,8 @@ pub(crate) mod tests {
                     "gateway":"10.77.0.1","mtu":null}},
             "dns":["10.77.0.1"],"ntp":["10.77.0.1"],
             "ssh_keys":["ssh-ed25519 AAAA ops"],"serial":"ttyS0,115200",
-            "root":{{"path":"/blob/sha256/{0}","sha256":"{0}","size":10,"unpacked":100,
-                     "tmpfs":"80%","image":"web@3"}},
+            "root":{{"image":"web@3","tmpfs":"80%","from":{{"kind":"archive","unpacked":100,
+                     "blob":{{"path":"/blob/sha256/{0}","sha256":"{0}","size":10}}}}}},
             "args":{{"id":"100"}},"heartbeat":30}}"#,
             "ab".repeat(32)
         ))
@@ -176,16 +207,35 @@ pub(crate) mod tests {
     #[test]
     fn says_what_is_wrong() {
         type Spoil = fn(&mut Orders);
-        let table: [(&str, Spoil); 9] = [
+        fn blob(orders: &mut Orders) -> &mut Blob {
+            match &mut orders.root.from {
+                Source::Archive { blob, .. } | Source::Squashfs { blob } => blob,
+                Source::Nfs { .. } => panic!("the sample is an archive"),
+            }
+        }
+        fn nfs(path: &str, options: &str) -> Source {
+            let (path, options) = (path.to_owned(), options.to_owned());
+            Source::Nfs { server: [10, 77, 0, 9].into(), path, options, read_only: true }
+        }
+        fn disk(at: &str, what: &str) -> Vec<Disk> {
+            vec![Disk { at: at.to_owned(), what: what.to_owned() }]
+        }
+        let table: [(&str, Spoil); 15] = [
             ("nic.mac", |o| o.nic.mac = "52:54".into()),
             ("nic.prefix", |o| o.nic.prefix = 33),
             ("nic.name", |o| o.nic.name = Some("a name far too long".into())),
             ("nic.name", |o| o.nic.name = Some("../x".into())),
             ("hostname", |o| o.hostname = "a\nb".into()),
             ("domain", |o| o.domain = "a b".into()),
-            ("root.sha256", |o| o.root.sha256 = "zz".repeat(32)),
-            ("root.path", |o| o.root.path = "/x HTTP/1.1\r\nX: y".into()),
-            ("root.size", |o| o.root.size = 0),
+            ("root.sha256", |o| blob(o).sha256 = "zz".repeat(32)),
+            ("root.path", |o| blob(o).path = "/x HTTP/1.1\r\nX: y".into()),
+            ("root.size", |o| blob(o).size = 0),
+            ("root.path", |o| o.root.from = nfs("srv/web", "")),
+            ("root.path", |o| o.root.from = nfs("/srv/w eb", "")),
+            ("root.options", |o| o.root.from = nfs("/srv/web", "ro,\n")),
+            ("no place", |o| o.disks = disk("/", "LABEL=db")),
+            ("no place", |o| o.disks = disk("/var/../etc", "LABEL=db")),
+            ("name a disk", |o| o.disks = disk("/data", "db")),
         ];
         for (word, spoil) in table {
             let mut orders = sample();
@@ -241,6 +291,14 @@ pub(crate) mod tests {
     fn two_roots_are_refused() {
         let line = cmdline::parse(&format!("koboshi.root=sha256:{}", "cd".repeat(32)));
         assert!(check(&sample(), &line).unwrap_err().contains("command line"));
+        let mut orders = sample();
+        let (path, options) = ("/srv/web".to_owned(), String::new());
+        let server = [10, 77, 0, 9].into();
+        orders.root.from = Source::Nfs { server, path, options, read_only: true };
+        let line = |root: &str| cmdline::parse(&format!("koboshi.root={root}"));
+        assert_eq!(check(&orders, &line("nfs:10.77.0.9:/srv/web")), Ok(()));
+        assert!(check(&orders, &line("nfs:10.77.0.9:/srv/WEB")).is_err());
+        assert!(check(&orders, &line(&format!("sha256:{}", "ab".repeat(32)))).is_err());
     }
 
     #[test]

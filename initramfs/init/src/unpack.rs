@@ -15,6 +15,10 @@ use rustix::io::Errno;
 
 use crate::tape::{Entry, Kind, Tape, TapeError};
 
+/// Zeros in a row that are left out: fewer would not spare a page.
+const HOLE_MIN: usize = 4096;
+static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
+
 /// How much an archive may make.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -31,7 +35,7 @@ pub struct Limits {
 pub struct Unpacked {
     /// Members of the archive.
     pub members: u64,
-    /// Bytes in files.
+    /// Bytes in files, long runs of zeros left out.
     pub bytes: u64,
     /// Names of extended attributes that this kernel does not keep.
     pub lost: HashSet<String>,
@@ -127,11 +131,10 @@ impl Tree<'_> {
         match &entry.kind {
             Kind::Directory => {}
             Kind::File { size, pieces } => {
-                self.done.bytes =
-                    self.done.bytes.saturating_add(pieces.iter().map(|piece| piece.1).sum());
-                if self.done.bytes > self.limits.bytes || *size > self.limits.bytes.max(1 << 40) {
+                if *size > self.limits.bytes.max(1 << 40) {
                     return Err(UnpackError::TooMuch("bytes"));
                 }
+                let room = self.limits.bytes - self.done.bytes;
                 let flags = OFlags::WRONLY
                     | OFlags::CREATE
                     | OFlags::EXCL
@@ -139,7 +142,7 @@ impl Tree<'_> {
                     | OFlags::CLOEXEC;
                 let file =
                     fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(disk)?;
-                write_pieces(&file, *size, pieces, tape, &path)?;
+                self.done.bytes += write_pieces(&file, *size, pieces, room, tape, &path)?;
                 self.dress(parent.as_fd(), name, Some(file.as_fd()), &entry).map_err(disk)?;
             }
             Kind::Symlink(target) => {
@@ -326,20 +329,22 @@ fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno>
     fs::openat(parent, name, flags, Mode::empty())
 }
 
+/// Writes at most `room` bytes, and says how many. Zeros that nothing needs to be written for become
+/// holes: a file of many gigabytes of them, as databases make, takes no memory.
 fn write_pieces(
     file: &OwnedFd,
     size: u64,
     pieces: &[(u64, u64)],
+    room: u64,
     tape: &mut impl Read,
     path: &[u8],
-) -> Result<(), UnpackError> {
+) -> Result<u64, UnpackError> {
     let disk = |error: io::Error| UnpackError::Disk { path: show(path), error };
-    let mut buffer = vec![0; 128 * 1024];
+    let mut buffer = vec![0; ZEROS.len()];
     let mut end = 0;
+    let mut put = 0;
     for (offset, length) in pieces {
-        if *offset != end {
-            fs::seek(file, fs::SeekFrom::Start(*offset)).map_err(|errno| disk(errno.into()))?;
-        }
+        let mut at = *offset;
         let mut left = *length;
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
@@ -351,19 +356,29 @@ fn write_pieces(
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(UnpackError::Tape(TapeError::Io(error))),
             };
-            let mut rest = &buffer[..n];
-            while !rest.is_empty() {
-                let written = rustix::io::write(file, rest).map_err(|errno| disk(errno.into()))?;
-                rest = &rest[written..];
-            }
             left -= n as u64;
+            let mut rest = &buffer[..n];
+            if n >= HOLE_MIN && rest == &ZEROS[..n] {
+                at += n as u64;
+                continue;
+            }
+            put += n as u64;
+            if put > room {
+                return Err(UnpackError::TooMuch("bytes"));
+            }
+            while !rest.is_empty() {
+                let written =
+                    rustix::io::pwrite(file, rest, at).map_err(|errno| disk(errno.into()))?;
+                rest = &rest[written..];
+                at += written as u64;
+                end = at;
+            }
         }
-        end = offset + length;
     }
     if end != size {
         fs::ftruncate(file, size).map_err(|errno| disk(errno.into()))?;
     }
-    Ok(())
+    Ok(put)
 }
 
 /// A member's name as a way below the top: `./usr//bin/` → `usr/bin`, `/etc` → `etc`.

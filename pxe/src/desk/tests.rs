@@ -35,7 +35,7 @@ impl Freeze for Plans {
             image: "web@1".into(),
             kernel: part("kernel", 1),
             segments: vec![part("common", 2), part("orders", 3)],
-            root: part("root", 4),
+            root: Some(part("root", 4)),
             cmdline: format!("koboshi.boot={id}"),
             revision: 1,
             orders: String::new(),

@@ -213,6 +213,39 @@ pub enum RootMode {
     Nfs(String),
 }
 
+/// A root on a server, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NfsRoot<'a> {
+    /// Address or name.
+    pub host: &'a str,
+    /// What it exports.
+    pub path: &'a str,
+    /// As `mount -o` takes them, without `ro` and `rw`.
+    pub options: String,
+    /// Machines write into memory, not to the server: so it is unless `rw` is said, for several
+    /// machines that write to one root destroy it.
+    pub read_only: bool,
+}
+
+impl NfsRoot<'_> {
+    /// Of `host:/path,opts`, as it was checked when it was read.
+    pub fn of(text: &str) -> NfsRoot<'_> {
+        let (export, options) = text.split_once(',').unwrap_or((text, ""));
+        let (host, path) = export.split_once(':').unwrap_or((export, "/"));
+        let all = options.split(',').filter(|option| !option.is_empty());
+        let mut read_only = true;
+        let mut kept = Vec::new();
+        for option in all {
+            match option {
+                "ro" => read_only = true,
+                "rw" => read_only = false,
+                other => kept.push(other),
+            }
+        }
+        NfsRoot { host, path, options: kept.join(","), read_only }
+    }
+}
+
 /// A piece of hardware, with what its class says of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Machine {

@@ -349,11 +349,14 @@ fn disks(walk: &mut Walk, out: &mut BTreeMap<String, At<String>>, value: &Value)
         let what = walk.text("a disk", value);
         let what = what.and_then(|what| {
             walk.meaning("disk", what, |what| {
-                const BY: [&str; 5] = ["LABEL=", "UUID=", "PARTLABEL=", "PARTUUID=", "/dev/"];
+                const BY: [&str; 6] =
+                    ["LABEL=", "UUID=", "PARTLABEL=", "PARTUUID=", "SERIAL=", "/dev/"];
                 let named = BY.iter().any(|by| what.len() > by.len() && what.starts_with(by));
                 if !named || what.chars().any(|c| c.is_control() || c.is_whitespace()) {
                     return Err(Malformed::new(format!("{} does not name a disk", shown(what)))
-                        .help("like LABEL=db, UUID=…, PARTLABEL=…, PARTUUID=… or /dev/…"));
+                        .help(
+                            "like LABEL=db, UUID=…, PARTLABEL=…, PARTUUID=…, SERIAL=… or /dev/…",
+                        ));
                 }
                 Ok(what.to_string())
             })

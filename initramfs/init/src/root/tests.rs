@@ -54,16 +54,9 @@ fn blob() -> Vec<u8> {
     zstd::encode_all(tar.into_inner().unwrap().as_slice(), 1).unwrap()
 }
 
-fn order(blob: &[u8]) -> Root {
+fn order(blob: &[u8]) -> Blob {
     let sha256: String = Sha256::digest(blob).iter().map(|b| format!("{b:02x}")).collect();
-    Root {
-        path: format!("/blob/sha256/{sha256}"),
-        sha256,
-        size: blob.len() as u64,
-        unpacked: 1 << 20,
-        tmpfs: "50%".into(),
-        image: "test@1".into(),
-    }
+    Blob { path: format!("/blob/sha256/{sha256}"), sha256, size: blob.len() as u64 }
 }
 
 fn serve(blob: Vec<u8>, deeds: Vec<Deed>) -> (Server, Arc<Mutex<Vec<String>>>) {
@@ -144,7 +137,7 @@ fn answer(
 }
 
 struct Told {
-    outcome: Result<Ready, NoRoot>,
+    outcome: Result<Ready<Unpacked>, NoRoot>,
     events: Vec<Event>,
     asked: Vec<String>,
     dir: tempfile::TempDir,
@@ -152,7 +145,7 @@ struct Told {
 
 fn try_it(
     blob: Vec<u8>,
-    order: &Root,
+    order: &Blob,
     deeds: &[Deed],
     patience: Patience,
     stop_after: usize,
@@ -166,11 +159,13 @@ fn try_it(
     };
     let mut events = Vec::new();
     let mut failures = 0;
-    let outcome = fetch(server, order, 1 << 20, &dir, &mut fresh, patience, &mut |event| {
+    let mut listener = |event| {
         failures += usize::from(matches!(event, Event::Failed { .. }));
         events.push(event);
         failures < stop_after
-    });
+    };
+    let outcome =
+        fetch(server, order, "test@1", 1 << 20, &dir, &mut fresh, patience, &mut listener);
     let asked = asked.lock().unwrap().clone();
     Told { outcome, events, asked, dir: outer }
 }
@@ -189,7 +184,7 @@ fn a_good_root_comes_at_once() {
     let blob = blob();
     let told = try_it(blob.clone(), &order(&blob), &[], QUICK, 9);
     let ready = told.outcome.unwrap();
-    assert_eq!((ready.attempts, ready.unpacked.members, ready.unpacked.bytes), (1, 2, 200_006));
+    assert_eq!((ready.attempts, ready.made.members, ready.made.bytes), (1, 2, 200_006));
     assert_eq!(told.events, [Event::Date(1_795_420_800), Event::Begun { attempt: 1 }]);
     assert_eq!(fs::read(told.dir.path().join("root/etc/hostname")).unwrap(), b"image\n");
 }

@@ -205,3 +205,47 @@ fn every_cut_of_an_archive_is_survived() {
         let _ = run(&bytes[..cut], dir.path(), ROOMY);
     }
 }
+
+/// Nothing on the way counts in 32 bits, and a gigabyte of zeros is no gigabyte of memory.
+#[test]
+fn a_file_of_nine_gigabytes_takes_what_is_in_it() {
+    const SIZE: u64 = 9 << 30;
+    let dir = tempfile::tempdir().unwrap();
+    let mut tar = Builder::new(Vec::new());
+    // As `koboshi image import` writes a size that octal has no digits for.
+    let record = format!("19 size={SIZE}\n");
+    assert_eq!(record.len(), 19);
+    add(&mut tar, "PaxHeader", EntryType::XHeader, 0o644, "", record.as_bytes());
+    let mut head = tar.into_inner().unwrap();
+    head.truncate(1024);
+    let mut header = Header::new_ustar();
+    header.as_mut_bytes()[..4].copy_from_slice(b"huge");
+    header.set_entry_type(EntryType::Regular);
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_uid(rustix::process::geteuid().as_raw().into());
+    header.set_gid(rustix::process::getegid().as_raw().into());
+    header.set_mtime(1_795_000_000);
+    header.set_cksum();
+    head.extend_from_slice(header.as_bytes());
+    let bytes = || {
+        let zeros = io::repeat(0).take(SIZE - 4096);
+        let end = io::repeat(7).take(4096).chain(io::repeat(0).take(1024));
+        head.as_slice().chain(zeros).chain(end)
+    };
+    let target = stdfs::File::open(dir.path()).unwrap();
+    let limits = Limits { archive: SIZE + (1 << 20), ..ROOMY };
+    let done = unpack(bytes(), target.as_fd(), limits).unwrap();
+    let meta = stdfs::metadata(dir.path().join("huge")).unwrap();
+    assert_eq!(meta.len(), SIZE);
+    assert!(done.bytes <= 256 * 1024 && meta.blocks() * 512 <= 1 << 20, "{done:?} {meta:?}");
+    let file = stdfs::File::open(dir.path().join("huge")).unwrap();
+    let mut last = [0; 8192];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut last, SIZE - 8192).unwrap();
+    assert!(last[..4096].iter().all(|&b| b == 0) && last[4096..].iter().all(|&b| b == 7));
+    // A bound is a bound, of what is written and of what is read.
+    let narrow = Limits { bytes: 2048, ..limits };
+    assert!(matches!(unpack(bytes(), target.as_fd(), narrow), Err(UnpackError::TooMuch("bytes"))));
+    let short = Limits { archive: 1 << 30, ..limits };
+    assert!(unpack(bytes(), target.as_fd(), short).is_err());
+}

@@ -1,0 +1,75 @@
+//! The squashfs of a root: what is in it, who finds it, and what becomes of one that rotted.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use koboshi_images::{Error, squash};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+
+use crate::fixture::{Bench, run};
+
+fn made(bench: &Bench, image: &str) -> bool {
+    squash(&bench.store, image, &mut |_| ()).unwrap().1
+}
+
+#[test]
+fn a_squashfs_holds_the_root_as_it_is() {
+    let bench = Bench::new();
+    let root = bench.root();
+    symlink("usr/sbin/init", root.join("linked")).unwrap();
+    fs::hard_link(root.join("etc/hostname"), root.join("etc/aka")).unwrap();
+    fs::write(root.join("usr/sbin/ping"), b"ping").unwrap();
+    fs::set_permissions(root.join("usr/sbin/ping"), PermissionsExt::from_mode(0o4755)).unwrap();
+    let flags = XattrFlags::empty();
+    setxattr(root.join("usr/sbin/ping"), "user.note", b"kept", flags).unwrap();
+    bench.import(&root).unwrap();
+    assert!(made(&bench, "web"));
+    let squashfs = bench.store.show("web").unwrap().boot.squashfs.unwrap();
+    let blob = bench.store.blob_path(&squashfs.digest);
+    run("unsquashfs", &["-q", "-n", "-d", "out", blob.to_str().unwrap()], bench.dir.path());
+    let out = bench.path("out");
+    assert_eq!(fs::metadata(&out).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(fs::read(out.join("var/big")).unwrap(), fs::read(root.join("var/big")).unwrap());
+    assert_eq!(fs::metadata(out.join("usr/sbin/ping")).unwrap().mode() & 0o7777, 0o4755);
+    let mut note = [0; 16];
+    let length = getxattr(out.join("usr/sbin/ping"), "user.note", &mut note[..]).unwrap();
+    assert_eq!(&note[..length], b"kept");
+    assert_eq!(fs::read_link(out.join("linked")).unwrap().to_str(), Some("usr/sbin/init"));
+    let inode = |name: &str| fs::metadata(out.join(name)).unwrap().ino();
+    assert_eq!(inode("etc/aka"), inode("etc/hostname"));
+    assert_eq!(fs::read_dir(out.join("boot")).unwrap().count(), 0);
+}
+
+#[test]
+fn versions_of_the_same_root_share_it_and_damage_heals() {
+    let bench = Bench::new();
+    let root = bench.root();
+    bench.import(&root).unwrap();
+    assert!(matches!(squash(&bench.store, "db", &mut |_| ()), Err(Error::NoSuchImage(_))));
+    assert!(made(&bench, "web"));
+    assert!(!made(&bench, "web"), "once is enough");
+    let first = bench.store.show("web").unwrap();
+    bench.store.verify(&first).unwrap();
+    bench.store.publish("web", None).unwrap();
+    fs::write(root.join("etc/motd"), b"two").unwrap();
+    assert!(bench.import(&root).unwrap().version.boot.squashfs.is_none());
+    fs::remove_file(root.join("etc/motd")).unwrap();
+    let third = bench.import(&root).unwrap();
+    assert!(third.new);
+    assert_eq!(third.version.boot.squashfs, first.boot.squashfs, "the same root");
+
+    let squashfs = first.boot.squashfs.unwrap();
+    fs::write(bench.store.blob_path(&squashfs.digest), b"cut").unwrap();
+    assert!(bench.store.show("web").unwrap().boot.squashfs.is_none());
+    assert!(made(&bench, "web"));
+    bench.store.verify(&bench.store.show("web").unwrap()).unwrap();
+
+    // A root that rotted gets no squashfs of its own: its bytes would be believed.
+    fs::write(bench.store.blob_path(&first.boot.root.digest), b"rotten").unwrap();
+    fs::remove_file(
+        bench.store.blob_path(&bench.store.show("web").unwrap().boot.squashfs.unwrap().digest),
+    )
+    .unwrap();
+    assert!(matches!(squash(&bench.store, "web", &mut |_| ()), Err(Error::Damaged { .. })));
+    assert_eq!(fs::read_dir(bench.store.dir().join("tmp")).unwrap().count(), 0);
+}

@@ -1,0 +1,148 @@
+//! What becomes `/`, by one of three ways: an archive unpacked into memory, a squashfs kept in memory
+//! with a tmpfs above it, a server's export. Whether it will fit is said before anything is fetched.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cmdline::Cmdline;
+use crate::console::{Pause, pause, say};
+use crate::contract::{Blob, Orders, Phase, Source};
+use crate::fetch::{self, Event};
+use crate::http::Server;
+use crate::memory::{self, Memory};
+use crate::modules::Modules;
+use crate::mounts;
+use crate::nfs::{self, Export};
+use crate::report::Reporter;
+use crate::rescue::Stop;
+use crate::root::{self, NoRoot, Ready};
+use crate::squashfs;
+use crate::{clock, tell};
+
+/// Every failure is told up to here, then each of this many: an appliance knows by then.
+const TOLD: u32 = 8;
+
+/// Builds the root at [`mounts::NEW_ROOT`].
+pub fn build(
+    server: Server,
+    orders: &Orders,
+    modules: &mut Modules,
+    line: &Cmdline,
+    reporter: &mut Reporter,
+) -> Result<(), Stop> {
+    let root = &orders.root;
+    let memory = Memory::now();
+    match &root.from {
+        Source::Archive { blob, unpacked } => {
+            memory::check(*unpacked, &root.tmpfs, memory).map_err(Stop::Because)?;
+            let bound = memory::tmpfs_bytes(&root.tmpfs, memory.total).map_err(Stop::Because)?;
+            say_fetch(server, orders, blob);
+            let place = Path::new(mounts::NEW_ROOT);
+            let mut fresh = || mounts::fresh_root(&root.tmpfs);
+            let mut hear = |event| listen(event, orders, reporter);
+            let (image, patience) = (&root.image, fetch::PATIENCE);
+            let ready =
+                root::fetch(server, blob, image, bound, place, &mut fresh, patience, &mut hear)
+                    .map_err(stopped)?;
+            let made = &ready.made;
+            let size = format!("{} members, {} MB", made.members, made.bytes / 1_000_000);
+            fetched(orders, reporter, blob, &ready, &size);
+            if !made.lost.is_empty() {
+                let lost = &made.lost;
+                say(format!("extended attributes this kernel does not keep: {lost:?}"));
+            }
+        }
+        Source::Squashfs { blob } => {
+            squashfs::load(blob, modules, line);
+            let upper = memory::above(blob.size, &root.tmpfs, memory).map_err(Stop::Because)?;
+            say_fetch(server, orders, blob);
+            let mut hear = |event| listen(event, orders, reporter);
+            let (image, patience) = (&root.image, fetch::PATIENCE);
+            let ready =
+                squashfs::fetch(server, blob, image, patience, &mut hear).map_err(stopped)?;
+            let no_root = |error| Stop::Because(format!("the squashfs does not mount: {error}"));
+            squashfs::mount().map_err(no_root)?;
+            lay_over(upper, modules, line)?;
+            fetched(orders, reporter, blob, &ready, &format!("{} MiB above it", upper >> 20));
+        }
+        Source::Nfs { server, path, options, read_only } => {
+            let upper = match read_only {
+                true => memory::above(0, &root.tmpfs, memory).map_err(Stop::Because)?,
+                false => 0,
+            };
+            let export = Export {
+                server: *server,
+                path,
+                options,
+                read_only: *read_only,
+                own: orders.nic.address,
+            };
+            let mut hear = |event| listen(event, orders, reporter);
+            let ready = nfs::mount_root(&export, modules, line, &mut hear).map_err(stopped)?;
+            if *read_only {
+                lay_over(upper, modules, line)?;
+                let mib = upper >> 20;
+                say(format!(
+                    "{} is read only, what is written goes to {mib} MiB of memory",
+                    export.name()
+                ));
+            }
+            let ms = u64::try_from(ready.took.as_millis()).unwrap_or(u64::MAX);
+            let begun = Phase::RootReady { bytes: 0, ms, attempts: ready.attempts };
+            tell(reporter, begun, orders.written);
+        }
+    }
+    Ok(())
+}
+
+fn say_fetch(server: Server, orders: &Orders, blob: &Blob) {
+    say(format!("root {} from {}, {} MB", orders.root.image, server.0, blob.size / 1_000_000));
+}
+
+fn lay_over(bytes: u64, modules: &mut Modules, line: &Cmdline) -> Result<(), Stop> {
+    modules.load("overlay", line);
+    mounts::overlay(bytes)
+        .map_err(|error| Stop::Because(format!("no overlay over the root: {error}")))
+}
+
+fn fetched<T>(orders: &Orders, reporter: &mut Reporter, blob: &Blob, ready: &Ready<T>, what: &str) {
+    let ms = u64::try_from(ready.took.as_millis()).unwrap_or(u64::MAX);
+    let (whole, tenth) = (ms / 1000, ms % 1000 / 100);
+    say(format!("root whole, sha256 right: {what} in {whole}.{tenth} s, {}", ready.rate));
+    let phase = Phase::RootReady { bytes: blob.size, ms, attempts: ready.attempts };
+    tell(reporter, phase, orders.written);
+}
+
+fn stopped(none: NoRoot) -> Stop {
+    match none {
+        NoRoot::Stopped => Stop::Asked,
+        NoRoot::Unusable(why) => Stop::Because(why),
+    }
+}
+
+/// Says and reports what happens; pauses after a failure, and hears `rescue` meanwhile.
+fn listen(event: Event, orders: &Orders, reporter: &mut Reporter) -> bool {
+    match event {
+        Event::Begun { attempt } => {
+            tell(reporter, Phase::RootBegun { attempt }, orders.written);
+            true
+        }
+        Event::Progress(line) => {
+            say(line);
+            true
+        }
+        Event::Date(date) => {
+            clock::mind(Some(date), orders.written);
+            true
+        }
+        Event::Waits(span) => pause(span) == Pause::Over,
+        Event::Failed { attempt, why, wait } => {
+            let message = format!("try {attempt}: {why}; next in {} s", wait.as_secs_f32().ceil());
+            say(format!("{message} ('rescue' for a shell)"));
+            if attempt <= TOLD || attempt % TOLD == 0 {
+                tell(reporter, Phase::Trouble { message }, orders.written);
+            }
+            pause(wait.max(Duration::from_millis(1))) == Pause::Over
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A root that stays compressed in memory: the squashfs lies in the kernel's RAM disk, written past
+//! the page cache so that it is not there twice, and is mounted once its digest is right.
+//!
+//! Not a loop device over a file: a RAM disk needs no ioctl, cannot be truncated under the mount, and
+//! `mkfs` refuses it while it is mounted.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::mount::MountFlags;
+
+use crate::cmdline::Cmdline;
+use crate::contract::Blob;
+use crate::fetch::{Listener, Stream};
+use crate::http::{Patience, Server};
+use crate::modules::Modules;
+use crate::mounts::{self, LOWER};
+use crate::root::{NoRoot, Ready, until_right};
+
+const DISK: &str = "/dev/ram0";
+const SIZE: &str = "/sys/class/block/ram0/size";
+/// What O_DIRECT asks of addresses and lengths, on a RAM disk and on anything else.
+const ALIGNED: usize = 4096;
+const CHUNK: usize = 1 << 20;
+
+/// Loads what it takes: a RAM disk just large enough.
+pub fn load(blob: &Blob, modules: &mut Modules, line: &Cmdline) {
+    let kib = blob.size.div_ceil(ALIGNED as u64) * (ALIGNED as u64 >> 10);
+    modules.load_with("brd", &format!("rd_nr=1 rd_size={kib} max_part=1"), line);
+    modules.load("squashfs", line);
+}
+
+/// Fetches the squashfs into the RAM disk.
+pub fn fetch(
+    server: Server,
+    blob: &Blob,
+    image: &str,
+    patience: Patience,
+    listener: Listener<'_>,
+) -> Result<Ready<u64>, NoRoot> {
+    let mut place = || {
+        // Whatever a try before this one mounted.
+        mounts::clear().map_err(|error| format!("no place for the root: {error}"))?;
+        open(blob.size)
+    };
+    let mut take = |disk: &File, stream: &mut Stream<'_>| {
+        pour(stream, disk).map_err(|error| format!("the RAM disk does not take it: {error}"))
+    };
+    until_right(server, blob, image, &mut place, &mut take, patience, listener)
+}
+
+/// Mounts it where an overlay finds it.
+pub fn mount() -> io::Result<()> {
+    mounts::mount_from(DISK, LOWER, "squashfs", MountFlags::RDONLY, "")
+}
+
+fn open(size: u64) -> Result<File, String> {
+    let sectors = fs::read_to_string(SIZE).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let Some(sectors) = sectors else {
+        return Err("the initramfs of this image has no RAM disk (module brd): import the image \
+                    again, or say root = \"ram\""
+            .to_owned());
+    };
+    let holds = sectors.saturating_mul(512);
+    if holds < size {
+        return Err(format!(
+            "this kernel's RAM disks hold {} KiB, the root takes {}: ramdisk_size={1} in the role's \
+             cmdline",
+            holds >> 10,
+            size.div_ceil(1024)
+        ));
+    }
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(OFlags::DIRECT.bits().cast_signed())
+        .open(Path::new(DISK))
+        .map_err(|error| format!("{DISK}: {error}"))
+}
+
+/// Writes the stream from the start on, in whole blocks; zeros fill the last one. Returns its bytes.
+fn pour(from: &mut impl Read, disk: &File) -> io::Result<u64> {
+    let mut buffer = vec![0; CHUNK + ALIGNED];
+    let first = buffer.as_ptr().align_offset(ALIGNED).min(ALIGNED);
+    let chunk = &mut buffer[first..first + CHUNK];
+    let mut at = 0;
+    loop {
+        let mut have = 0;
+        while have < CHUNK {
+            match from.read(&mut chunk[have..]) {
+                Ok(0) => break,
+                Ok(n) => have += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if have == 0 {
+            return Ok(at);
+        }
+        let whole = have.next_multiple_of(ALIGNED);
+        chunk[have..whole].fill(0);
+        disk.write_all_at(&chunk[..whole], at)?;
+        at += have as u64;
+        if have < CHUNK {
+            return Ok(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn poured_bytes_are_all_there_and_whole_blocks() {
+        for size in [1, ALIGNED - 1, ALIGNED, CHUNK, CHUNK + 1, 3 * CHUNK + 70_000] {
+            let bytes: Vec<u8> = (0..size).map(|n| ((n * 7) >> 3) as u8).collect();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let direct = OpenOptions::new()
+                .write(true)
+                .custom_flags(OFlags::DIRECT.bits().cast_signed())
+                .open(file.path());
+            // A file system without O_DIRECT (tmpfs before 6.6) still shows what was written.
+            let disk =
+                direct.or_else(|_| OpenOptions::new().write(true).open(file.path())).unwrap();
+            // A reader that gives odd pieces.
+            let mut slow =
+                bytes.chunks(77_777).fold(Box::new(io::empty()) as Box<dyn Read>, |all, piece| {
+                    Box::new(all.chain(piece))
+                });
+            assert_eq!(pour(&mut slow, &disk).unwrap(), size as u64);
+            let written = fs::read(file.path()).unwrap();
+            assert_eq!(written.len(), size.next_multiple_of(ALIGNED));
+            assert!(written[..size] == bytes && written[size..].iter().all(|&b| b == 0), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_breaks_is_an_error() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("the stream has ended"))
+            }
+        }
+        let file = tempfile::tempfile().unwrap();
+        assert!(pour(&mut Broken, &file).is_err());
+    }
+}
