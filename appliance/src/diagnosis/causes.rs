@@ -71,6 +71,14 @@ pub fn cause(boot: &BootRecord, standing: Standing<'_>, waited: u64, pace: Optio
             &format!("{look}: iPXE names its error; open the port; set portfast"),
         ),
         // iPXE alone says DHCP again: GRUB and PXELINUX go on with the address that they found.
+        Stage::Loader if seen_of.loader != Loader::Ipxe && seen_of.refused.is_some() => row(
+            format!(
+                "took its loader whole, and then asked for {}, which is not here",
+                quoted(seen_of.refused.unwrap_or_default())
+            ),
+            "the loader's second half is not installed beside it, or is of another version",
+            "`koboshi check` names loaders that are not there; [site] loaders = DIR wants all of their files",
+        ),
         Stage::Loader if seen_of.loader != Loader::Ipxe => row(
             "took its loader whole, and it asked for nothing".to_string(),
             "Secure Boot refuses it (shim trusts its own distribution's GRUB alone), or its second half is missing",
@@ -381,6 +389,16 @@ mod tests {
                 ],
                 ["asked for nothing", "shim trusts", "koboshi check"],
             ),
+            (
+                "half of SYSLINUX",
+                vec![
+                    OFFER,
+                    (4, Stage::Ack, "10.77.0.11 to PXE firmware, then pxelinux.0"),
+                    (7, Stage::Loader, "pxelinux.0, 42 KiB in 0.2 s"),
+                    (8, Stage::Loader, "asked for ldlinux.c32: ldlinux.c32: no such file"),
+                ],
+                ["asked for ldlinux.c32, which is not here", "second half", "[site] loaders"],
+            ),
             ("refused", vec![OFFER, ACK, SENT], ["never spoke", "Secure Boot", "snponly.efi"]),
             ("UNDI", vec![BIOS, ACK, SENT], ["never spoke", "undionly.kpxe", "portfast"]),
             (
@@ -439,6 +457,28 @@ mod tests {
             for text in [&cause.seen, &cause.late.usual, &cause.late.next] {
                 assert!(text.chars().count() <= 170, "{} of {text}", text.chars().count());
                 assert!(!text.ends_with('.') && !text.contains('\n'), "{text}");
+            }
+        }
+    }
+
+    proptest::proptest! {
+        /// Notes hold what strangers named their files and what machines said.
+        #[test]
+        fn any_note_makes_a_sentence(
+            stage in 0usize..14,
+            notes in proptest::collection::vec("(asked the size of |asked for |10.0.0.1 to |[a-z]{0,3}: the client fell silent after |x broke off after )?\\PC{0,200}[\\x00-\\x1f]?", 1..6),
+        ) {
+            use Stage::*;
+            let all = [
+                Offer, Ack, Loader, Script, Waiting, Kernel, Initramfs, Init, Root, RootReady,
+                Switching, Up, Trouble, Rescue,
+            ];
+            let mut marks = vec![(0, all[stage], "")];
+            marks.extend(notes.iter().map(|note| (1, all[stage], note.as_str())));
+            let cause = of(&marks);
+            for text in [&cause.seen, &cause.late.usual, &cause.late.next] {
+                proptest::prop_assert!(text.chars().count() <= 300, "{}", text);
+                proptest::prop_assert!(!text.contains(char::is_control), "{:?}", text);
             }
         }
     }
