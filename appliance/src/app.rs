@@ -14,8 +14,9 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::diagnosis::Silence;
+use crate::home::Homes;
 use crate::ledger::Ledger;
-use crate::publish::{self, Home};
+use crate::publish;
 use crate::site::{self, Problems, Site, Watched, reload};
 use crate::store::{BootRecord, Store};
 
@@ -30,8 +31,8 @@ pub struct App {
     pub path: PathBuf,
     /// Where its state is.
     pub state: PathBuf,
-    /// Its place on the provisioning network.
-    pub home: Home,
+    /// Its places on the provisioning networks.
+    pub homes: Homes,
     /// The site in force.
     pub site: ArcSwap<Site>,
     /// Where machines come to.
@@ -240,11 +241,11 @@ impl App {
     }
 
     async fn publish(&self, site: Arc<Site>, revision: u64) -> Result<Vec<String>, String> {
-        let (state, home, common) = (self.state.clone(), self.home, self.common.clone());
+        let (state, homes, common) = (self.state.clone(), self.homes.clone(), self.common.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let images = koboshi_images::Store::open(state.join("images"))
                 .map_err(|error| error.to_string())?;
-            Ok::<_, String>(publish::read(site, &images, home, revision, common))
+            Ok::<_, String>(publish::read(site, &images, &homes, revision, common))
         })
         .await
         .map_err(|error| format!("the site could not be put in force: {error}"))??;

@@ -1,12 +1,8 @@
-//! What is no error in a site file and yet will not do what its writer thinks: what is missing for
-//! it, and what this koboshi does not do yet. Each is a warning with its line, from `check` and from
-//! `serve`: a setting that is silently without effect is found at 3 a.m. When something of the
-//! second kind is built, its paragraph here goes.
+//! What is no error in a site file and yet will not do what its writer thinks, mostly for want of
+//! something else. Each is a warning with its line, from `check` and from `serve`: a setting that is
+//! silently without effect is found at 3 a.m.
 
-use crate::publish::boot_subnet;
-use crate::site::{
-    Kind, MachineName, Mode, NfsRoot, Origin, Problem, Problems, Reach, RootMode, Site,
-};
+use crate::site::{Kind, MachineName, Mode, NfsRoot, Problem, Problems, RootMode, Site};
 
 mod nics;
 
@@ -16,13 +12,13 @@ pub fn caveats(site: &Site) -> Problems {
     missing(site, &mut found);
     nics::nics(site, &mut found);
     shared(site, &mut found);
-    unbuilt(site, &mut found);
     found
 }
 
 fn missing(site: &Site, found: &mut Problems) {
-    let Some(subnet) = boot_subnet(site) else { return };
-    if subnet.pool.is_some() {
+    let mut boots = site.subnets.iter().filter(|subnet| subnet.kind == Kind::Boot).peekable();
+    let lent_elsewhere = site.net.mode == Mode::Proxy;
+    if lent_elsewhere || boots.peek().is_none() || boots.any(|subnet| subnet.pool.is_some()) {
         return;
     }
     let without =
@@ -42,41 +38,6 @@ fn missing(site: &Site, found: &mut Problems) {
                 "add pool = \"FIRST-LAST\" to [net], for machines without a seat (spares too)",
             ),
         );
-    }
-}
-
-fn unbuilt(site: &Site, found: &mut Problems) {
-    let mut say = |origin: &Origin, what: String, help: &str| {
-        let problem = Problem::warning("not-built", origin, format!("{what}: not built yet"));
-        found.push(problem.label("without effect").help(help));
-    };
-    if site.net.mode == Mode::Proxy
-        && let Some(subnet) = site.subnets.first()
-    {
-        let help = "serve refuses to start: a second DHCP server beside yours would do harm";
-        say(&subnet.origin, "mode = \"proxy\"".to_string(), help);
-    }
-    let mut boots = 0;
-    for subnet in &site.subnets {
-        match (&subnet.reach, subnet.kind) {
-            (Reach::Relay(_), _) => {
-                say(
-                    &subnet.origin,
-                    "a subnet behind a relay".to_string(),
-                    "its machines get no answer",
-                );
-            }
-            (_, Kind::Bmc) => {
-                say(&subnet.origin, "kind = \"bmc\"".to_string(), "BMCs get no addresses from it");
-            }
-            (Reach::Interface(name), Kind::Boot) => {
-                boots += 1;
-                if boots > 1 {
-                    let what = format!("a second network to boot on ({name})");
-                    say(&subnet.origin, what, "only the first one is served");
-                }
-            }
-        }
     }
 }
 

@@ -222,7 +222,7 @@ impl Ledger {
 
     async fn take(self: &Arc<Ledger>, desk: &Desk, wishes: &mpsc::Sender<Wish>, item: News) {
         match item {
-            News::Opened { id, mac, machine, address, fixed, plan, holds, over, at } => {
+            News::Opened { id, mac, machine, address, fixed, lent, via, plan, holds, over, at } => {
                 let what = match &plan {
                     Some(plan) => format!(
                         "boots into {} (role {}, image {}) at {address}",
@@ -238,6 +238,8 @@ impl Ledger {
                     machine: machine.clone(),
                     address,
                     fixed,
+                    lent,
+                    via,
                     opened: ms(at),
                     stage: Stage::Offer,
                     plan,
@@ -641,6 +643,8 @@ mod tests {
             machine: machine.into(),
             address,
             fixed: true,
+            lent: None,
+            via: None,
             opened: u64::from(id),
             stage: Stage::Offer,
             plan: Some(Arc::new(plan)),

@@ -12,6 +12,7 @@ use koboshi_initramfs::contract::{self, Disk, Nic, Orders, Root, Source};
 use koboshi_pxe::boots::{Part, Plan};
 use koboshi_pxe::decide::{Entry, Place, Unknown};
 use koboshi_pxe::desk::Freeze;
+use koboshi_pxe::dhcp::Subnet;
 use koboshi_pxe::script::Uart;
 use koboshi_pxe::{BootId, Content, Mac};
 use sha2::{Digest as _, Sha256};
@@ -45,14 +46,12 @@ pub struct Planner {
     pub revision: u64,
     /// Roles that can be booted, and why the others cannot.
     pub roles: BTreeMap<RoleName, Result<Ready, String>>,
-    /// `http://10.77.0.1:8080`
-    pub server: String,
+    /// Where our HTTP listens.
+    pub http_port: u16,
     /// The common initramfs segment, with its digest.
     pub common: (Bytes, [u8; 32]),
     /// The site's names as a segment, with its digest.
     pub hosts: (Bytes, [u8; 32]),
-    /// Bits of the provisioning network.
-    pub prefix: u8,
 }
 
 impl Freeze for Planner {
@@ -62,6 +61,7 @@ impl Freeze for Planner {
         entry: &Entry,
         id: BootId,
         address: Ipv4Addr,
+        network: &Subnet,
     ) -> Result<Plan, String> {
         let guest;
         let (machine, seat, role) = match entry {
@@ -83,7 +83,7 @@ impl Freeze for Planner {
                 Unknown::Ignore => return Err("the site does not know this machine".to_string()),
             },
         };
-        self.plan(mac, machine, seat, role, id, address)
+        self.plan(mac, machine, seat, role, id, (address, network))
     }
 
     fn uart(&self, entry: &Entry) -> Option<Uart> {
@@ -116,7 +116,7 @@ impl Planner {
         seat: Option<&str>,
         role: &str,
         id: BootId,
-        address: Ipv4Addr,
+        (address, network): (Ipv4Addr, &Subnet),
     ) -> Result<Plan, String> {
         let no_role = || format!("the site has no role {role}");
         let (name, ready) = self.roles.get_key_value(role).ok_or_else(no_role)?;
@@ -134,27 +134,30 @@ impl Planner {
             .unwrap_or_default();
         let image = &ready.image;
         let reference = format!("{}@{}", image.name, image.version);
-        let subnet = boot_subnet(&self.site).ok_or("the site has no network to boot on")?;
 
         let (cards, bonds, nets) = nics::links(&self.site, hardware, place.map(|seat| &seat.value));
         let orders = Orders {
             written: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
             hostname: hostname.clone(),
-            domain: subnet.domain.clone().unwrap_or_default(),
+            domain: network.domain.clone().unwrap_or_default(),
             nic: Nic {
                 mac: mac.to_string(),
                 name: hardware.and_then(|machine| machine.boot_nic()).map(str::to_string),
                 address,
-                prefix: self.prefix,
-                gateway: subnet.gateway.as_ref().map(|gateway| gateway.value),
-                mtu: subnet.mtu.map(u32::from),
-                routes: nics::routes(&subnet.routes),
+                prefix: network.prefix,
+                gateway: network.gateway,
+                mtu: network.mtu.map(u32::from),
+                routes: self
+                    .site
+                    .subnet_of(network.network)
+                    .map(|subnet| nics::routes(&subnet.routes))
+                    .unwrap_or_default(),
             },
             cards,
             bonds,
             nets,
-            dns: subnet.dns.clone(),
-            ntp: subnet.ntp.clone(),
+            dns: network.dns.clone(),
+            ntp: network.ntp.clone(),
             // They are in the site's own segment.
             hosts: Vec::new(),
             ssh_keys: self.site.ssh_keys.iter().map(|key| key.value.clone()).collect(),
@@ -175,7 +178,7 @@ impl Planner {
         let text = serde_json::to_string(&orders).expect("orders hold nothing that JSON cannot");
 
         let mut cmdline = vec![
-            format!("{}={}", contract::KEY_SERVER, self.server),
+            format!("{}=http://{}:{}", contract::KEY_SERVER, network.server, self.http_port),
             format!("{}={id}", contract::KEY_BOOT),
             format!("{}={}", contract::KEY_SEAT, seat.unwrap_or("-")),
             format!("{}={name}", contract::KEY_ROLE),

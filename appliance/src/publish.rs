@@ -1,41 +1,23 @@
 //! One writer makes what everyone reads: a site as meant, plus the images as they are now, become
 //! one `Snapshot` for the desk. The same function serves `koboshi explain --site`, offline.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use koboshi_images::Store as Images;
+use koboshi_pxe::Content;
 use koboshi_pxe::decide::{Exclusive, Known, Place, Seat, Unknown};
 use koboshi_pxe::desk::Snapshot;
-use koboshi_pxe::{Content, dhcp};
 use sha2::{Digest as _, Sha256};
 
 use crate::caveats::caveats;
+use crate::home::Homes;
 use crate::loaders;
+use crate::networks;
 use crate::plan::{self, Planner};
 use crate::roots;
-use crate::site::{self, At, Kind, RoleName, Site, Subnet};
-
-/// The appliance's own place on the provisioning network.
-#[derive(Debug, Clone, Copy)]
-pub struct Home {
-    /// Its address there.
-    pub address: Ipv4Addr,
-    /// Network bits.
-    pub prefix: u8,
-    /// HTTP port.
-    pub http_port: u16,
-}
-
-impl Home {
-    /// The network's own address.
-    pub fn network(self) -> Ipv4Addr {
-        let host = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
-        Ipv4Addr::from(u32::from(self.address) & !host)
-    }
-}
+use crate::site::{self, At, Kind, Mode, RoleName, Site, Subnet};
 
 /// A reading, ready to be put in force.
 pub struct Reading {
@@ -74,16 +56,16 @@ fn is_static_elf(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF\x02\x01") && check().unwrap_or(false)
 }
 
-/// The network machines boot on: the first that is on an interface of ours.
+/// The network most machines boot on: the first of that kind.
 pub fn boot_subnet(site: &Site) -> Option<&At<Subnet>> {
-    site.subnets.iter().find(|subnet| subnet.kind == Kind::Boot && subnet.interface().is_some())
+    site.subnets.iter().find(|subnet| subnet.kind == Kind::Boot)
 }
 
 /// Makes a reading.
 pub fn read(
     site: Arc<Site>,
     images: &Images,
-    home: Home,
+    homes: &Homes,
     revision: u64,
     common: (Bytes, [u8; 32]),
 ) -> Reading {
@@ -146,17 +128,20 @@ pub fn read(
         blobs.extend(ready.blobs.clone());
     }
     blobs.insert(common.1, Content::Bytes(common.0.clone()));
-    let server = format!("http://{}:{}", home.address, home.http_port);
-    let subnet = Arc::new(subnet(&site, home));
+    let networks = networks::read(&site, homes, &mut warnings);
+    let seats = site.by_address.keys().copied().collect();
+    let (bmcs, proxy) = (networks::bmcs(&site), site.net.mode == Mode::Proxy);
+    let http_port = homes.http_port;
     let hosts = plan::hosts(&site);
     blobs.insert(hosts.1, Content::Bytes(hosts.0.clone()));
-    let prefix = home.prefix;
-    let planner = Planner { site, revision, roles, server: server.clone(), common, hosts, prefix };
+    let planner = Planner { site, revision, roles, http_port, common, hosts };
     let snapshot = Snapshot {
         revision,
-        subnet,
-        server,
-        http_port: home.http_port,
+        networks,
+        seats,
+        bmcs,
+        proxy,
+        http_port,
         machines,
         unknown: Arc::new(unknown),
         loaders,
@@ -182,63 +167,9 @@ fn role_for_unknown(
     }
 }
 
-/// Option 121 (RFC 3442): each destination with only the octets its mask needs. A client that takes
-/// it ignores option 3, so the default route is in it too.
-fn classless(
-    gateway: Option<Ipv4Addr>,
-    routes: impl Iterator<Item = (Ipv4Addr, u8, Ipv4Addr)>,
-) -> Vec<u8> {
-    let default = gateway.map(|gateway| (Ipv4Addr::UNSPECIFIED, 0, gateway));
-    let mut option = Vec::new();
-    for (to, prefix, via) in routes.chain(default) {
-        option.push(prefix);
-        option.extend(&to.octets()[..usize::from(prefix.div_ceil(8))]);
-        option.extend(via.octets());
-    }
-    option
-}
-
-fn subnet(site: &Site, home: Home) -> dhcp::Subnet {
-    let mut subnet = dhcp::Subnet::new(home.address, home.network(), home.prefix);
-    subnet.lease = site.net.lease.0;
-    let mut reserved: HashSet<Ipv4Addr> = site.by_address.keys().copied().collect();
-    reserved.insert(home.address);
-    if let Some(meant) = boot_subnet(site) {
-        subnet.pool = meant.pool.as_ref().map(|pool| pool.first..=pool.last);
-        subnet.gateway = meant.gateway.as_ref().map(|gateway| gateway.value);
-        subnet.dns = meant.dns.clone();
-        subnet.ntp = meant.ntp.clone();
-        subnet.domain = meant.domain.clone();
-        subnet.mtu = meant.mtu;
-        subnet.options =
-            meant.options.iter().map(|(code, option)| (*code, option.0.clone())).collect();
-        if !meant.routes.is_empty() {
-            let routes =
-                meant.routes.iter().map(|route| (route.to.network(), route.to.prefix(), route.via));
-            subnet.options.push((121, classless(meant.gateway.as_ref().map(|g| g.value), routes)));
-        }
-        reserved.extend(subnet.gateway);
-        reserved.extend(&subnet.dns);
-        reserved.extend(&subnet.ntp);
-    }
-    subnet.reserved = Arc::new(reserved);
-    subnet
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn routes_are_as_short_as_rfc_3442_has_them() {
-        let ip = Ipv4Addr::new;
-        let routes =
-            [(ip(10, 80, 0, 0), 16, ip(10, 77, 0, 254)), (ip(10, 0, 0, 128), 25, ip(10, 77, 0, 9))];
-        assert_eq!(
-            classless(Some(ip(10, 77, 0, 1)), routes.into_iter()),
-            [16, 10, 80, 10, 77, 0, 254, 25, 10, 0, 0, 128, 10, 77, 0, 9, 0, 10, 77, 0, 1]
-        );
-    }
 
     #[test]
     fn an_elf_with_an_interpreter_is_not_static() {

@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, Counters, Reloaded};
 use crate::diagnosis::Learned;
 use crate::diagnosis::learned::Lesson;
+use crate::home::Homes;
 use crate::ledger::{Ledger, Wish};
-use crate::publish::{self, Home};
+use crate::publish;
 use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
 use crate::squasher::Squasher;
@@ -46,7 +47,7 @@ pub struct Options {
 
 /// Runs until SIGTERM or SIGINT, or until a service dies.
 pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
-    let home = home(&site)?;
+    let homes = Homes::of(&site)?;
     raise_descriptors();
     let _lock = lock_state(&options.state)?;
     let store = Store::open(&options.state).context("opening the state")?;
@@ -56,7 +57,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let images_dir = options.state.join("images");
     let images = Images::open(&images_dir).context("opening the image store")?;
     let common = publish::common();
-    let reading = publish::read(site.clone(), &images, home, 1, common.clone());
+    let reading = publish::read(site.clone(), &images, &homes, 1, common.clone());
     reading.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let (news, news_in) = mpsc::channel(NEWS);
     let desk = Arc::new(Desk::new(reading.snapshot, news));
@@ -75,7 +76,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let app = Arc::new(App {
         path: options.site.clone(),
         state: options.state.clone(),
-        home,
+        homes: homes.clone(),
         site: ArcSwap::new(site.clone()),
         pending: ArcSwap::default(),
         started: crate::ledger::now_ms(),
@@ -93,22 +94,30 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
 
     // Every socket before any service: no machine is sent to a server that is not there yet, and
     // when HTTP answers the others do too.
-    let http_at = SocketAddr::from((home.address, home.http_port));
-    let listener = http::bind(http_at, None).with_context(|| format!("HTTP on {http_at}"))?;
-    let tftp_at = SocketAddr::from((home.address, 69));
-    let loaders = tftp::bind(tftp_at, None).with_context(|| format!("TFTP on {tftp_at}"))?;
-    let interface = publish::boot_subnet(&site).and_then(|subnet| subnet.interface());
-    let interface = interface.context("the site names no interface")?;
-    let wire = dhcp::Wire::open(dhcp::Config::on(interface)).context("DHCP")?;
+    let mut doors = Vec::new();
+    for http_at in homes.http() {
+        let listener = http::bind(http_at, None).with_context(|| format!("HTTP on {http_at}"))?;
+        let tftp_at = SocketAddr::from((http_at.ip(), 69));
+        let loaders = tftp::bind(tftp_at, None).with_context(|| format!("TFTP on {tftp_at}"))?;
+        doors.push((listener, loaders));
+    }
+    let proxy = site.net.mode == Mode::Proxy;
+    let wires = homes
+        .interfaces()
+        .into_iter()
+        .map(|interface| dhcp::Wire::open(dhcp::Config { proxy, ..dhcp::Config::on(interface) }));
+    let wires: Vec<dhcp::Wire> = wires.collect::<Result<_, _>>().context("DHCP")?;
     let routes = http::routes(desk.clone(), contract::REPORT_MAX);
-    let (counted, stop) = (app.counters.http.clone(), cancel.clone());
-    tasks.spawn(async move {
-        let limits = http::Limits::default();
-        http::serve(listener, routes, limits, counted, stop).await.context("HTTP")
-    });
-    let counted = app.counters.tftp.clone();
-    tasks.spawn(tftp_service(desk.clone(), loaders, counted, cancel.clone()));
-    tasks.spawn(dhcp_service(desk.clone(), store.clone(), wire, control_in, cancel.clone()));
+    for (listener, loaders) in doors {
+        let (routes, counted, stop) = (routes.clone(), app.counters.http.clone(), cancel.clone());
+        tasks.spawn(async move {
+            let limits = http::Limits::default();
+            http::serve(listener, routes, limits, counted, stop).await.context("HTTP")
+        });
+        let counted = app.counters.tftp.clone();
+        tasks.spawn(tftp_service(desk.clone(), loaders, counted, cancel.clone()));
+    }
+    tasks.spawn(dhcp_service(desk.clone(), store.clone(), wires, control_in, cancel.clone()));
     let (wishes, wishes_in) = mpsc::channel(4096);
     // The ledger stops last: what the others still hear while they stop is written too.
     let last = CancellationToken::new();
@@ -119,9 +128,11 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(watch(app.clone(), images_dir, cancel.clone()));
     tasks.spawn(diagnosis::watch::watch(app.clone(), cancel.clone()));
 
-    let text = format!("serves {} from {}:{}", site.name, home.address, home.http_port);
+    let at: Vec<String> = homes.http().iter().map(ToString::to_string).collect();
+    let at = at.join(", ");
+    let text = format!("serves {} from {at}", site.name);
     ledger.event("start", None, text).await;
-    eprintln!("koboshi: ready; {} machines, HTTP at {http_at}", site.machines.len());
+    eprintln!("koboshi: ready; {} machines, HTTP at {at}", site.machines.len());
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -171,21 +182,6 @@ fn raise_descriptors() {
     }
 }
 
-/// Our address on the provisioning network.
-fn home(site: &Site) -> anyhow::Result<Home> {
-    if site.net.mode == Mode::Proxy {
-        bail!(
-            "mode = \"proxy\" is not built yet, and a second DHCP server beside yours would do harm"
-        );
-    }
-    let subnet = publish::boot_subnet(site)
-        .context("the site names no interface to boot machines on: set interface in [net]")?;
-    let Some(address) = subnet.own else {
-        bail!("{}: the interface has no IPv4 address in {}", subnet.origin, subnet.cidr)
-    };
-    Ok(Home { address, prefix: subnet.cidr.prefix(), http_port: site.net.http_port })
-}
-
 /// Two appliances on one state directory would both write it.
 fn lock_state(state: &Path) -> anyhow::Result<std::fs::File> {
     std::fs::create_dir_all(state)
@@ -223,6 +219,7 @@ fn restore(desk: &Desk, images: &Images, common: &(bytes::Bytes, [u8; 32]), boot
         let now = Instant::now();
         let mut boot = Boot::begin(record.id, record.mac, record.address, record.fixed, plan, now);
         boot.stage = record.stage;
+        boot.lent = record.lent;
         desk.restore(boot);
     }
 }
@@ -289,7 +286,7 @@ async fn tftp_service(
 async fn dhcp_service(
     desk: Arc<Desk>,
     store: Store,
-    wire: dhcp::Wire,
+    wires: Vec<dhcp::Wire>,
     control: mpsc::Receiver<dhcp::Control>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -316,7 +313,7 @@ async fn dhcp_service(
     let hears = desk.clone();
     let decide = move |request: &dhcp::Request| desk.dhcp(request);
     let tell = move |event: dhcp::Event| hears.dhcp_event(&event);
-    dhcp::serve(wire, server, decide, tell, journal, control, cancel).await.context("DHCP")
+    dhcp::serve(wires, server, decide, tell, journal, control, cancel).await.context("DHCP")
 }
 
 async fn grant(
@@ -330,6 +327,7 @@ async fn grant(
             Wish::Look { holder, machine, macs } => {
                 let (told, seen) = oneshot::channel();
                 let (address, desk) = (holder.address, desk.clone());
+                let wire = desk.site().subnet_of(address).map_or(0, |subnet| subnet.wire);
                 tokio::spawn(async move {
                     // An error: nobody could be asked, which proves nothing.
                     if let Ok(None) = seen.await {
@@ -340,7 +338,7 @@ async fn grant(
                         desk.vacate(&holder.seat, holder.boot, why);
                     }
                 });
-                dhcp::Control::Look(address, macs, told)
+                dhcp::Control::Look { wire, address, not: macs, seen: told }
             }
         };
         if control.send(control_for).await.is_err() {

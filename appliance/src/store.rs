@@ -49,6 +49,12 @@ pub struct BootRecord {
     pub address: std::net::Ipv4Addr,
     /// The address is a seat's.
     pub fixed: bool,
+    /// The address another server lent it, where its seat has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lent: Option<std::net::Ipv4Addr>,
+    /// The relay it came through, with what that says of the switch port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<koboshi_pxe::dhcp::Via>,
     /// Unix milliseconds.
     pub opened: u64,
     /// How far it came.
@@ -649,6 +655,8 @@ mod tests {
             machine: machine.to_string(),
             address: std::net::Ipv4Addr::new(10, 77, 0, 11),
             fixed: true,
+            lent: None,
+            via: None,
             opened,
             stage: Stage::Offer,
             plan: None,

@@ -3,7 +3,7 @@
 //! needs (the plan, its blobs) stays here, so that a reload in mid-boot cannot mix two seats.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -144,8 +144,11 @@ pub struct Boot {
     pub plan: Option<Arc<Plan>>,
     /// The address is a seat's.
     pub fixed: bool,
-    /// The address it asked from.
+    /// Its address: its seat's, or the one it was lent.
     pub address: Ipv4Addr,
+    /// Beside another DHCP server, the address that lent it where its seat has one of its own: the
+    /// firmware and the loader speak from this one, the booted system from the seat's.
+    pub lent: Option<Ipv4Addr>,
     /// When its script let it fetch.
     pub let_in: Option<Instant>,
     /// Its place among those whose turn it is not yet.
@@ -180,9 +183,13 @@ impl Boots {
     /// of the same address. Returns those that are over by this.
     pub fn open(&mut self, boot: Boot) -> Vec<Boot> {
         let mut over: Vec<Boot> = self.close(boot.mac).into_iter().collect();
-        let there = self.by_address.get(&boot.address).and_then(|mac| self.by_mac.get(mac));
-        if let Some(other) = there.filter(|other| !other.fixed).map(|other| other.mac) {
-            over.extend(self.close(other));
+        for address in boot.addresses() {
+            let there = self.by_address.get(&address).and_then(|mac| self.by_mac.get(mac));
+            // Who sits in a seat is not over because its firmware's address was lent to another.
+            let met = |other: &&Boot| !other.fixed && other.address == address;
+            if let Some(other) = there.filter(met).map(|other| other.mac) {
+                over.extend(self.close(other));
+            }
         }
         if let Some(plan) = &boot.plan {
             for (digest, content) in &plan.blobs {
@@ -190,7 +197,9 @@ impl Boots {
             }
         }
         self.by_id.insert(boot.id, boot.mac);
-        self.by_address.insert(boot.address, boot.mac);
+        for address in boot.addresses() {
+            self.by_address.insert(address, boot.mac);
+        }
         self.by_mac.insert(boot.mac, boot);
         over
     }
@@ -199,8 +208,10 @@ impl Boots {
     pub fn close(&mut self, mac: Mac) -> Option<Boot> {
         let last = self.by_mac.remove(&mac)?;
         self.by_id.remove(&last.id);
-        if self.by_address.get(&last.address) == Some(&mac) {
-            self.by_address.remove(&last.address);
+        for address in last.addresses() {
+            if self.by_address.get(&address) == Some(&mac) {
+                self.by_address.remove(&address);
+            }
         }
         for digest in last.plan.iter().flat_map(|plan| plan.blobs.keys()) {
             if let Some((_, users)) = self.blobs.get_mut(digest) {
@@ -262,11 +273,27 @@ impl Boot {
             plan,
             fixed,
             address,
+            lent: None,
             let_in: None,
             queued: None,
             loader: None,
             fetched: 0,
         }
+    }
+
+    /// Where it may speak from.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + use<> {
+        [Some(self.address), self.lent].into_iter().flatten()
+    }
+
+    /// Whether it may speak from an address.
+    pub fn speaks_from(&self, address: Ipv4Addr) -> bool {
+        self.addresses().any(|own| own == address)
+    }
+
+    /// The same of any peer.
+    pub fn speaks_as(&self, peer: IpAddr) -> bool {
+        matches!(peer, IpAddr::V4(peer) if self.speaks_from(peer))
     }
 
     /// As the decision sees it.

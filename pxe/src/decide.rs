@@ -113,6 +113,23 @@ pub enum Entry {
     Unknown(Arc<Unknown>),
 }
 
+impl Entry {
+    /// Why its seat or its role cannot be booted now, if it cannot.
+    pub fn trouble(&self) -> Option<&str> {
+        match self {
+            Entry::Known(known) => match &known.place {
+                Place::Seat(seat) => seat.trouble.as_deref(),
+                // Who holds it is said by whoever makes the plan.
+                Place::Taken(..) | Place::Spare | Place::Nowhere => None,
+            },
+            Entry::Unknown(policy) => match policy.as_ref() {
+                Unknown::Role { trouble, .. } => trouble.as_deref(),
+                Unknown::Ignore => None,
+            },
+        }
+    }
+}
+
 /// A machine of the site, as far as a boot needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {

@@ -166,7 +166,9 @@ impl Appliance {
                 up.send(()).expect("somebody waits");
                 let server = Server::restore(Vec::new(), Now::read());
                 let tell = move |event| lock(&events).push(event);
-                serve(wire, server, desk, tell, writes, commands, cancel).await.expect("served");
+                serve(vec![wire], server, desk, tell, writes, commands, cancel)
+                    .await
+                    .expect("served");
             });
         });
         is_up.recv().expect("the server is up");

@@ -290,10 +290,10 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::sync::Arc;
 
-    use koboshi_pxe::desk::{Desk, News};
+    use koboshi_pxe::desk::{Desk, News, Offer};
     use koboshi_pxe::tftp;
 
     use super::super::course::standing;
@@ -488,8 +488,9 @@ mod tests {
     fn what_the_desk_says_is_understood() {
         let (news, mut heard) = tokio::sync::mpsc::channel(100);
         let desk = desk(news);
-        let (mac, address) =
-            (koboshi_pxe::Mac([2, 0, 0, 0, 0, 1]), "10.77.0.11".parse().expect("one"));
+        let (mac, address) = (koboshi_pxe::Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(10, 77, 0, 11));
+        let subnet = desk.site().subnet_of(address).expect("the site's").clone();
+        let offer = Offer { address, subnet, via: None, lender: None };
         let facts = |discover| koboshi_pxe::decide::Facts {
             mac,
             asks: koboshi_pxe::decide::Asks::Dhcp {
@@ -498,8 +499,8 @@ mod tests {
                 discover,
             },
         };
-        desk.offered(&facts(true), address);
-        desk.acked(&facts(false), address, Some("ipxe.efi"));
+        desk.offered(&facts(true), &offer);
+        desk.acked(&facts(false), &offer, Some("ipxe.efi"));
         let peer = SocketAddr::from((address, 2070));
         let name: Arc<str> = "ipxe.efi".into();
         let mut marks = |event: Option<tftp::Event>| {

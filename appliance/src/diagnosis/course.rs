@@ -94,6 +94,8 @@ pub mod tests {
             machine: "m01".into(),
             address: Ipv4Addr::new(10, 77, 0, 11),
             fixed: true,
+            lent: None,
+            via: None,
             opened: 1_000_000,
             stage: marks.last().map_or(Stage::Offer, |(_, stage, _)| *stage),
             plan: None,

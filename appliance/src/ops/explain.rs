@@ -8,14 +8,15 @@ use anyhow::Context;
 use koboshi_initramfs::contract::Hardware;
 use koboshi_pxe::Mac;
 use koboshi_pxe::decide::{self, Action, Arch, Asks, Entry, Facts, Loader, Rule, Step};
-use koboshi_pxe::desk::Desk;
+use koboshi_pxe::desk::{self, Desk, Network};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Refusal;
 use crate::app::App;
 use crate::hardware;
+use crate::home::Homes;
 use crate::loaders;
-use crate::publish::{self, Home};
+use crate::publish;
 use crate::site::{self, Origin, Site};
 
 /// What is asked.
@@ -116,9 +117,16 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
         }
     };
     let snapshot = desk.site();
+    if let Some(bmc) = snapshot.bmcs.get(&mac) {
+        return Ok(of_bmc(site, mac, bmc));
+    }
     let entry = desk.entry(mac);
     let mut steps = Vec::new();
-    let no_pool = snapshot.subnet.pool.is_none();
+    let boots = |network: &&Network| network.kind == desk::Kind::Boot;
+    let mut pools =
+        snapshot.networks.iter().filter(boots).filter_map(|one| one.subnet.pool.clone());
+    let pool = pools.next();
+    let no_pool = pool.is_none() && !snapshot.proxy;
     let mut ask = |asks: String, question: Asks| {
         let step = desk.ask(&Facts { mac, asks: question });
         let starves = matches!(step.action, Action::Address { address: None, .. }) && no_pool;
@@ -130,7 +138,7 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
         let gets = if starves {
             "no answer: it needs an address of the pool, and there is no pool in [net]".to_string()
         } else {
-            gets(&step, &absent)
+            gets(&step, snapshot.proxy, &absent)
         };
         steps.push(Explained { asks, gets, because: because.collect() });
     };
@@ -151,10 +159,15 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
         Action::Boot(plan) => Some(plan.address),
         _ => seat_address(&entry),
     };
-    let address = address.or_else(|| snapshot.subnet.pool.as_ref().map(|pool| *pool.start()));
-    let frozen = address.ok_or_else(|| "it gets no address".to_string()).and_then(|address| {
+    let address = address.or_else(|| pool.map(|pool| *pool.start()));
+    // Beside another DHCP server any address of the network stands for the one that it will lend.
+    let first = snapshot.networks.iter().find(boots).map(|one| &one.subnet);
+    let address = address.or(first.filter(|_| snapshot.proxy).map(|subnet| subnet.server));
+    let network = address.and_then(|address| Some((address, snapshot.subnet_of(address)?)));
+    let frozen = network.ok_or_else(|| "it gets no address".to_string());
+    let frozen = frozen.and_then(|(address, subnet)| {
         let id = koboshi_pxe::BootId([0; 16]);
-        snapshot.freeze.freeze(mac, &entry, id, address)
+        snapshot.freeze.freeze(mac, &entry, id, address, subnet)
     });
     let nothing = frozen.as_ref().err().cloned();
     let plan = frozen.ok().map(|plan| PlanShown {
@@ -176,13 +189,10 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
 
 /// A desk over a site file and the images of a state directory, for when no appliance runs.
 pub fn desk_of(site: &Arc<Site>, state: &Path) -> anyhow::Result<Desk> {
-    let subnet = publish::boot_subnet(site).context("the site has no network to boot on")?;
-    // Where the interface is not at hand, the network's first address stands for ours.
-    let first = std::net::Ipv4Addr::from(u32::from(subnet.cidr.network()).saturating_add(1));
-    let address = subnet.own.unwrap_or(first);
-    let home = Home { address, prefix: subnet.cidr.prefix(), http_port: site.net.http_port };
+    publish::boot_subnet(site).context("the site has no network to boot on")?;
+    let homes = Homes::stand_ins(site);
     let images = koboshi_images::Store::open(state.join("images"))?;
-    let reading = publish::read(site.clone(), &images, home, 0, publish::common());
+    let reading = publish::read(site.clone(), &images, &homes, 0, publish::common());
     let (news, _) = tokio::sync::mpsc::channel(1);
     Ok(Desk::new(reading.snapshot, news))
 }
@@ -210,6 +220,36 @@ fn malformed(site: &Site, who: &str, why: String) -> Explanation {
         nothing: None,
         hardware: None,
         evidence: Vec::new(),
+    }
+}
+
+/// What a BMC gets: its address, and nothing to boot.
+fn of_bmc(site: &Site, mac: Mac, bmc: &desk::Bmc) -> Explanation {
+    let line = site.by_bmc_mac.get(&mac).map(|at| at.origin.to_string());
+    let kind = |subnet: &&site::At<site::Subnet>| subnet.kind == site::Kind::Bmc;
+    let mut networks = site.subnets.iter().filter(kind);
+    let lives = bmc.address.and_then(|ip| networks.find(|subnet| subnet.cidr.contains(ip)));
+    let gets = match (bmc.address, lives) {
+        (Some(address), Some(_)) => format!("{address}, for ever, and no boot file"),
+        _ => "no address of ours: the site has no network of BMCs with its own in it".to_string(),
+    };
+    let known = Because { rule: format!("the MAC is that of the BMC of {}", bmc.machine), line };
+    let network = lives.map(|subnet| Because {
+        rule: "its network is one of BMCs".to_string(),
+        line: Some(subnet.origin.to_string()),
+    });
+    let step = Explained {
+        asks: "it asks DHCP".to_string(),
+        gets,
+        because: [Some(known), network].into_iter().flatten().collect(),
+    };
+    Explanation {
+        who: format!("the BMC of {} ({mac})", bmc.machine),
+        steps: vec![step],
+        plan: None,
+        nothing: Some("a BMC boots nothing of ours".to_string()),
+        evidence: Vec::new(),
+        hardware: None,
     }
 }
 
@@ -242,15 +282,17 @@ fn seat_address(entry: &Entry) -> Option<std::net::Ipv4Addr> {
     }
 }
 
-fn gets(step: &Step, absent: &dyn Fn(&str) -> bool) -> String {
+fn gets(step: &Step, proxy: bool, absent: &dyn Fn(&str) -> bool) -> String {
     match &step.action {
         Action::Silence => "no answer at all".to_string(),
         Action::Address { address, hostname, loader, .. } => {
             let address = match address {
+                _ if proxy => "no address (proxy mode: another server lends it)".to_string(),
                 Some(address) => address.to_string(),
                 None => "an address of the pool".to_string(),
             };
-            let name = hostname.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
+            let name = hostname.as_ref().filter(|_| !proxy);
+            let name = name.map(|name| format!(" as {name}")).unwrap_or_default();
             let then = match loader {
                 Some(Loader::Tftp(file) | Loader::Http(file)) if absent(file) => {
                     let bring = match loaders::package(file) {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use koboshi_pxe::Mac;
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::decide::{Entry, Place as Meant};
+use koboshi_pxe::dhcp::Via;
 use koboshi_pxe::seats::Holder;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,9 @@ pub struct Row {
     pub image: String,
     /// Address.
     pub address: String,
+    /// The relay it came through, with what that says of the switch port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
     /// How far it is: `off` if it was never heard of.
     pub stage: String,
     /// Unix milliseconds of the last step.
@@ -183,6 +187,7 @@ fn row(
         role: or(plan.map(|plan| plan.role.clone())),
         image: or(plan.map(|plan| plan.image.clone())),
         address: or(boot.map(|boot| boot.address.to_string())),
+        via: boot.and_then(|boot| boot.via.clone()),
         stage: stage.to_string(),
         since: boot.map_or(0, |boot| last.map_or(boot.opened, |mark| mark.at)),
         heard,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use koboshi_pxe::Mac;
 use serde::{Serialize, Serializer};
 
 use super::names::Malformed;
@@ -37,6 +38,8 @@ pub enum Cipher {
 pub struct Bmc {
     /// Its address or name.
     pub host: At<String>,
+    /// The MAC of its NIC: where we lend BMCs their addresses, it gets that of `host`.
+    pub mac: Option<At<Mac>>,
     /// UDP port.
     pub port: u16,
     /// The account.
@@ -58,6 +61,8 @@ pub struct Bmc {
 pub struct BmcPart {
     /// Its address or name; only a machine has one.
     pub host: Option<At<String>>,
+    /// The MAC of its NIC; only a machine has one.
+    pub mac: Option<At<Mac>>,
     /// UDP port.
     pub port: Option<At<u16>>,
     /// The account.
@@ -83,6 +88,7 @@ impl BmcPart {
         let of = [self, class, defaults];
         Some(Bmc {
             host: self.host.clone()?,
+            mac: self.mac.clone(),
             port: first(of.map(|part| &part.port)).map_or(623, |port| port.value),
             user: first(of.map(|part| &part.user)),
             password: first(of.map(|part| &part.password)),

@@ -83,6 +83,8 @@ fn the_whole_format_reads_as_it_is_meant() {
     assert_eq!(bmc.password.as_ref().unwrap().value, Secret::File(data().join("good/bmc.pw")));
     let m02 = site.machines[&name("m02")].bmc.as_ref().unwrap();
     assert_eq!(m02.user.as_ref().unwrap().value, "root");
+    let (mac, whose) = site.by_bmc_mac.first_key_value().unwrap();
+    assert_eq!((mac.to_string().as_str(), whose.as_str()), ("52:54:00:78:00:12", "m02"));
 
     // S24: the machine's word, its class's, the role's, or the usual one.
     let web = &site.roles["web"];

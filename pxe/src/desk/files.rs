@@ -49,7 +49,9 @@ impl Desk {
     /// A file by name, and nothing that has no name here.
     pub fn file(&self, name: &str, peer: IpAddr) -> Option<Content> {
         let text = match asked(name) {
-            Asked::Autoexec => ipxe::autoexec(&self.site().server, Pauses::drawn(pace::draw())),
+            Asked::Autoexec => {
+                ipxe::autoexec(&self.site().server_for(peer), Pauses::drawn(pace::draw()))
+            }
             Asked::Grub => grub::all(),
             Asked::Orders(language, mac) => self.orders(language, mac, peer)?,
             Asked::Blob(digest) => return self.blob(&digest),

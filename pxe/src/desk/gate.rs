@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::boots::Boot;
 use crate::content::BootId;
 use crate::decide::{Entry, Exclusive, Facts, Known, Live, Place, Step, decide};
+use crate::dhcp::Subnet;
 use crate::mac::Mac;
 use crate::seats::{Hardware, Holder};
 
@@ -101,7 +102,8 @@ impl Desk {
     pub(super) fn left(&self, mac: Mac, address: Ipv4Addr) {
         let site = self.site.load();
         let mut inner = self.inner();
-        let Some(boot) = inner.boots.of(mac).filter(|boot| boot.address == address) else { return };
+        let here = |boot: &&Boot| boot.speaks_from(address);
+        let Some(boot) = inner.boots.of(mac).filter(here) else { return };
         let id = boot.id;
         let name = mac.to_string();
         let who = match site.machines.get(&mac) {
@@ -164,7 +166,7 @@ impl Desk {
         let Entry::Known(known) = inner.entry(&site, mac) else { return };
         let Place::Taken(seat, held) = &known.place else { return };
         // Another seat's address is another seat's matter, and behind a relay ARP tells nothing.
-        let here = site.subnet.on_link() && site.subnet.contains(held.address);
+        let here = site.subnet_of(held.address).is_some_and(|subnet| subnet.on_link());
         if seat.exclusive != Exclusive::Probe || held.sits_in != held.seat || !here {
             return;
         }
@@ -178,13 +180,31 @@ impl Desk {
 
 impl Inner {
     pub(super) fn ask(&self, site: &Snapshot, facts: &Facts) -> Step {
-        let entry = self.entry(site, facts.mac);
-        decide(facts, &entry, self.live(&entry, facts.mac).as_ref())
+        self.ask_on(site, facts, None)
+    }
+
+    /// The same for a client that stands on this network.
+    pub(super) fn ask_on(&self, site: &Snapshot, facts: &Facts, stands: Option<&Subnet>) -> Step {
+        let entry = self.entry_on(site, facts.mac, stands);
+        // A frozen plan is of the network the boot began on: plugged into another, it begins anew.
+        let live = self.live(&entry, facts.mac).filter(|live| {
+            let (Some(subnet), Some(plan)) = (stands, &live.plan) else { return true };
+            subnet.contains(plan.address)
+        });
+        decide(facts, &entry, live.as_ref())
     }
 
     /// What the site says of a MAC, and whether another machine is in the way.
     pub(super) fn entry(&self, site: &Snapshot, mac: Mac) -> Entry {
-        let entry = site.entry(mac);
+        self.entry_on(site, mac, None)
+    }
+
+    /// The same for a client that stands on this network.
+    pub(super) fn entry_on(&self, site: &Snapshot, mac: Mac, stands: Option<&Subnet>) -> Entry {
+        let entry = match stands {
+            Some(subnet) => site.entry_on(mac, subnet),
+            None => site.entry(mac),
+        };
         let Entry::Known(known) = &entry else { return entry };
         let Place::Seat(seat) = &known.place else { return entry };
         let Some(holder) = self.seats.other(&seat.name, seat.address, known.hardware()) else {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::tests::Plans;
+use super::tests::{Plans, at};
 use super::*;
 use crate::decide::{Arch, Exclusive, Place, Rule, Seat};
 
@@ -53,12 +53,15 @@ fn site(matrix: &[usize], exclusive: Exclusive) -> Snapshot {
         machines.insert(mac(machine), known.clone());
         machines.insert(second(machine), known);
     }
-    let mut subnet = dhcp::Subnet::new(SERVER, Ipv4Addr::new(10, 77, 0, 0), 24);
+    let reach = Reach::Wire { interface: "eth1".into() };
+    let mut subnet = Subnet::new(SERVER, Ipv4Addr::new(10, 77, 0, 0), 24);
     subnet.pool = Some(pool_at(0)..=pool_at(50));
     Snapshot {
         revision: 1,
-        subnet: Arc::new(subnet),
-        server: "http://10.77.0.1:8080".into(),
+        networks: vec![Network { subnet: Arc::new(subnet), reach, kind: Kind::Boot }],
+        seats: HashSet::new(),
+        bmcs: HashMap::new(),
+        proxy: false,
         http_port: 8080,
         machines,
         unknown: Arc::new(Unknown::Ignore),
@@ -127,7 +130,7 @@ impl Rack {
 
     fn discover(&mut self, machine: usize, client: Client) {
         let address = self.given(machine, client, true);
-        self.desk.offered(&Self::facts(machine, client, true), address);
+        self.desk.offered(&Self::facts(machine, client, true), &at(address));
         self.offered[machine] = Some(address);
     }
 
@@ -138,7 +141,7 @@ impl Rack {
             self.offered[machine] = None;
             return false;
         }
-        self.desk.acked(&Self::facts(machine, client, false), wanted, None);
+        self.desk.acked(&Self::facts(machine, client, false), &at(wanted), None);
         self.answers[machine] = Some(wanted);
         true
     }
@@ -364,7 +367,7 @@ fn one_discover_in_its_name_costs_a_machine_nothing() {
     assert_eq!(rack.planned(1), None, "m01 has not left: nobody took up what it was offered");
     // A whole exchange in its name: nothing on the wire tells that from its firmware. But it reports.
     let id = rack.runs[0].expect("it runs");
-    rack.desk.acked(&Rack::facts(0, Client::Firmware, false), pool_at(0), None);
+    rack.desk.acked(&Rack::facts(0, Client::Firmware, false), &at(pool_at(0)), None);
     rack.write();
     assert!(rack.desk.holders().iter().all(|holder| holder.seat != "web1"));
     assert_eq!(rack.report(0), Some(Err(ReportRefusal::NoSuchBoot)));
@@ -515,7 +518,7 @@ fn two_nics_of_a_machine_never_have_two_seats_nor_one_address_twice() {
     // Its firmware asks by the other NIC: a boot of the whole machine, and what ran does not.
     assert_eq!(ask(&rack, Client::Firmware, true), (Some(seat_at(0)), false));
     let asks = Asks::Dhcp { client: Client::Firmware, archs: vec![], discover: true };
-    rack.desk.offered(&Facts { mac: second(0), asks }, seat_at(0));
+    rack.desk.offered(&Facts { mac: second(0), asks }, &at(seat_at(0)));
     assert!(rack.desk.boot_of(mac(0)).is_none());
     rack.check();
     // A REQUEST that was under way by the first NIC comes too late.
@@ -531,7 +534,7 @@ fn an_offer_whose_seat_was_given_away_meanwhile_opens_nothing() {
     rack.boot(1);
     assert_eq!(rack.planned(1), Some("web1".into()));
     rack.matrix(vec![0, 1, 2]);
-    rack.desk.offered(&Rack::facts(0, Client::Ipxe, true), address);
+    rack.desk.offered(&Rack::facts(0, Client::Ipxe, true), &at(address));
     rack.check();
     assert!(rack.desk.boot_of(mac(0)).is_none());
     assert_eq!(rack.given(0, Client::Ipxe, false), pool_at(0), "and is refused");

@@ -5,11 +5,13 @@
 mod files;
 mod gate;
 mod orders;
+mod place;
 pub mod said;
+mod stand;
 mod turns;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,22 +21,31 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::Mac;
 use crate::boots::{Boot, Boots, Plan, Stage};
 use crate::content::{BootId, Content};
 use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown};
+use crate::dhcp::{Subnet, Via};
 use crate::pace;
 use crate::script::Uart;
 use crate::seats::{Holder, Seats};
-use crate::{Mac, dhcp};
+
+pub use place::{Kind, Network, Reach};
+pub use stand::Bmc;
+use stand::Question;
 
 /// One reading of the site, as far as booting machines are concerned. Published whole.
 pub struct Snapshot {
     /// Counts readings.
     pub revision: u64,
-    /// The provisioning network.
-    pub subnet: Arc<dhcp::Subnet>,
-    /// `http://10.77.0.1:8080`
-    pub server: String,
+    /// The networks machines and BMCs stand on. The first is where most of them do.
+    pub networks: Vec<Network>,
+    /// Addresses that seats have.
+    pub seats: HashSet<Ipv4Addr>,
+    /// BMCs by MAC.
+    pub bmcs: HashMap<Mac, Bmc>,
+    /// Another DHCP server lends the addresses (`mode = "proxy"`).
+    pub proxy: bool,
     /// HTTP port.
     pub http_port: u16,
     /// Machines by each of their MACs.
@@ -51,13 +62,14 @@ pub struct Snapshot {
 
 /// Makes the plan of a boot. The appliance knows roles, images and archives; the desk only when.
 pub trait Freeze: Send + Sync {
-    /// The plan for this machine at this address, or in words why there is nothing to boot.
+    /// The plan for this machine at this address of this network, or in words why there is nothing to boot.
     fn freeze(
         &self,
         mac: Mac,
         entry: &Entry,
         id: BootId,
         address: Ipv4Addr,
+        network: &Subnet,
     ) -> Result<Plan, String>;
 
     /// The serial line of a machine, if a loader can drive it (S24).
@@ -79,6 +91,10 @@ pub enum News {
         address: Ipv4Addr,
         /// The address is a seat's.
         fixed: bool,
+        /// The address another server lent it, where its seat has one of its own.
+        lent: Option<Ipv4Addr>,
+        /// The relay it came through, with what that says of the switch port.
+        via: Option<Via>,
         /// What it was promised.
         plan: Option<Arc<Plan>>,
         /// The seat it holds from now on.
@@ -179,6 +195,29 @@ pub enum News {
     },
 }
 
+/// An address on its way to a machine.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// Which.
+    pub address: Ipv4Addr,
+    /// The network the machine asked from.
+    pub subnet: Arc<Subnet>,
+    /// The relay it asked through.
+    pub via: Option<Via>,
+    /// The server that lends it, where that is not us.
+    pub lender: Option<Option<Ipv4Addr>>,
+}
+
+impl Offer {
+    fn shown(&self) -> String {
+        match self.lender {
+            None => self.address.to_string(),
+            Some(None) => format!("{}, lent by another server,", self.address),
+            Some(Some(by)) => format!("{}, lent by {by},", self.address),
+        }
+    }
+}
+
 /// Why a report was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportRefusal {
@@ -207,12 +246,20 @@ pub struct Desk {
     lost: AtomicU64,
 }
 
+/// Whom an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Subject {
+    Machine(Mac),
+    Relay(Ipv4Addr),
+}
+
 #[derive(Default)]
 struct Inner {
     boots: Boots,
     seats: Seats,
     budgets: HashMap<BootId, (f64, Instant)>,
-    heard: HashMap<(Mac, &'static str), Instant>,
+    heard: HashMap<(Subject, &'static str), Instant>,
+    questions: HashMap<Mac, Question>,
     strays: HashMap<Ipv4Addr, Instant>,
     rate: pace::Rate,
     /// When a machine was last told to wait for its turn.
@@ -251,6 +298,12 @@ impl Desk {
         self.inner().ask(&site, facts)
     }
 
+    /// The same for a client that stands on this network.
+    fn ask_on(&self, facts: &Facts, subnet: &Subnet) -> Step {
+        let site = self.site.load();
+        self.inner().ask_on(&site, facts, Some(subnet))
+    }
+
     /// How the boot stands that a machine began by this MAC.
     pub fn live(&self, mac: Mac) -> Option<Live> {
         self.inner().boots.of(mac).map(|boot| boot.live(Instant::now()))
@@ -267,12 +320,12 @@ impl Desk {
     }
 
     /// An address was offered: the moment a boot is opened, once.
-    pub fn offered(&self, facts: &Facts, address: Ipv4Addr) {
+    pub fn offered(&self, facts: &Facts, offer: &Offer) {
         let site = self.site.load();
         let mut inner = self.inner();
-        let Action::Address { opens, address: fixed, .. } = inner.ask(&site, facts).action else {
-            return;
-        };
+        let step = inner.ask_on(&site, facts, Some(&offer.subnet));
+        let Action::Address { opens, address: fixed, .. } = step.action else { return };
+        let address = offer.address;
         // The site was read anew, or the seat given away, while the pool's address was being probed:
         // the REQUEST for it will be refused, and the next DISCOVER opens the boot.
         if fixed.is_some_and(|fixed| fixed != address) {
@@ -281,27 +334,47 @@ impl Desk {
         // A lease that lapsed between two tries of one firmware: the old plan names an address
         // that may be another machine's by now.
         if opens || (boots(facts) && inner.moved(facts.mac, address)) {
-            self.open(&mut inner, &site, facts, address, fixed.is_some());
+            self.open(&mut inner, &site, facts, fixed, offer);
         }
     }
 
+    /// Another server's address was taken (`mode = "proxy"`): the moment a boot is opened there. The
+    /// seat's own address, where it has one, is set by the machine itself.
+    pub fn lent_elsewhere(&self, facts: &Facts, offer: &Offer) {
+        let Asks::Dhcp { client, .. } = &facts.asks else { return };
+        {
+            let site = self.site.load();
+            let mut inner = self.inner();
+            let step = inner.ask_on(&site, facts, Some(&offer.subnet));
+            let Action::Address { opens, address: fixed, .. } = step.action else { return };
+            if opens || (boots(facts) && inner.moved(facts.mac, offer.address)) {
+                self.open(&mut inner, &site, facts, fixed, offer);
+            }
+        }
+        self.left(facts.mac, offer.address);
+        self.took(facts.mac, format!("{} to {}", offer.shown(), says(*client)));
+    }
+
     /// An address was acknowledged. After a restart in mid-exchange this opens the boot.
-    pub fn acked(&self, facts: &Facts, address: Ipv4Addr, file: Option<&str>) {
+    pub fn acked(&self, facts: &Facts, offer: &Offer, file: Option<&str>) {
         let Asks::Dhcp { client, .. } = &facts.asks else { return };
         if *client == Client::System {
             return;
         }
-        if self.live(facts.mac).is_none() || self.inner().moved(facts.mac, address) {
-            self.offered(facts, address);
+        if self.live(facts.mac).is_none() || self.inner().moved(facts.mac, offer.address) {
+            self.offered(facts, offer);
         }
-        self.left(facts.mac, address);
-        let waits = |boot: &Boot| boot.plan.is_none() && boot.stage == Stage::Waiting;
-        if self.inner().boots.of(facts.mac).is_some_and(waits) {
-            // It asks every 10 to 20 seconds; that it still waits is no news.
-            return;
-        }
+        self.left(facts.mac, offer.address);
         let file = file.map(|file| format!("{}{file}", said::THEN)).unwrap_or_default();
-        self.advance(facts.mac, Stage::Ack, format!("{address} to {}{file}", says(*client)));
+        self.took(facts.mac, format!("{} to {}{file}", offer.address, says(*client)));
+    }
+
+    fn took(&self, mac: Mac, note: String) {
+        let waits = |boot: &Boot| boot.plan.is_none() && boot.stage == Stage::Waiting;
+        // It asks every 10 to 20 seconds; that it still waits is no news.
+        if !self.inner().boots.of(mac).is_some_and(waits) {
+            self.advance(mac, Stage::Ack, note);
+        }
     }
 
     fn open(
@@ -309,15 +382,20 @@ impl Desk {
         inner: &mut Inner,
         site: &Snapshot,
         facts: &Facts,
-        address: Ipv4Addr,
-        fixed: bool,
+        fixed: Option<Ipv4Addr>,
+        offer: &Offer,
     ) {
-        let entry = inner.entry(site, facts.mac);
+        let address = fixed.unwrap_or(offer.address);
+        let entry = inner.entry_on(site, facts.mac, Some(&offer.subnet));
         if inner.too_late(&entry, facts.mac, address) {
             return;
         }
         let id = BootId(random());
-        let plan = site.freeze.freeze(facts.mac, &entry, id, address);
+        let address = fixed.unwrap_or(offer.address);
+        let plan = match entry.trouble() {
+            Some(why) => Err(why.to_string()),
+            None => site.freeze.freeze(facts.mac, &entry, id, address, &offer.subnet),
+        };
         let (plan, why) = match plan {
             Ok(plan) => (Some(Arc::new(plan)), None),
             Err(why) => (None, Some(why)),
@@ -326,7 +404,10 @@ impl Desk {
             Entry::Known(known) => (known.name.clone(), known.macs.as_slice()),
             Entry::Unknown(_) => (facts.mac.to_string(), &[][..]),
         };
-        let boot = Boot::begin(id, facts.mac, address, fixed, plan.clone(), Instant::now());
+        let mut boot =
+            Boot::begin(id, facts.mac, address, fixed.is_some(), plan.clone(), Instant::now());
+        boot.lent = (offer.address != address).then_some(offer.address);
+        let (fixed, lent, via) = (fixed.is_some(), boot.lent, offer.via.clone());
         // Its firmware speaks on one NIC: whatever ran and had booted by another does not.
         let mut over: Vec<Boot> = others
             .iter()
@@ -342,7 +423,19 @@ impl Desk {
         let at = SystemTime::now();
         let mac = facts.mac;
         // Told before anybody else has a turn: the ledger writes holdings in the order they changed.
-        self.tell(News::Opened { id, mac, machine, address, fixed, plan, holds, over, at });
+        self.tell(News::Opened {
+            id,
+            mac,
+            machine,
+            address,
+            fixed,
+            lent,
+            via,
+            plan,
+            holds,
+            over,
+            at,
+        });
         let who = match &facts.asks {
             Asks::Dhcp { client, archs, .. } => {
                 let archs: Vec<String> = archs.iter().map(ToString::to_string).collect();
@@ -352,7 +445,8 @@ impl Desk {
         };
         let why = why.as_deref().and_then(|why| why.lines().next());
         let why = why.map(|why| format!("; nothing to boot: {why}")).unwrap_or_default();
-        let note = format!("{address} to {who}{why}");
+        let through = offer.via.as_ref().map(|via| format!(", by {via}")).unwrap_or_default();
+        let note = format!("{} to {who}{through}{why}", offer.shown());
         self.tell(News::Mark { id, stage: Stage::Offer, note, at });
         self.tell_waits(&entry, mac);
     }
@@ -383,7 +477,7 @@ impl Desk {
                 return Err(ReportRefusal::NoSuchBoot);
             };
             let (mac, address) = (boot.mac, boot.address);
-            if IpAddr::V4(address) != peer {
+            if !boot.speaks_as(peer) {
                 return Err(ReportRefusal::WrongAddress);
             }
             if !inner.spend(id) {
@@ -423,23 +517,36 @@ impl Desk {
 
     /// Something heard on the wire; the same of the same machine is told once in ten minutes.
     pub fn heard(&self, mac: Option<Mac>, kind: &'static str, text: String) {
-        if let Some(mac) = mac {
+        self.heard_once(mac.map(Subject::Machine), kind, text);
+    }
+
+    /// Something heard of a relay.
+    fn heard_of_relay(&self, relay: Ipv4Addr, text: String) {
+        self.heard_once(Some(Subject::Relay(relay)), "relay", text);
+    }
+
+    fn heard_once(&self, subject: Option<Subject>, kind: &'static str, text: String) {
+        let mac = match subject {
+            Some(Subject::Machine(mac)) => Some(mac),
+            _ => None,
+        };
+        if let Some(subject) = subject {
             let mut inner = self.inner();
             let now = Instant::now();
             if inner.heard.len() >= HEARD_MAX {
                 inner.heard.retain(|_, at| now.saturating_duration_since(*at) < HEARD_AGAIN);
             }
             // Strangers without end must not silence what is heard of the site's own machines.
-            let stranger = !self.site.load().machines.contains_key(&mac);
+            let stranger = mac.is_none_or(|mac| !self.site.load().machines.contains_key(&mac));
             if stranger && inner.heard.len() >= HEARD_MAX {
                 self.lost.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             let recent = |at: &Instant| now.saturating_duration_since(*at) < HEARD_AGAIN;
-            if inner.heard.get(&(mac, kind)).is_some_and(recent) {
+            if inner.heard.get(&(subject, kind)).is_some_and(recent) {
                 return;
             }
-            inner.heard.insert((mac, kind), now);
+            inner.heard.insert((subject, kind), now);
         }
         self.tell(News::Heard { mac, kind, text, at: SystemTime::now() });
     }
@@ -554,5 +661,7 @@ fn random() -> [u8; 16] {
 
 #[cfg(test)]
 mod gate_tests;
+#[cfg(test)]
+mod networks_tests;
 #[cfg(test)]
 mod tests;

@@ -40,15 +40,16 @@ impl Desk {
         let boot = self.boot_by(mac);
         let mac = boot.as_ref().map_or(mac, |boot| boot.mac);
         let loader = boot.as_ref().and_then(|boot| boot.loader.as_deref());
+        let server = site.server_for(peer);
         let place = Place {
-            server: &site.server,
-            tftp: site.subnet.server,
+            server: &server,
+            tftp: site.address_for(peer),
             mac,
             uart: site.freeze.uart(&site.entry(mac)),
             http: loader.is_some_and(loader::fetches_http),
             pauses: Pauses::drawn(pace::draw()),
         };
-        let own = boot.is_some_and(|boot| boot.address == peer);
+        let own = boot.is_some_and(|boot| boot.speaks_as(peer));
         let again = place.pauses.again;
         let orders = self.standing(mac, own)?;
         if own {
@@ -61,7 +62,7 @@ impl Desk {
                 }
             }
         }
-        let (server, pauses, name) = (&site.server, place.pauses, mac.to_string());
+        let (server, pauses, name) = (&server, place.pauses, mac.to_string());
         Some(match (language, &orders) {
             (Language::Ipxe, Orders::Boot(id, plan, _)) => ipxe::boot(server, *id, plan, pauses),
             (Language::Ipxe, Orders::Turn { says, seconds }) => {
@@ -98,7 +99,15 @@ impl Desk {
 
     /// How it stands; who only looks takes no turn.
     fn standing(&self, mac: Mac, own: bool) -> Option<Orders> {
-        match self.ask(&Facts { mac, asks: Asks::Script }).action {
+        let facts = Facts { mac, asks: Asks::Script };
+        let site = self.site();
+        // Where it stands its DHCP has shown, not whoever reads its orders.
+        let stands = self.boot_of(mac).and_then(|boot| site.subnet_of(boot.address));
+        let step = match stands {
+            Some(subnet) => self.ask_on(&facts, subnet),
+            None => self.ask(&facts),
+        };
+        match step.action {
             Action::Boot(plan) => {
                 let id = self.boot_of(mac)?.id;
                 let turn = match own {

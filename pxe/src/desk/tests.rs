@@ -11,9 +11,10 @@ use crate::boots::Part;
 use crate::content::hex;
 use crate::decide::{Arch, Exclusive, Place, Seat};
 
-const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x77, 0x00, 0x01]);
-const SEAT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub(super) const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x77, 0x00, 0x01]);
+pub(super) const SEAT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub(super) const RELAY: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 1);
 
 pub(super) struct Plans;
 
@@ -22,7 +23,15 @@ impl Freeze for Plans {
         Uart::of(0, 115_200)
     }
 
-    fn freeze(&self, _: Mac, entry: &Entry, id: BootId, address: Ipv4Addr) -> Result<Plan, String> {
+    fn freeze(
+        &self,
+        _: Mac,
+        entry: &Entry,
+        id: BootId,
+        address: Ipv4Addr,
+        network: &Subnet,
+    ) -> Result<Plan, String> {
+        assert!(network.contains(address), "{address} is in {}", network.network);
         let Entry::Known(known) = entry else { return Err("not ours".into()) };
         let Place::Seat(seat) = &known.place else { return Err("no seat".into()) };
         let part = |name: &str, byte| Part { name: name.into(), sha256: [byte; 32], size: 4 };
@@ -44,7 +53,28 @@ impl Freeze for Plans {
     }
 }
 
-fn snapshot(seat: &str, address: Ipv4Addr) -> Snapshot {
+/// 10.77.0 on eth1, 10.79.0 behind the relay 10.79.0.1, and all of 10.81 there too.
+fn networks() -> Vec<Network> {
+    let (wire, relays) = (Reach::Wire { interface: "eth1".into() }, Reach::Relays(vec![RELAY]));
+    [(77, 24, wire), (79, 24, relays.clone()), (81, 16, relays)]
+        .into_iter()
+        .map(|(third, prefix, reach)| {
+            let mut subnet = Subnet::new(SERVER, Ipv4Addr::new(10, third, 0, 0), prefix);
+            let pool = |last| Ipv4Addr::new(10, third, 0, last);
+            subnet.pool = Some(pool(200)..=pool(210));
+            Network { subnet: Arc::new(subnet), reach, kind: Kind::Boot }
+        })
+        .collect()
+}
+
+/// An address on its way by our own wire.
+pub(super) fn at(address: Ipv4Addr) -> Offer {
+    let subnet = networks().into_iter().find(|one| one.subnet.contains(address));
+    let subnet = subnet.expect("one of the site's").subnet;
+    Offer { address, subnet, via: None, lender: None }
+}
+
+pub(super) fn snapshot(seat: &str, address: Ipv4Addr) -> Snapshot {
     let seat = Seat {
         name: seat.into(),
         role: "web".into(),
@@ -56,8 +86,10 @@ fn snapshot(seat: &str, address: Ipv4Addr) -> Snapshot {
         Known { name: "m01".into(), macs: vec![MAC], place: Place::Seat(seat), loader: None };
     Snapshot {
         revision: 1,
-        subnet: Arc::new(dhcp::Subnet::new(SERVER, Ipv4Addr::new(10, 77, 0, 0), 24)),
-        server: "http://10.77.0.1:8080".into(),
+        networks: networks(),
+        seats: [SEAT].into(),
+        bmcs: HashMap::new(),
+        proxy: false,
         http_port: 8080,
         machines: [(MAC, Arc::new(known))].into(),
         unknown: Arc::new(Unknown::Ignore),
@@ -68,7 +100,7 @@ fn snapshot(seat: &str, address: Ipv4Addr) -> Snapshot {
     }
 }
 
-fn desk() -> (Desk, mpsc::Receiver<News>) {
+pub(super) fn desk() -> (Desk, mpsc::Receiver<News>) {
     let (news, heard) = mpsc::channel(100);
     (Desk::new(snapshot("web1", SEAT), news), heard)
 }
@@ -101,14 +133,14 @@ fn stages(heard: &mut mpsc::Receiver<News>) -> Vec<&'static str> {
 fn a_boot_goes_through_its_stages() {
     let (desk, mut heard) = desk();
     let peer = IpAddr::V4(SEAT);
-    desk.offered(&asks(Client::Firmware, true), SEAT);
-    desk.offered(&asks(Client::Firmware, true), SEAT); // retransmitted
-    desk.acked(&asks(Client::Firmware, false), SEAT, Some("undionly.kpxe"));
+    desk.offered(&asks(Client::Firmware, true), &at(SEAT));
+    desk.offered(&asks(Client::Firmware, true), &at(SEAT)); // retransmitted
+    desk.acked(&asks(Client::Firmware, false), &at(SEAT), Some("undionly.kpxe"));
     assert_eq!(stages(&mut heard), ["opened", "offer", "ack"]);
 
     desk.file_sent((SEAT, 2070).into(), "undionly.kpxe", ", 75 KiB");
-    desk.offered(&asks(Client::Ipxe, true), SEAT);
-    desk.acked(&asks(Client::Ipxe, false), SEAT, None);
+    desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
+    desk.acked(&asks(Client::Ipxe, false), &at(SEAT), None);
     assert_eq!(stages(&mut heard), ["loader", "ack"], "iPXE goes on with the same boot");
 
     let id = desk.boot_of(MAC).expect("a boot is open").id;
@@ -126,7 +158,7 @@ fn looking_at_a_script_opens_nothing_and_moves_nothing() {
     let elsewhere = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99));
     let text = desk.script(MAC, elsewhere).expect("a known machine has a script");
     assert!(text.contains("no boot is open"), "{text}");
-    desk.offered(&asks(Client::Ipxe, true), SEAT);
+    desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
     stages(&mut heard);
     desk.script(MAC, elsewhere);
     desk.script(MAC, elsewhere);
@@ -136,16 +168,16 @@ fn looking_at_a_script_opens_nothing_and_moves_nothing() {
 #[test]
 fn a_plan_outlives_a_reload_and_so_do_its_blobs() {
     let (desk, _heard) = desk();
-    desk.offered(&asks(Client::Ipxe, true), SEAT);
+    desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
     let other = Ipv4Addr::new(10, 77, 0, 21);
     desk.publish(snapshot("db1", other));
     let text = desk.script(MAC, IpAddr::V4(SEAT)).expect("there is a plan");
     assert!(text.contains("boots into web1"), "{text}");
     assert!(desk.blob(&[3; 32]).is_some());
     // The next boot is the new seat's; nobody needs the old blobs any more.
-    desk.acked(&asks(Client::Ipxe, false), SEAT, None);
+    desk.acked(&asks(Client::Ipxe, false), &at(SEAT), None);
     desk.script(MAC, IpAddr::V4(SEAT));
-    desk.offered(&asks(Client::Ipxe, true), other);
+    desk.offered(&asks(Client::Ipxe, true), &at(other));
     let text = desk.script(MAC, IpAddr::V4(other)).expect("there is a plan");
     assert!(text.contains("boots into db1"), "{text}");
 }
@@ -153,7 +185,7 @@ fn a_plan_outlives_a_reload_and_so_do_its_blobs() {
 #[test]
 fn a_report_counts_only_from_the_address_of_its_boot() {
     let (desk, mut heard) = desk();
-    desk.offered(&asks(Client::Ipxe, true), SEAT);
+    desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
     let id = desk.boot_of(MAC).expect("a boot is open").id;
     let body = || Bytes::from_static(b"{}");
     let stranger = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99));
@@ -195,15 +227,15 @@ fn a_lease_that_changed_hands_opens_another_boot() {
     desk.publish(Snapshot { unknown: Arc::new(unknown), ..snapshot("web1", SEAT) });
     let stranger = |last| Facts { mac: Mac([2, 0, 0, 0, 0, last]), ..asks(Client::Firmware, true) };
     let (first, second) = (Ipv4Addr::new(10, 77, 0, 200), Ipv4Addr::new(10, 77, 0, 201));
-    desk.offered(&stranger(1), first);
+    desk.offered(&stranger(1), &at(first));
     let id = |last| desk.boot_of(Mac([2, 0, 0, 0, 0, last])).map(|boot| (boot.id, boot.address));
     let (before, _) = id(1).expect("a boot");
     // The offer lapsed, and the same firmware was offered another address.
-    desk.offered(&stranger(1), second);
+    desk.offered(&stranger(1), &at(second));
     let (after, address) = id(1).expect("a boot");
     assert!(before != after && address == second);
     // Its address went to another stranger: there is one boot at an address, and one is forgotten.
-    desk.offered(&stranger(2), second);
+    desk.offered(&stranger(2), &at(second));
     assert_eq!(id(1), None);
     assert_eq!(id(2).map(|(_, address)| address), Some(second));
 }
@@ -211,7 +243,7 @@ fn a_lease_that_changed_hands_opens_another_boot() {
 #[test]
 fn a_seat_that_came_while_the_pool_was_probed_opens_nothing_yet() {
     let (desk, mut heard) = desk();
-    desk.offered(&asks(Client::Firmware, true), Ipv4Addr::new(10, 77, 0, 200));
+    desk.offered(&asks(Client::Firmware, true), &at(Ipv4Addr::new(10, 77, 0, 200)));
     assert!(desk.boot_of(MAC).is_none());
     assert_eq!(stages(&mut heard), Vec::<&str>::new());
 }
@@ -224,8 +256,8 @@ fn a_machine_that_waits_says_so_once() {
     desk.publish(Snapshot { machines, ..snapshot("web1", SEAT) });
     let address = Ipv4Addr::new(10, 77, 0, 200);
     for _ in 0..20 {
-        desk.offered(&asks(Client::Ipxe, true), address);
-        desk.acked(&asks(Client::Ipxe, false), address, None);
+        desk.offered(&asks(Client::Ipxe, true), &at(address));
+        desk.acked(&asks(Client::Ipxe, false), &at(address), None);
         desk.script(MAC, IpAddr::V4(address));
     }
     assert_eq!(stages(&mut heard), ["opened", "offer", "ack", "waiting"]);
@@ -234,7 +266,7 @@ fn a_machine_that_waits_says_so_once() {
 #[test]
 fn junk_on_the_wire_does_not_fill_a_timeline() {
     let (desk, mut heard) = desk();
-    desk.offered(&asks(Client::Ipxe, true), SEAT);
+    desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
     for number in 0..1000 {
         desk.remark(IpAddr::V4(SEAT), format!("asked for junk{number}: not here"));
         desk.script(MAC, IpAddr::V4(SEAT));
@@ -251,8 +283,8 @@ fn an_end_on_one_nic_ends_what_booted_by_the_other() {
     known.macs.push(other);
     let known = Arc::new(known);
     desk.publish(Snapshot { machines: [(MAC, known.clone()), (other, known)].into(), ..site });
-    desk.offered(&asks(Client::Firmware, true), SEAT);
-    desk.offered(&Facts { mac: other, ..asks(Client::Firmware, true) }, SEAT);
+    desk.offered(&asks(Client::Firmware, true), &at(SEAT));
+    desk.offered(&Facts { mac: other, ..asks(Client::Firmware, true) }, &at(SEAT));
     assert!(desk.boot_of(MAC).is_none() && desk.boot_of(other).is_some());
 }
 
@@ -262,7 +294,7 @@ fn in_a_storm_the_script_says_whose_turn_it_is() {
     let desk = Desk::new(snapshot("web1", SEAT), news);
     let number = |n: u16| {
         let [high, low] = n.to_be_bytes();
-        (Mac([2, 0, 0, 0, high, low]), Ipv4Addr::new(10, 77, 1 + high, low))
+        (Mac([2, 0, 0, 0, high, low]), Ipv4Addr::new(10, 81, 1 + high, low))
     };
     let machines = (0..520).map(|n| {
         let (mac, address) = number(n);
@@ -283,7 +315,7 @@ fn in_a_storm_the_script_says_whose_turn_it_is() {
     };
     for n in 0..520 {
         let (mac, address) = number(n);
-        desk.offered(&asks_of(mac), address);
+        desk.offered(&asks_of(mac), &at(address));
     }
     for n in 0..512 {
         assert!(asks(n).contains("\nkernel "), "m{n}");
@@ -327,7 +359,7 @@ fn pxelinux_and_grub_go_the_same_way_by_tftp() {
     site.loaders.insert("ldlinux.c32".into(), Content::Bytes(Bytes::from_static(b"module")));
     desk.publish(site);
     let peer = (SEAT, 2070).into();
-    desk.offered(&asks(Client::Firmware, true), SEAT);
+    desk.offered(&asks(Client::Firmware, true), &at(SEAT));
     let orders = "pxelinux.cfg/01-52-54-00-77-00-01";
     let elsewhere = Ipv4Addr::new(10, 77, 0, 99);
     let shown = text_at(&desk, orders, elsewhere);
@@ -369,7 +401,7 @@ fn pxelinux_and_grub_go_the_same_way_by_tftp() {
 #[test]
 fn what_a_stranger_reads_moves_nobody() {
     let (desk, mut heard) = desk();
-    desk.offered(&asks(Client::Firmware, true), SEAT);
+    desk.offered(&asks(Client::Firmware, true), &at(SEAT));
     stages(&mut heard);
     let stranger = (Ipv4Addr::new(10, 77, 0, 99), 2070).into();
     for file in ["pxelinux.cfg/01-52-54-00-77-00-01", "grub/grub.cfg-01-52-54-00-77-00-01"] {
@@ -389,7 +421,7 @@ fn a_spare_in_another_loader_waits_and_then_restarts() {
     let machines = [(MAC, Arc::new(known))].into();
     desk.publish(Snapshot { machines, ..snapshot("web1", SEAT) });
     let address = Ipv4Addr::new(10, 77, 0, 200);
-    desk.offered(&asks(Client::Firmware, true), address);
+    desk.offered(&asks(Client::Firmware, true), &at(address));
     let files = ["pxelinux.cfg/01-52-54-00-77-00-01", "grub/grub.cfg-01-52-54-00-77-00-01"];
     for file in files.iter().cycle().take(20) {
         assert!(

@@ -1,10 +1,13 @@
 //! Between the desk and the two protocols that have states of their own: a DHCP request becomes
 //! facts, a step becomes an answer, and what DHCP and TFTP tell becomes lines of a timeline.
 
+use std::net::Ipv4Addr;
+
+use super::place::Whence;
+use super::{Desk, Offer, said};
 use crate::decide::{Action, Arch, Asks, Client, Facts, Loader};
-use crate::desk::{Desk, said};
 use crate::dhcp::{
-    self, Address, Answer, BootFile, EventKind, MessageType, Reason, Serving, Vendor,
+    self, Address, Answer, BootFile, EventKind, MessageType, Proxying, Reason, Serving, Vendor, Via,
 };
 use crate::script::ipxe;
 use crate::{loader, tftp};
@@ -12,33 +15,54 @@ use crate::{loader, tftp};
 impl Desk {
     /// What DHCP is to do about a client.
     pub fn dhcp(&self, request: &dhcp::Request) -> Answer {
-        // Behind a relay is another network than the one we know; an address of ours would be wrong.
-        if request.relayed() {
-            return Answer::Silence;
+        let site = self.site();
+        let network = match site.network(request.mac, &Whence::of(request)) {
+            Ok(network) => network,
+            Err(stray) => {
+                self.stands_nowhere(request.mac, &stray);
+                return Answer::Aside;
+            }
+        };
+        if let Some(answer) = self.bmc(&site, request, network) {
+            return answer;
+        }
+        let subnet = network.subnet.clone();
+        if self.asked_elsewhere(request, &subnet) {
+            return Answer::Aside;
         }
         let discover = request.kind == MessageType::Discover;
         let facts =
             facts(request.mac, request.is_ipxe(), request.vendor(), &request.archs, discover);
-        if discover && !matches!(facts.asks, Asks::Dhcp { client: Client::System, .. }) {
+        // Beside another server, what only wants an address is that server's to answer.
+        let boots = !matches!(facts.asks, Asks::Dhcp { client: Client::System, .. });
+        if site.proxy && !boots {
+            return Answer::Aside;
+        }
+        if discover && boots {
             self.look_for_holder(request.mac);
         }
-        let step = self.ask(&facts);
+        let step = self.ask_on(&facts, &subnet);
         let Action::Address { address, hostname, loader, .. } = step.action else {
             return Answer::Silence;
         };
-        let site = self.site();
-        let server = site.subnet.server;
+        let server = subnet.server;
         let boot = loader.map(|loader| BootFile {
             name: match loader {
                 Loader::Tftp(file) => file,
-                Loader::Http(file) => format!("{}/{file}", site.server),
+                Loader::Http(file) => format!("http://{server}:{}/{file}", site.http_port),
                 Loader::Script => ipxe::url(server, site.http_port, request.mac),
             },
             next_server: server,
         });
+        if site.proxy {
+            return match boot {
+                Some(boot) => Answer::Proxy(Proxying { subnet, boot }),
+                None => Answer::Aside,
+            };
+        }
         Answer::Serve(Serving {
             address: address.map_or(Address::Pool, Address::Fixed),
-            subnet: site.subnet.clone(),
+            subnet,
             hostname,
             boot,
         })
@@ -49,16 +73,37 @@ impl Desk {
         let facts = |discover| facts(event.mac, event.ipxe, event.vendor, &event.archs, discover);
         let at = || event.address.map(|address| format!(" {address}")).unwrap_or_default();
         let mac = event.mac;
+        let offer = |lender| self.offer(event, lender);
         match &event.kind {
             EventKind::Offered => {
-                if let Some(address) = event.address {
-                    self.offered(&facts(true), address);
+                if let Some(offer) = offer(None) {
+                    self.offered(&facts(true), &offer);
                 }
             }
             EventKind::Acked => {
-                if let Some(address) = event.address {
-                    self.acked(&facts(false), address, event.boot_file.as_deref());
+                if let Some(offer) = offer(None) {
+                    self.acked(&facts(false), &offer, event.boot_file.as_deref());
                 }
+            }
+            EventKind::LentElsewhere { by } => {
+                if let Some(offer) = offer(Some(*by)) {
+                    self.lent_elsewhere(&facts(true), &offer);
+                }
+            }
+            EventKind::ProxyAcked => {
+                if let Some(offer) = offer(Some(None)) {
+                    let live = self.boot_of(mac).filter(|boot| boot.speaks_from(offer.address));
+                    if live.is_none() {
+                        self.lent_elsewhere(&facts(true), &offer);
+                    }
+                    let file = event.boot_file.as_deref().unwrap_or_default();
+                    self.remark(offer.address.into(), format!("asked port 4011: {file}"));
+                }
+            }
+            EventKind::ProxyOffered => {
+                let file = event.boot_file.as_deref().unwrap_or_default();
+                let text = format!("is told to boot {file}, at whatever address it is lent");
+                self.heard(Some(mac), "proxy", text);
             }
             EventKind::Nacked(why) => {
                 self.heard(Some(mac), "nak", format!("refused{}: {why}", at()))
@@ -70,7 +115,9 @@ impl Desk {
             EventKind::PoolEmpty => match self.waits_nowhere(mac) {
                 Some(text) => self.heard(Some(mac), "waits", text),
                 None => {
-                    let text = "no address left in the pool (net.pool)".to_string();
+                    let network = self.boots_on(event);
+                    let of = network.map(|one| format!(" of {}/{}", one.network, one.prefix));
+                    let text = format!("no address left in the pool{}", of.unwrap_or_default());
                     self.heard(Some(mac), "pool-empty", text);
                 }
             },
@@ -101,6 +148,21 @@ impl Desk {
             }
             EventKind::Ignored(_) | EventKind::Released | EventKind::Informed => {}
         }
+    }
+
+    /// An address on its way, where it belongs to a boot.
+    fn offer(&self, event: &dhcp::Event, lender: Option<Option<Ipv4Addr>>) -> Option<Offer> {
+        let (subnet, address) = (self.boots_on(event)?, event.address?);
+        if lender.is_some() && !subnet.contains(address) {
+            let cidr = format!("{}/{}", subnet.network, subnet.prefix);
+            let text = format!("another server lends it {address}, which is not in {cidr}");
+            self.heard(Some(event.mac), "misplaced", text);
+            return None;
+        }
+        let info = event.relay_info.clone().unwrap_or_default();
+        let via =
+            event.relay.map(|relay| Via { relay, circuit: info.circuit, remote: info.remote });
+        Some(Offer { address, subnet, via, lender })
     }
 
     /// What TFTP tells.

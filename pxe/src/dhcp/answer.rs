@@ -12,8 +12,21 @@ use std::time::Duration;
 pub enum Answer {
     /// Nothing: not ours, or not to be helped.
     Silence,
+    /// Nothing, and no word of it: somebody else's to answer, or told already.
+    Aside,
     /// Give it an address, and perhaps something to boot.
     Serve(Serving),
+    /// Something to boot, but no address: another server gives those (`mode = "proxy"`).
+    Proxy(Proxying),
+}
+
+/// What one client is given beside another DHCP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxying {
+    /// The network it stands in.
+    pub subnet: Arc<Subnet>,
+    /// What to boot.
+    pub boot: BootFile,
 }
 
 /// What one client is given.
@@ -50,8 +63,12 @@ pub struct BootFile {
 /// One network, as its clients have to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subnet {
-    /// Our own address there: server identifier and source of what we send.
+    /// Our own address there, or on the way there: server identifier and source of what we send.
     pub server: Ipv4Addr,
+    /// Our addresses on all networks: an offer made by another of them is ours too.
+    pub ours: Arc<[Ipv4Addr]>,
+    /// Which of the interfaces served leads there.
+    pub wire: usize,
     /// Network address.
     pub network: Ipv4Addr,
     /// Prefix length.
@@ -81,6 +98,8 @@ impl Subnet {
     pub fn new(server: Ipv4Addr, network: Ipv4Addr, prefix: u8) -> Subnet {
         Subnet {
             server,
+            ours: Arc::default(),
+            wire: 0,
             network,
             prefix,
             pool: None,
@@ -110,6 +129,11 @@ impl Subnet {
         address & self.mask() == self.network & self.mask()
     }
 
+    /// Whether a server identifier (option 54) means us.
+    pub fn is_us(&self, id: Ipv4Addr) -> bool {
+        id == self.server || self.ours.contains(&id)
+    }
+
     /// Whether its machines are on our own link, so that ARP reaches them; else behind a relay.
     pub fn on_link(&self) -> bool {
         self.contains(self.server)
@@ -119,7 +143,7 @@ impl Subnet {
     pub fn gives(&self, address: Ipv4Addr) -> bool {
         self.pool.as_ref().is_some_and(|pool| pool.contains(&address))
             && self.contains(address)
-            && address != self.server
+            && !self.is_us(address)
             && Some(address) != self.gateway
             && (self.prefix > 30 || (address != self.broadcast() && address != self.network))
             && !self.reserved.contains(&address)

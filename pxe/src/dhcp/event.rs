@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
-use super::request::{Request, Vendor};
+use super::relay::RelayInfo;
+use super::request::{Heard, Request, Vendor};
 use crate::Mac;
 
 /// Something that happened with one client.
@@ -28,6 +29,13 @@ pub struct Event {
     pub boot_file: Option<String>,
     /// The relay it came through.
     pub relay: Option<Ipv4Addr>,
+    /// What the relay says of it.
+    #[serde(skip)]
+    pub relay_info: Option<RelayInfo>,
+    /// Where it came in.
+    pub heard: Heard,
+    /// The address it has and uses.
+    pub ciaddr: Ipv4Addr,
 }
 
 /// What happened.
@@ -46,6 +54,15 @@ pub enum EventKind {
     Released,
     /// ACK of an INFORM sent.
     Informed,
+    /// A boot file offered beside another server's address.
+    ProxyOffered,
+    /// The same, given on port 4011.
+    ProxyAcked,
+    /// It takes the address that another server lent it.
+    LentElsewhere {
+        /// That server.
+        by: Option<Ipv4Addr>,
+    },
     /// No address left in the pool, or no pool.
     PoolEmpty,
     /// Somebody answers ARP for an address that was about to be offered.
@@ -111,6 +128,9 @@ impl Event {
             vendor: request.vendor(),
             boot_file,
             relay: request.relayed().then_some(request.giaddr),
+            relay_info: request.relay_info.as_deref().map(RelayInfo::read),
+            heard: request.heard,
+            ciaddr: request.ciaddr,
         }
     }
 }

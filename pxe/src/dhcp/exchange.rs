@@ -72,7 +72,7 @@ impl Server {
     ) {
         let key = request.key();
         let subnet = serving.subnet.clone();
-        if request.server_id.is_some_and(|id| id != subnet.server) {
+        if request.server_id.is_some_and(|id| !subnet.is_us(id)) {
             self.holds.withdraw(key);
             return self.ignore(request, Reason::OtherServer, request.server_id, out);
         }
@@ -163,7 +163,8 @@ impl Server {
             return self.settle(asked, address, now, out);
         }
         self.counters.probes += 1;
-        out.push(Effect::Probe { address, mac: key.mac });
+        let wire = asked.serving.subnet.wire;
+        out.push(Effect::Probe { wire, address, mac: key.mac });
         let stage = Stage::Probing { asked: Box::new(asked), tries, since: now.mono };
         self.holds.put(key, Hold { address, stage });
     }
@@ -267,7 +268,7 @@ fn has(address: Ipv4Addr) -> Option<Ipv4Addr> {
 /// Whether a message names us as its server, or nobody.
 fn for_us(request: &Request, serving: Option<&Serving>) -> bool {
     match (request.server_id, serving) {
-        (Some(id), Some(serving)) => id == serving.subnet.server,
+        (Some(id), Some(serving)) => serving.subnet.is_us(id),
         _ => true,
     }
 }

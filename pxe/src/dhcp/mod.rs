@@ -4,6 +4,7 @@
 //! ```text
 //! options, packet      bytes ↔ values
 //! request, reply       what a client said; what we say and where it goes
+//! relay, proxy         what a relay agent adds; what is said beside another DHCP server
 //! answer               what the boot decision wants done: comes in as a value
 //! server, exchange     the state machine: requests and deadlines in, effects out; no sockets
 //! lease, hold, pool    what it remembers: for good, until the next ACK, and what is left to give
@@ -24,18 +25,21 @@ pub mod options;
 pub mod packet;
 mod pool;
 pub mod probe;
+mod proxy;
+pub mod relay;
 pub mod reply;
 pub mod request;
 pub mod server;
 pub mod socket;
 pub mod wire;
 
-pub use answer::{Address, Answer, BootFile, Serving, Subnet};
+pub use answer::{Address, Answer, BootFile, Proxying, Serving, Subnet};
 pub use event::{Counters, Event, EventKind, Reason, Refusal};
 pub use lease::{ClientKey, LeaseChange, LeaseRecord, Now};
 pub use packet::{BadPacket, Packet};
+pub use relay::{RelayInfo, Via};
 pub use reply::{Destination, Outgoing};
-pub use request::{MessageType, Request, Vendor};
+pub use request::{Heard, MessageType, Request, Vendor};
 pub use server::{Effect, LeaseStatus, Server, Ticket};
 pub use socket::{Control, JournalWrite, serve};
 pub use wire::{Config, Wire, WireError};

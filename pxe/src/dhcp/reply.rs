@@ -1,9 +1,9 @@
 //! What we say: which options an OFFER, ACK or NAK carries and where it goes. Everything here is
 //! something that some firmware insists on.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::answer::Serving;
+use super::answer::{Serving, Subnet};
 use super::options::{Options, code, cost};
 use super::packet::{BOOTREPLY, LARGEST, Packet};
 use super::request::{MessageType, Request, Vendor};
@@ -16,7 +16,7 @@ const IP_AND_UDP: usize = 28;
 const FRAME: usize = 241;
 /// PXE 2.1, option 43: sub-option 6, discovery control, bit 3 set: load the boot file that this
 /// offer names, no boot-server discovery, no menu. Then the end.
-const NO_DISCOVERY: [u8; 4] = [6, 1, 8, 255];
+pub(super) const NO_DISCOVERY: [u8; 4] = [6, 1, 8, 255];
 /// iPXE `no-pxedhcp` (176): otherwise it waits for a ProxyDHCP offer before it takes ours.
 const NO_PXEDHCP: [u8; 3] = [176, 1, 1];
 /// A seat's address never expires (S10). Such a lease has no T1 and T2: some clients compute
@@ -30,6 +30,8 @@ pub enum Destination {
     Relay(Ipv4Addr),
     /// To a client that has its address already, through the kernel.
     Client(Ipv4Addr),
+    /// From the ProxyDHCP port to whoever asked there.
+    Proxy(SocketAddrV4),
     /// To 255.255.255.255.
     Broadcast,
     /// A frame to a client that does not answer ARP yet.
@@ -44,6 +46,8 @@ pub enum Destination {
 /// A datagram to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
+    /// By which of the interfaces served.
+    pub wire: usize,
     /// Where to.
     pub destination: Destination,
     /// Our address as this client's network knows it.
@@ -88,17 +92,18 @@ pub(super) fn grant(
     } else {
         Destination::Frame { mac: request.mac, ip: packet.yiaddr }
     };
-    Outgoing { destination, source: serving.subnet.server, bytes: packet.encode() }
+    let Subnet { wire, server: source, .. } = *serving.subnet;
+    Outgoing { wire, destination, source, bytes: packet.encode() }
 }
 
 /// NAK. Always broadcast on our own link: the client may hold an address of another network, and
 /// a relay is told to broadcast too (RFC 2131 4.1, 4.3.2).
-pub(super) fn nak(request: &Request, server: Ipv4Addr, because: &str) -> Outgoing {
+pub(super) fn nak(request: &Request, subnet: &Subnet, because: &str) -> Outgoing {
     let mut packet = envelope(request);
     packet.broadcast = request.broadcast || request.relayed();
     let mut out = Fitting::new(request);
     out.must(code::MESSAGE_TYPE, &[MessageType::Nak as u8]);
-    out.must(code::SERVER_ID, &server.octets());
+    out.must(code::SERVER_ID, &subnet.server.octets());
     if let Some(id) = &request.client_id {
         out.may(code::CLIENT_ID, id);
     }
@@ -106,10 +111,10 @@ pub(super) fn nak(request: &Request, server: Ipv4Addr, because: &str) -> Outgoin
     packet.options = out.finish();
     let destination =
         if request.relayed() { Destination::Relay(request.giaddr) } else { Destination::Broadcast };
-    Outgoing { destination, source: server, bytes: packet.encode() }
+    Outgoing { wire: subnet.wire, destination, source: subnet.server, bytes: packet.encode() }
 }
 
-fn envelope(request: &Request) -> Packet {
+pub(super) fn envelope(request: &Request) -> Packet {
     Packet {
         op: BOOTREPLY,
         htype: request.htype,
@@ -183,34 +188,37 @@ fn network_options(request: &Request, serving: &Serving, out: &mut Fitting) {
 
 /// Options within what the client can take, the most needed first; the relay's own goes last
 /// (RFC 3046 2.2) and is not the client's to hold.
-struct Fitting {
+pub(super) struct Fitting {
     options: Options,
     left: usize,
     relay: Option<Vec<u8>>,
 }
 
 impl Fitting {
-    fn new(request: &Request) -> Fitting {
+    pub(super) fn new(request: &Request) -> Fitting {
         let size = usize::from(request.max_size.unwrap_or(LEAST_SIZE).max(LEAST_SIZE));
-        let left = (size - IP_AND_UDP).min(LARGEST) - FRAME;
-        Fitting { options: Options::default(), left, relay: request.relay_info.clone() }
+        let relay = request.relay_info.clone();
+        // The echo has its room in any case: an agent drops what comes back without it.
+        let echo = relay.as_deref().map_or(0, cost);
+        let left = (size - IP_AND_UDP).min(LARGEST.saturating_sub(echo)).saturating_sub(FRAME);
+        Fitting { options: Options::default(), left, relay }
     }
 
     /// The first few, which always fit.
-    fn must(&mut self, code: u8, value: &[u8]) {
+    pub(super) fn must(&mut self, code: u8, value: &[u8]) {
         self.left = self.left.saturating_sub(cost(value));
         self.options.push(code, value);
     }
 
     /// If there is room and nobody was before us.
-    fn may(&mut self, code: u8, value: &[u8]) {
+    pub(super) fn may(&mut self, code: u8, value: &[u8]) {
         let ours = matches!(code, code::OVERLOAD | code::RELAY_INFO);
         if !ours && self.options.get(code).is_none() && cost(value) <= self.left {
             self.must(code, value);
         }
     }
 
-    fn finish(mut self) -> Options {
+    pub(super) fn finish(mut self) -> Options {
         let used: usize = self.options.iter().map(|(_, value)| cost(value)).sum();
         if let Some(relay) = self.relay
             && FRAME + used + cost(&relay) <= LARGEST

@@ -145,7 +145,7 @@ fn the_relays_option_goes_last_and_the_clients_id_back() {
     assert_eq!(packet.options.get(61), Some(&[255, 1, 2][..]));
     assert_eq!(out.destination, Destination::Relay(request.giaddr));
     assert_eq!(packet.giaddr, request.giaddr);
-    let refusal = nak(&request, SERVER, "no");
+    let refusal = nak(&request, &serving(None).subnet, "no");
     let packet = Packet::decode(&refusal.bytes).expect("ours");
     assert_eq!(codes(&packet), [53, 54, 61, 56, 82]);
 }
@@ -171,9 +171,11 @@ fn never_more_than_the_client_takes_nor_less_than_a_relay_passes() {
         assert!(out.bytes.len() <= most, "{said:?}: {} bytes", out.bytes.len());
         assert_eq!(codes(&packet)[..3], [53, 54, 51]);
         request.relay_info = Some(vec![7; 900]);
-        assert!(offer(&request, &big).0.bytes.len() <= LARGEST);
+        let (out, packet) = offer(&request, &big);
+        assert!(out.bytes.len() <= LARGEST);
+        assert_eq!(packet.options.iter().last(), Some((82, &[7; 900][..])), "whole, and last");
     }
-    assert_eq!(nak(&discover(), SERVER, "").bytes.len(), 300);
+    assert_eq!(nak(&discover(), &serving(None).subnet, "").bytes.len(), 300);
 }
 
 #[test]
@@ -192,7 +194,7 @@ fn where_it_goes() {
         let mut request = discover();
         (request.giaddr, request.ciaddr, request.broadcast) = (giaddr, client, broadcast);
         assert_eq!(offer(&request, &serving(None)).0.destination, grants);
-        let refusal = nak(&request, SERVER, "no");
+        let refusal = nak(&request, &serving(None).subnet, "no");
         assert_eq!(refusal.destination, naks);
         let packet = Packet::decode(&refusal.bytes).expect("ours");
         assert_eq!(packet.broadcast, broadcast || giaddr != none, "RFC 2131 4.3.2");

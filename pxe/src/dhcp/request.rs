@@ -39,9 +39,39 @@ pub enum Vendor {
     None,
 }
 
+/// Where a message came in. Whoever sent it may have forged all of it but the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// Which of the interfaces served.
+    pub wire: usize,
+    /// Sender's address; 0.0.0.0 of a client without one.
+    pub from: Ipv4Addr,
+    /// Sender's port.
+    pub from_port: u16,
+    /// The address it was sent to: ours, or everybody's.
+    pub to: Ipv4Addr,
+    /// It came to the ProxyDHCP port, 4011.
+    pub proxy_port: bool,
+}
+
+impl Default for Heard {
+    /// A broadcast of a client without an address.
+    fn default() -> Heard {
+        Heard {
+            wire: 0,
+            from: Ipv4Addr::UNSPECIFIED,
+            from_port: 68,
+            to: Ipv4Addr::BROADCAST,
+            proxy_port: false,
+        }
+    }
+}
+
 /// One message of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    /// Where it came in; set by who received it.
+    pub heard: Heard,
     /// What it wants.
     pub kind: MessageType,
     /// Who it is.
@@ -130,6 +160,7 @@ impl Request {
             archs.extend(arch_in_words(&vendor_class));
         }
         Ok(Request {
+            heard: Heard::default(),
             kind,
             mac,
             htype: packet.htype,
@@ -161,6 +192,7 @@ impl Request {
         let mut chaddr = [0; 16];
         chaddr[..6].copy_from_slice(&mac.0);
         Request {
+            heard: Heard::default(),
             kind,
             mac,
             htype: 1,

@@ -38,6 +38,8 @@ pub enum Effect {
     /// Ask the link whether anybody but this machine has the address, then call
     /// [`Server::probed`].
     Probe {
+        /// On which of the interfaces served.
+        wire: usize,
         /// The address to ask for.
         address: Ipv4Addr,
         /// The machine that is to get it, and may have it already.
@@ -64,7 +66,7 @@ pub struct LeaseStatus {
     pub left: Option<u64>,
 }
 
-/// The DHCP server of one interface.
+/// The DHCP server of all interfaces: one book of leases.
 #[derive(Debug)]
 pub struct Server {
     pub(super) leases: Leases,
@@ -102,6 +104,14 @@ impl Server {
         let serving = match answer {
             Answer::Serve(serving) => Some(serving),
             Answer::Silence => None,
+            Answer::Aside => {
+                self.counters.ignored += 1;
+                return out;
+            }
+            Answer::Proxy(proxying) => {
+                self.beside(request, &proxying, &mut out);
+                return out;
+            }
         };
         match (request.kind, serving) {
             (MessageType::Discover, Some(serving)) => {
@@ -368,7 +378,7 @@ impl Server {
         out: &mut Effects,
     ) {
         self.counters.naks += 1;
-        out.push(Effect::Send(nak(request, serving.subnet.server, &refusal.to_string())));
+        out.push(Effect::Send(nak(request, &serving.subnet, &refusal.to_string())));
         let kind = EventKind::Nacked(refusal);
         out.push(Effect::Tell(Event::of(request, kind, Some(address), None)));
     }

@@ -860,7 +860,7 @@ impl Crowd {
     fn absorb(&mut self, effects: Effects) {
         for effect in effects {
             match effect {
-                Effect::Probe { address, mac } => self.probes.push((address, mac)),
+                Effect::Probe { address, mac, .. } => self.probes.push((address, mac)),
                 Effect::Commit { ticket, change } => self.journal.push((ticket, change)),
                 Effect::Tell(_) => {}
                 Effect::Send(out) => {

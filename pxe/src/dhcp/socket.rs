@@ -1,9 +1,10 @@
-//! The driver: the loop between the sockets of one interface, the state machine, the boot decision
-//! and the journal.
+//! The driver: the loop between the sockets of all interfaces, the one state machine, the boot
+//! decision and the journal.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
+use std::task::Poll;
 use std::time::Instant;
 
 use futures::StreamExt;
@@ -18,9 +19,9 @@ use super::lease::{LeaseChange, Now};
 use super::look::{Looks, Seen};
 use super::packet::BadPacket;
 use super::probe::{Due, Probes};
-use super::request::Request;
+use super::request::{Heard, Request};
 use super::server::{Effect, LeaseStatus, Server, Ticket};
-use super::wire::Wire;
+use super::wire::{Received, Wire};
 use crate::Mac;
 
 /// Datagrams, or ARP packets, taken before the others get a turn.
@@ -43,17 +44,27 @@ pub enum Control {
     /// The pool address it holds.
     Lookup(Mac, oneshot::Sender<Option<Ipv4Addr>>),
     /// Whether anybody but these machines has an address.
-    Look(Ipv4Addr, Vec<Mac>, Seen),
+    Look {
+        /// On which of the interfaces served.
+        wire: usize,
+        /// Whose address.
+        address: Ipv4Addr,
+        /// Who does not count.
+        not: Vec<Mac>,
+        /// To be told.
+        seen: Seen,
+    },
     /// All leases.
     Leases(oneshot::Sender<Vec<LeaseStatus>>),
     /// How often what has happened.
     Counters(oneshot::Sender<Counters>),
 }
 
-/// Serves one interface until cancelled. `desk` is the boot decision; `journal` makes leases
+/// Serves interfaces until cancelled; `Heard::wire` and `Subnet::wire` count them in the order given.
+/// `desk` is the boot decision; `journal` makes leases
 /// durable. Nothing here waits for the journal: clients whose lease is on its way do.
 pub async fn serve(
-    wire: Wire,
+    wires: Vec<Wire>,
     server: Server,
     desk: impl Fn(&Request) -> Answer + Send,
     tell: impl Fn(Event) + Send,
@@ -61,28 +72,41 @@ pub async fn serve(
     mut control: mpsc::Receiver<Control>,
     cancel: CancellationToken,
 ) -> io::Result<()> {
-    let probes = Probes::new(wire.mac, wire.config.probe);
-    let looks = Looks::new(wire.mac);
+    let probes = wires.iter().map(|wire| Probes::new(wire.mac, wire.config.probe)).collect();
+    let looks = wires.iter().map(|wire| Looks::new(wire.mac)).collect();
     let commits = FuturesUnordered::new();
-    let mut driver = Driver { wire, server, desk, tell, journal, probes, looks, commits };
+    let overruns = vec![0; wires.len()];
+    let mut driver =
+        Driver { wires, server, desk, tell, journal, probes, looks, commits, overruns };
     loop {
-        let deadline = [driver.server.next_deadline(), driver.probes.next(), driver.looks.next()];
-        let deadline = deadline.into_iter().flatten().min();
+        let deadlines = driver.probes.iter().map(Probes::next);
+        let deadlines = deadlines.chain(driver.looks.iter().map(Looks::next));
+        let deadline = deadlines.chain([driver.server.next_deadline()]).flatten().min();
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             Some((ticket, ok)) = driver.commits.next() => driver.committed(ticket, ok),
             Some(control) = control.recv() => driver.control(control),
             () = until(deadline) => driver.on_deadline(),
-            ready = driver.wire.arp.readable() => {
+            ready = any(&driver.wires) => {
                 ready?;
-                driver.hear();
-            }
-            ready = driver.wire.udp.readable() => {
-                ready?;
-                driver.receive();
+                // Of those that have nothing each call is a look at a flag.
+                for wire in 0..driver.wires.len() {
+                    driver.hear(wire);
+                    driver.receive(wire, false);
+                    driver.receive(wire, true);
+                }
             }
         }
     }
+}
+
+/// Any of the interfaces has something for us.
+async fn any(wires: &[Wire]) -> io::Result<()> {
+    std::future::poll_fn(|context| {
+        let mut polled = wires.iter().map(|wire| wire.poll_ready(context));
+        polled.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -93,31 +117,36 @@ async fn until(deadline: Option<Instant>) {
 }
 
 struct Driver<Desk, Tell> {
-    wire: Wire,
+    wires: Vec<Wire>,
     server: Server,
     desk: Desk,
     tell: Tell,
     journal: mpsc::Sender<JournalWrite>,
-    probes: Probes,
-    looks: Looks,
+    /// Of each interface.
+    probes: Vec<Probes>,
+    looks: Vec<Looks>,
     commits: FuturesUnordered<BoxFuture<'static, (Ticket, bool)>>,
+    /// Datagrams that each interface's socket had no room for.
+    overruns: Vec<u64>,
 }
 
 impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
-    fn receive(&mut self) {
+    fn receive(&mut self, wire: usize, proxy_port: bool) {
         let mut buffer = [0; 2048];
         for _ in 0..BATCH {
-            let (length, dropped) = match self.wire.receive(&mut buffer) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // An interface that goes down says so once, here; the socket outlives it.
-                Err(error) => return tracing::warn!(%error, "DHCP socket"),
-            };
+            let Received { length, dropped, heard } =
+                match self.wires[wire].receive(proxy_port, &mut buffer) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                    // An interface that goes down says so once, here; the socket outlives it.
+                    Err(error) => return tracing::warn!(%error, "DHCP socket"),
+                };
             if let Some(dropped) = dropped {
-                self.server.counters_mut().overrun = u64::from(dropped);
+                self.overrun(wire, dropped);
             }
             match Request::decode(&buffer[..length]) {
-                Ok(request) => {
+                Ok(mut request) => {
+                    request.heard = Heard { wire, ..heard };
                     let answer = (self.desk)(&request);
                     let effects = self.server.handle(&request, answer, Now::read());
                     self.perform(effects);
@@ -131,12 +160,18 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
         }
     }
 
-    fn hear(&mut self) {
+    /// Each socket counts for itself, from its beginning.
+    fn overrun(&mut self, wire: usize, dropped: u32) {
+        self.overruns[wire] = self.overruns[wire].max(u64::from(dropped));
+        self.server.counters_mut().overrun = self.overruns.iter().sum();
+    }
+
+    fn hear(&mut self, wire: usize) {
         for _ in 0..BATCH {
-            match self.wire.hear() {
+            match self.wires[wire].hear() {
                 Ok(Some(arp)) => {
-                    self.looks.heard(&arp);
-                    if let Some(address) = self.probes.heard(&arp) {
+                    self.looks[wire].heard(&arp);
+                    if let Some(address) = self.probes[wire].heard(&arp) {
                         let effects = self.server.probed(address, true, Now::read());
                         self.perform(effects);
                     }
@@ -150,17 +185,19 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
 
     fn on_deadline(&mut self) {
         let now = Now::read();
-        for due in self.probes.due(now.mono) {
-            match due {
-                Due::Ask(arp) => self.wire.ask(&arp),
-                Due::Free(address) => {
-                    let effects = self.server.probed(address, false, now);
-                    self.perform(effects);
+        for wire in 0..self.wires.len() {
+            for due in self.probes[wire].due(now.mono) {
+                match due {
+                    Due::Ask(arp) => self.wires[wire].ask(&arp),
+                    Due::Free(address) => {
+                        let effects = self.server.probed(address, false, now);
+                        self.perform(effects);
+                    }
                 }
             }
-        }
-        for arp in self.looks.due(now.mono) {
-            self.wire.ask(&arp);
+            for arp in self.looks[wire].due(now.mono) {
+                self.wires[wire].ask(&arp);
+            }
         }
         if self.server.next_deadline().is_some_and(|deadline| deadline <= now.mono) {
             let effects = self.server.on_deadline(now);
@@ -180,9 +217,10 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
                 let effects = self.server.keep(mac, now);
                 self.perform(effects);
             }
-            Control::Look(address, not, seen) => {
-                if let Some(arp) = self.looks.begin(address, not, seen, now.mono) {
-                    self.wire.ask(&arp);
+            Control::Look { wire, address, not, seen } => {
+                let Some(link) = self.wires.get(wire) else { return };
+                if let Some(arp) = self.looks[wire].begin(address, not, seen, now.mono) {
+                    link.ask(&arp);
                 }
             }
             // Who asked may have gone: then nobody misses the answer.
@@ -197,14 +235,16 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
         while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Send(out) => {
-                    if let Err(error) = self.wire.send(&out) {
+                    let Some(wire) = self.wires.get(out.wire) else { continue };
+                    if let Err(error) = wire.send(&out) {
                         self.server.counters_mut().unsent += 1;
                         tracing::warn!(%error, to = ?out.destination, "DHCP reply not sent");
                     }
                 }
-                Effect::Probe { address, mac } => {
-                    let arp = self.probes.begin(address, mac, Instant::now());
-                    self.wire.ask(&arp);
+                Effect::Probe { wire, address, mac } => {
+                    let Some(link) = self.wires.get(wire) else { continue };
+                    let arp = self.probes[wire].begin(address, mac, Instant::now());
+                    link.ask(&arp);
                 }
                 Effect::Commit { ticket, change } => {
                     let (done, outcome) = oneshot::channel();
@@ -236,7 +276,15 @@ mod tests {
             let (journal, _) = mpsc::channel(1);
             let (_, control) = mpsc::channel(1);
             let desk = |_: &Request| Answer::Silence;
-            serve(wire, server, desk, drop::<Event>, journal, control, CancellationToken::new())
+            serve(
+                vec![wire],
+                server,
+                desk,
+                drop::<Event>,
+                journal,
+                control,
+                CancellationToken::new(),
+            )
         });
     }
 }

@@ -1,10 +1,11 @@
-//! The sockets of one interface: port 67, a packet socket for frames to clients without an address,
+//! The sockets of one interface: port 67 (and 4011 beside another DHCP server), a packet socket for frames to clients without an address,
 //! and another that hears ARP. No root: `CAP_NET_BIND_SERVICE` and `CAP_NET_RAW` are enough, also
 //! those of a user namespace.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nix::libc;
@@ -18,10 +19,14 @@ use tokio::net::UdpSocket;
 
 use super::frame::{ARP, Arp, Datagram};
 use super::reply::{Destination, Outgoing};
+use super::request::Heard;
 use crate::Mac;
 
 /// A rack that comes back from a power cut asks all at once: 8 MiB hold some 10,000 DISCOVERs.
 const RECEIVE_BUFFER: usize = 8 << 20;
+/// ProxyDHCP, PXE 2.1.
+const PROXY_PORT: u16 = 4011;
+
 /// Where to serve.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -33,6 +38,8 @@ pub struct Config {
     pub client_port: u16,
     /// How long a probe listens.
     pub probe: Duration,
+    /// Another server lends the addresses: port 4011 is listened to as well.
+    pub proxy: bool,
 }
 
 impl Config {
@@ -43,6 +50,7 @@ impl Config {
             server_port: 67,
             client_port: 68,
             probe: Duration::from_millis(300),
+            proxy: false,
         }
     }
 }
@@ -79,6 +87,8 @@ pub struct Wire {
     pub(super) mac: Mac,
     index: usize,
     pub(super) udp: UdpSocket,
+    /// Port 4011, in proxy mode.
+    pub(super) proxy: Option<UdpSocket>,
     /// A packet socket. tokio's `AsyncFd` wants `unsafe`; its `UdpSocket` waits for any socket of
     /// datagrams, and waiting is all it does here.
     pub(super) arp: UdpSocket,
@@ -95,30 +105,57 @@ impl Wire {
         let link = link_address(&config.interface).map_err(failed("reading addresses"))?;
         let link = link.ok_or_else(|| WireError::NoInterface(config.interface.clone()))?;
         let mac = Mac(link.addr().unwrap_or_default());
-        let udp = udp_socket(&config).map_err(failed("DHCP socket"))?;
+        let udp = udp_socket(&config, config.server_port).map_err(failed("DHCP socket"))?;
+        let proxy = config.proxy.then(|| udp_socket(&config, PROXY_PORT)).transpose();
+        let proxy = proxy.map_err(failed("ProxyDHCP socket (port 4011)"))?;
         // A packet socket with no protocol receives nothing and sends what it is given.
         let raw = packet_socket(0, &link).map_err(failed("packet socket"))?;
         let arp = packet_socket(ARP, &link)
             .and_then(|socket| UdpSocket::from_std(socket.into()))
             .map_err(failed("ARP socket"))?;
-        Ok(Wire { mac, index: link.ifindex(), udp, arp, raw, config })
+        Ok(Wire { mac, index: link.ifindex(), udp, proxy, arp, raw, config })
     }
 
-    /// The next datagram's length, and how many the socket has dropped so far, where it did.
-    /// `WouldBlock` when there is none.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<u32>)> {
-        self.udp.try_io(Interest::READABLE, || {
-            let mut space = [0; 64];
+    /// The next datagram of port 67, or of port 4011. `WouldBlock` when there is none.
+    pub(super) fn receive(&self, proxy_port: bool, buffer: &mut [u8]) -> io::Result<Received> {
+        let socket = match &self.proxy {
+            Some(proxy) if proxy_port => proxy,
+            None if proxy_port => return Err(io::ErrorKind::WouldBlock.into()),
+            _ => &self.udp,
+        };
+        socket.try_io(Interest::READABLE, || {
+            let mut space = [0; 128];
             let mut slices = [IoSliceMut::new(buffer)];
-            let fd = self.udp.as_raw_fd();
             let flags = MsgFlags::MSG_DONTWAIT;
-            let message = recvmsg::<SockaddrIn>(fd, &mut slices, Some(&mut space), flags)?;
-            let dropped = message.cmsgs()?.find_map(|control| match control {
-                ControlMessageOwned::RxqOvfl(count) => Some(count),
-                _ => None,
-            });
-            Ok((message.bytes, dropped))
+            let message =
+                recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+            let mut dropped = None;
+            let mut heard = Heard { proxy_port, ..Heard::default() };
+            if let Some(from) = message.address {
+                (heard.from, heard.from_port) = (from.ip(), from.port());
+            }
+            for control in message.cmsgs()? {
+                match control {
+                    ControlMessageOwned::RxqOvfl(count) => dropped = Some(count),
+                    ControlMessageOwned::Ipv4PacketInfo(info) => {
+                        heard.to = Ipv4Addr::from_bits(u32::from_be(info.ipi_addr.s_addr));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(Received { length: message.bytes, dropped, heard })
         })
+    }
+
+    /// Waits until something has come, perhaps.
+    pub(super) fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sockets = [Some(&self.udp), self.proxy.as_ref(), Some(&self.arp)];
+        for socket in sockets.into_iter().flatten() {
+            if let Poll::Ready(ready) = socket.poll_recv_ready(context) {
+                return Poll::Ready(ready);
+            }
+        }
+        Poll::Pending
     }
 
     /// The next ARP packet, if what comes next is one and of this interface. `WouldBlock` when
@@ -145,6 +182,7 @@ impl Wire {
                 };
                 return self.raw.send(&frame.encode()).map(drop);
             }
+            Destination::Proxy(to) => to,
             Destination::Relay(ip) => SocketAddrV4::new(ip, config.server_port),
             Destination::Client(ip) => SocketAddrV4::new(ip, config.client_port),
             Destination::Broadcast => SocketAddrV4::new(Ipv4Addr::BROADCAST, config.client_port),
@@ -156,8 +194,12 @@ impl Wire {
             ipi_spec_dst: libc::in_addr { s_addr: out.source.to_bits().to_be() },
             ipi_addr: libc::in_addr { s_addr: 0 },
         };
+        let socket = match (&self.proxy, out.destination) {
+            (Some(proxy), Destination::Proxy(_)) => proxy,
+            _ => &self.udp,
+        };
         sendmsg(
-            self.udp.as_raw_fd(),
+            socket.as_raw_fd(),
             &[IoSlice::new(&out.bytes)],
             &[ControlMessage::Ipv4PacketInfo(&source)],
             MsgFlags::MSG_DONTWAIT,
@@ -174,6 +216,15 @@ impl Wire {
     }
 }
 
+/// A datagram in the caller's buffer.
+pub(super) struct Received {
+    pub length: usize,
+    /// How many the socket has dropped so far, where it did.
+    pub dropped: Option<u32>,
+    /// All but the wire's number, which it does not know itself.
+    pub heard: Heard,
+}
+
 fn link_address(interface: &str) -> io::Result<Option<LinkAddr>> {
     let mut all = nix::ifaddrs::getifaddrs()?;
     Ok(all.find_map(|one| {
@@ -181,7 +232,7 @@ fn link_address(interface: &str) -> io::Result<Option<LinkAddr>> {
     }))
 }
 
-fn udp_socket(config: &Config) -> io::Result<UdpSocket> {
+fn udp_socket(config: &Config, port: u16) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
     socket.set_broadcast(true)?;
@@ -191,7 +242,8 @@ fn udp_socket(config: &Config) -> io::Result<UdpSocket> {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
     setsockopt(&socket, sockopt::RxqOvfl, &1)?;
-    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, config.server_port).into())?;
+    setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket.into())
 }

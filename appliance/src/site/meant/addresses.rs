@@ -51,7 +51,7 @@ impl Table<'_> {
             }
         }
         let by_address = self.seats_within(&subnets, all_known, problems);
-        self.bmcs(&by_address, problems);
+        self.bmcs(&subnets, &by_address, problems);
         self.strangers(written, &subnets, all_known, problems);
         (subnets, by_address)
     }
@@ -329,7 +329,12 @@ impl Table<'_> {
     }
 
     /// One BMC, one machine; several blades may share one with a `target` each.
-    fn bmcs(&self, seats: &BTreeMap<Ipv4Addr, SeatName>, problems: &mut Problems) {
+    fn bmcs(
+        &self,
+        subnets: &[At<Subnet>],
+        seats: &BTreeMap<Ipv4Addr, SeatName>,
+        problems: &mut Problems,
+    ) {
         let mut all: Vec<_> = self
             .machines
             .iter()
@@ -339,6 +344,18 @@ impl Table<'_> {
         let mut first = BTreeMap::new();
         for (name, bmc) in all {
             let address = bmc.host.value.parse::<Ipv4Addr>().ok();
+            let bmcs = subnets.iter().filter(|subnet| subnet.kind == Kind::Bmc);
+            let lives = |address| bmcs.clone().any(|subnet| subnet.cidr.contains(address));
+            if let Some(mac) = bmc.mac.as_ref().filter(|_| !address.is_some_and(lives)) {
+                let message = format!(
+                    "the BMC of {name} has a MAC, but {} is in no network of BMCs",
+                    bmc.host
+                );
+                let problem = Problem::warning("bmc-outside", &mac.origin, message);
+                problems.push(problem.label("it gets no address from us").help(
+                    "a [[net.subnet]] of kind = \"bmc\" with its address; without one, mac has no effect",
+                ));
+            }
             if let Some(seat) = address.and_then(|address| seats.get(&address)) {
                 let message = format!("BMC {} of {name} has the address of seat {seat}", bmc.host);
                 let problem = Problem::error("duplicate-address", &bmc.host.origin, message);

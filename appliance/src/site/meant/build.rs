@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use super::machines::{by_mac, machines, meant_class};
+use super::machines::{by_bmc_mac, by_mac, machines, meant_class};
 use super::matrix::{groups, matrix, one_namespace};
 use super::{Admin, Net, Network, Role, RootMode, Seat, Site, addresses};
 use crate::site::load::{Env, Watched};
@@ -24,6 +24,7 @@ pub(in crate::site) fn build(
     let roles = roles(&mut written, problems);
     let machines = machines(&written, problems);
     let by_mac = by_mac(&machines, problems);
+    let by_bmc_mac = by_bmc_mac(&machines, &by_mac, problems);
     let groups = groups(&written, problems);
     let net = net(&written, &roles, problems);
     let domain = written.domain.as_ref().map(|domain| domain.value.clone());
@@ -61,6 +62,7 @@ pub(in crate::site) fn build(
         seats: seats.into_iter().filter_map(|(name, seat)| Some((name, seat?))).collect(),
         matrix,
         by_mac,
+        by_bmc_mac,
         by_address,
         seated,
         files: Vec::new(),

@@ -113,6 +113,38 @@ fn out_of_reach(
     }
 }
 
+/// BMCs by the MACs of their NICs. None is a machine's own, nor another BMC's.
+pub(super) fn by_bmc_mac(
+    machines: &BTreeMap<MachineName, At<Machine>>,
+    by_mac: &BTreeMap<Mac, At<MachineName>>,
+    problems: &mut Problems,
+) -> BTreeMap<Mac, At<MachineName>> {
+    let mut all: Vec<(&MachineName, &At<Mac>)> = machines
+        .iter()
+        .filter_map(|(name, machine)| Some((name, machine.bmc.as_ref()?.mac.as_ref()?)))
+        .collect();
+    all.sort_by_key(|(_, mac)| mac.origin.order());
+    let mut by_bmc_mac: BTreeMap<Mac, At<MachineName>> = BTreeMap::new();
+    for (name, mac) in all {
+        let (other, whose) = match (by_mac.get(&mac.value), by_bmc_mac.get(&mac.value)) {
+            (Some(machine), _) => (machine, format!("machine {}", machine.value)),
+            (None, Some(bmc)) => (bmc, format!("the BMC of {}", bmc.value)),
+            (None, None) => {
+                by_bmc_mac.insert(mac.value, At::new(name.clone(), mac.origin.clone()));
+                continue;
+            }
+        };
+        let message = format!("MAC {mac} is written for {whose} and for the BMC of {name}");
+        problems.push(
+            Problem::error("duplicate-mac", &mac.origin, message)
+                .label(format!("the BMC of {name}"))
+                .also(&other.origin, whose)
+                .help("a BMC has a NIC of its own; ipmitool lan print shows its MAC"),
+        );
+    }
+    by_bmc_mac
+}
+
 pub(super) fn by_mac(
     machines: &BTreeMap<MachineName, At<Machine>>,
     problems: &mut Problems,

@@ -61,6 +61,9 @@ pub struct Site {
     /// The machine with this address, and where it is written.
     #[serde(skip)]
     pub by_mac: BTreeMap<Mac, At<MachineName>>,
+    /// The machine whose BMC has this address, and where it is written.
+    #[serde(skip)]
+    pub by_bmc_mac: BTreeMap<Mac, At<MachineName>>,
     /// The seat with this address on the provisioning network.
     #[serde(skip)]
     pub by_address: BTreeMap<Ipv4Addr, SeatName>,

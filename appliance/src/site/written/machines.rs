@@ -58,8 +58,10 @@ const MACHINE_KEYS: &[&str] = &[
     "quirks",
     "protected",
 ];
+/// The first two are a machine's own.
 const BMC_KEYS: &[&str] = &[
     "host",
+    "mac",
     "port",
     "user",
     "password-file",
@@ -221,10 +223,11 @@ pub(super) fn bmc(walk: &mut Walk, place: &str, value: &Value, machine: bool) ->
         bmc.host = walk.host("bmc", value);
         return Some(bmc);
     }
-    let known = if machine { BMC_KEYS } else { &BMC_KEYS[1..] };
+    let known = if machine { BMC_KEYS } else { &BMC_KEYS[2..] };
     for (key, value) in walk.table(place, value)? {
         match key.get_ref().as_ref() {
             "host" if machine => bmc.host = walk.host("host", value),
+            "mac" if machine => bmc.mac = mac(walk, "mac", value),
             "port" => bmc.port = walk.number("port", value, 1..=65_535),
             "user" => bmc.user = walk.text("user", value),
             "password-file" => {
