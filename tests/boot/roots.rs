@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use koboshi::lab::machine::Power;
 use koboshi::lab::net::Peer;
 use koboshi::lab::qemu::{Bus, Disk, Spec};
 
@@ -60,7 +61,6 @@ fn overlays_and_data_disks() {
         world.machine("m01").power_on().await.expect("power on");
         world.machine("m02").power_on().await.expect("power on");
 
-        // Whoever comes before the squashfs is there waits in its loader, and is told why.
         let mut console = world.machine("m01").viewer();
         console.expect("LABEL=db is there 2 times", MINUTES).await.expect("two of a label");
         wait_until(&world, "the trouble is in status", || {
@@ -72,6 +72,9 @@ fn overlays_and_data_disks() {
         console.expect("rescue:/# ", MINUTES).await.expect("a shell");
         console.send("dd if=/dev/zero of=/dev/vdb bs=64k count=1; exit\n").await.expect("typed");
         let boot = world.up("m01", "db1").await;
+        // Nobody made the squashfs but the appliance, while the machine was on its way.
+        let events = world.ok(&["events"]);
+        assert!(events.contains("the squashfs of rescue@"), "{events}");
         assert!(stages(&boot).contains(&"trouble".to_string()), "{boot:#}");
 
         let mut shell = world.machine("m01").viewer_of_shell().await;
@@ -183,11 +186,14 @@ fn nfs_roots_wait_for_their_server_and_keep_it() {
         assert!(cmdline.contains("koboshi.root=nfs:10.77.0.9:/web"), "{cmdline}");
         // What is in no cache has to come from the server.
         let read = "echo 3 > /proc/sys/vm/drop_caches; sha256sum < /usr/sbin/nginx";
-        let before = shell.run(read).await;
+        // The kernel says on the console that it dropped them.
+        let sum = |said: String| said.lines().last().unwrap_or_default().to_string();
+        let before = sum(shell.run(read).await);
+        assert!(before.len() >= 64, "{before}");
         for verb in ["restart", "stop", "start"] {
             let said = shell.run(&format!("systemctl {verb} systemd-networkd; echo $?")).await;
             assert!(said.ends_with('0'), "{verb}: {said}");
-            assert_eq!(shell.run(read).await, before, "{verb}");
+            assert_eq!(sum(shell.run(read).await), before, "{verb}");
             assert!(world.curl("http://10.77.0.11/").contains("web1"), "{verb}");
         }
         let image = std::fs::read_to_string(exports.join("web/etc/hostname")).unwrap_or_default();
@@ -202,6 +208,15 @@ fn nfs_roots_wait_for_their_server_and_keep_it() {
         world.up("m02", "tool1").await;
         let mut shell = world.machine("m02").viewer_of_shell().await;
         assert_eq!(shell.run("cat /kept").await, "written");
+
+        // systemd lets go of its root in good order, and in good time.
+        let machine = world.machine("m01").clone();
+        machine.console().send("systemctl poweroff\n").await.expect("typed");
+        let deadline = Instant::now() + Duration::from_secs(90);
+        while machine.status().await != Power::Off {
+            assert!(Instant::now() < deadline, "{}", machine.console().tail(30));
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     });
 }
 

@@ -1,3 +1,4 @@
 //! What takes longer than every change should wait for: `make soak`.
 
+mod arrays;
 mod outage;

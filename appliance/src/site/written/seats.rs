@@ -169,6 +169,13 @@ fn nfs_root(text: &str) -> Result<String, Malformed> {
     if host.is_empty() || !host.chars().all(plain) || !path.chars().all(plain) {
         return Err(bad());
     }
+    if not_for_ipxe(text).is_some() {
+        return Err(Malformed::new(format!(
+            "{} cannot pass through the loader's script",
+            shown(text)
+        ))
+        .help(NOT_FOR_IPXE));
+    }
     Ok(text.to_string())
 }
 
