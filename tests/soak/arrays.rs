@@ -77,7 +77,10 @@ fn a_mirror_and_a_volume_are_assembled() {
         world.up("m01", "db1").await;
         let mut shell = machine.viewer_of_shell().await;
         let mounted = shell.run("findmnt -rno TARGET,SOURCE,FSTYPE | grep data").await;
-        assert!(mounted.contains("/data /dev/md") && mounted.contains("vg0-log ext4"), "{mounted}");
+        assert!(
+            mounted.contains("/data /dev/md") && mounted.contains("/data/log /dev/dm-"),
+            "{mounted}"
+        );
         let state = shell.run("systemctl is-system-running; systemctl --failed --no-legend").await;
         assert!(state.starts_with("running"), "{state}");
         shell.run("echo still here | tee /data/kept > /data/log/kept; sync").await;
