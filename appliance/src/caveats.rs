@@ -2,6 +2,7 @@
 //! something else. Each is a warning with its line, from `check` and from `serve`: a setting that is
 //! silently without effect is found at 3 a.m.
 
+use crate::loaders;
 use crate::site::{Kind, MachineName, Mode, NfsRoot, Problem, Problems, RootMode, Site};
 
 mod nics;
@@ -12,6 +13,7 @@ pub fn caveats(site: &Site) -> Problems {
     missing(site, &mut found);
     nics::nics(site, &mut found);
     shared(site, &mut found);
+    loaders::unfit(site, &mut found);
     found
 }
 

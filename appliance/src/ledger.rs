@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use koboshi_initramfs::contract::{Hardware, Phase, Report};
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::desk::{Desk, News};
+use koboshi_pxe::firmware::Firmware;
 use koboshi_pxe::seats::Holder;
 use koboshi_pxe::{BootId, Mac};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -55,6 +56,8 @@ struct Inner {
     reports: HashMap<BootId, u32>,
     /// What machines are made of, by name or MAC.
     hardware: HashMap<String, Record>,
+    /// What their firmware said of itself, by name.
+    firmware: HashMap<String, Firmware>,
     /// What was last said of evidence that disagrees, by machine.
     evidence: HashMap<String, Vec<String>>,
     /// How long machines take.
@@ -107,7 +110,11 @@ impl Ledger {
     pub fn new(store: Store, boots: Vec<BootRecord>, hardware: Vec<Record>) -> Ledger {
         let hardware = hardware.into_iter().map(|record| (record.machine.clone(), record));
         let hardware = hardware.collect();
-        let mut inner = Inner { hardware, began: now_ms(), ..Inner::default() };
+        let firmware = store.firmware().unwrap_or_else(|error| {
+            tracing::warn!(%error, "what firmware machines have is learned anew");
+            HashMap::new()
+        });
+        let mut inner = Inner { hardware, firmware, began: now_ms(), ..Inner::default() };
         for boot in boots {
             inner.ids.insert(boot.id, boot.mac);
             let signs = boot.marks.iter().rev().find(|mark| mark.late.is_none());
@@ -145,6 +152,27 @@ impl Ledger {
     /// Each machine's newest boot.
     pub fn newest(&self) -> HashMap<Mac, BootRecord> {
         self.inner().boots.clone()
+    }
+
+    /// What a machine's firmware said of itself when it last booted by the network.
+    pub fn firmware(&self, machine: &str) -> Option<Firmware> {
+        self.inner().firmware.get(machine).copied()
+    }
+
+    async fn firmware_told(&self, machine: &str, told: Firmware) {
+        let told = {
+            let mut inner = self.inner();
+            let last = inner.firmware.get(machine).copied();
+            let told = told.after(last);
+            if last == Some(told) {
+                return;
+            }
+            inner.firmware.insert(machine.to_string(), told);
+            told
+        };
+        if let Err(error) = self.store.record_firmware(machine.to_string(), told).await {
+            self.failed(&error);
+        }
     }
 
     /// What each machine is made of, by name or, for one that the site does not know, by MAC.
@@ -222,7 +250,20 @@ impl Ledger {
 
     async fn take(self: &Arc<Ledger>, desk: &Desk, wishes: &mpsc::Sender<Wish>, item: News) {
         match item {
-            News::Opened { id, mac, machine, address, fixed, lent, via, plan, holds, over, at } => {
+            News::Opened {
+                id,
+                mac,
+                machine,
+                address,
+                fixed,
+                lent,
+                via,
+                plan,
+                holds,
+                firmware,
+                over,
+                at,
+            } => {
                 let what = match &plan {
                     Some(plan) => format!(
                         "boots into {} (role {}, image {}) at {address}",
@@ -232,6 +273,12 @@ impl Ledger {
                     ),
                     None => format!("is on the network at {address}, with nothing to boot"),
                 };
+                // A stranger's is not kept: random MACs would fill the disk.
+                if let Some(firmware) = firmware
+                    && desk.site().machines.contains_key(&mac)
+                {
+                    self.firmware_told(&machine, firmware).await;
+                }
                 let record = BootRecord {
                     id,
                     mac,
@@ -675,6 +722,28 @@ mod tests {
             heard: None,
             down: false,
         }
+    }
+
+    #[tokio::test]
+    async fn what_firmware_said_is_remembered_over_a_restart() {
+        use koboshi_pxe::decide::Arch;
+        use koboshi_pxe::firmware::{Firmware, Way};
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(dir.path()).expect("a new state");
+        let ledger = Ledger::new(store.clone(), Vec::new(), Vec::new());
+        let pxe = Firmware { arch: Arch::EFI64, way: Way::Pxe };
+        ledger.firmware_told("m01", pxe).await;
+        ledger.firmware_told("m01", Firmware { way: Way::Ipxe, ..pxe }).await;
+        assert_eq!(ledger.firmware("m01"), Some(pxe), "its iPXE says nothing new");
+        ledger.firmware_told("m01", Firmware { arch: Arch::BIOS, ..pxe }).await;
+        // In order with whatever is waited for.
+        ledger.event("test", None, String::new()).await;
+        let mut events = ledger.follow();
+        ledger.event("test", None, String::new()).await;
+        kinds(&mut events, 1).await;
+        let again = Ledger::new(store, Vec::new(), Vec::new());
+        assert_eq!(again.firmware("m01").map(Firmware::is_efi), Some(false));
+        assert_eq!(again.firmware("m02"), None);
     }
 
     #[tokio::test]

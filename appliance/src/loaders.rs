@@ -2,7 +2,7 @@
 //! distribution's packages, or from the directory the site names. Read once at each reading of the
 //! site, so a package upgrade in the middle of a transfer changes nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::fs;
 use std::io::{Read, Seek};
@@ -10,9 +10,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
-use koboshi_pxe::{Content, loader};
+use koboshi_pxe::{Content, loader, script};
 
-use crate::site::{Origin, Site};
+use crate::plan::argument;
+use crate::site::{Origin, Problem, Problems, Site};
 
 /// Names that may be asked for, the package each comes with, and the file it keeps there.
 const KNOWN: &[(&str, &str, &str)] = &[
@@ -121,6 +122,32 @@ pub fn package(file: &str) -> Option<&'static str> {
     let known = KNOWN.iter().find(|(name, ..)| called(name)).map(|(_, package, _)| *package);
     let made = (file == GRUB_PXE).then_some(GRUB_PXE_PACKAGE);
     known.or(made).filter(|package| !package.is_empty())
+}
+
+/// Words for the kernel that the loader a machine is given by name would change: the machine waits
+/// and says so, rather than boot with other words than were written.
+pub fn unfit(site: &Site, found: &mut Problems) {
+    let mut said = BTreeSet::new();
+    for (name, machine) in &site.machines {
+        let Some((_, seat)) = site.seat_of(name) else { continue };
+        let role = site.role_of(seat).map(|(_, role)| &role.value);
+        let file = site.loader(Some(machine), role).value.unwrap_or("iPXE");
+        let args = seat.args.iter().map(|(key, text)| (argument(key, &text.value), &text.origin));
+        let cmdline = role.and_then(|role| role.cmdline.as_ref());
+        let words = cmdline.map(|words| (words.value.clone(), &words.origin));
+        for (text, origin) in args.chain(words) {
+            let Some((word, why)) = script::unfit(loader::language(file), &text) else { continue };
+            if !said.insert((origin.to_string(), word.to_string())) {
+                continue;
+            }
+            let message = format!("{word:?} cannot be handed to the kernel by {file}: {why}");
+            let problem = Problem::warning("loader", origin, message);
+            let help = format!(
+                "{name} waits instead of booting: choose another word, or a loader that is iPXE"
+            );
+            found.push(problem.label("not for this loader").help(help));
+        }
+    }
 }
 
 /// Loaders that machines are given by name, and the line that does.
@@ -246,6 +273,53 @@ mod tests {
         }
         let (_, missing) = gather(Some(&dir.path().join("nowhere")));
         assert!(missing[0].contains("the folder of [site] loaders"), "{missing:?}");
+    }
+
+    fn site(machine: &str) -> Site {
+        let text = format!(
+            r#"
+            [site]
+            name = "rack"
+            [net]
+            interface = "eth1"
+            cidr = "10.77.0.0/24"
+            [roles.web]
+            image = "web"
+            cmdline = "quiet dyndbg=\"file x.c +p\""
+            [machines]
+            m01 = {{ mac = ["52:54:00:77:00:01"]{machine} }}
+            [seats]
+            web1 = {{ role = "web", ip = "10.77.0.11", args = {{ motd = "a b" }} }}
+            [matrix]
+            m01 = "web1"
+            "#
+        );
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("site.toml");
+        fs::write(&path, text).expect("written");
+        let purpose = crate::site::load::Purpose::Check;
+        let env = crate::site::Env { interface_network: &|_| Vec::new(), purpose };
+        crate::site::load(&path, &env).expect("a site")
+    }
+
+    #[test]
+    fn what_a_named_loader_cannot_do_is_a_warning_with_its_line() {
+        let said = |site: &Site| {
+            let mut found = Problems::default();
+            unfit(site, &mut found);
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert!(said(&site("")).is_empty(), "iPXE hands quotes on");
+        assert!(said(&site(", loader = \"lpxelinux.0\"")).is_empty());
+        let grub = said(&site(", loader = \"grubnetx64.efi.signed\""));
+        assert_eq!(grub.len(), 2, "{grub:?}");
+        assert!(grub[0].contains("site.toml:13") && grub[0].contains("motd="), "{grub:?}");
+
+        let (_, missing) = find(&site(", loader = \"nowhere.efi\""));
+        let line = "site.toml:11: the loader nowhere.efi is not there: name a folder";
+        assert!(missing.iter().any(|text| text.contains(line)), "{missing:?}");
+        let (loaders, missing) = find(&site(", loader = \"grub.pxe\""));
+        assert!(loaders.contains_key("grub.pxe") && missing.is_empty(), "{missing:?}");
     }
 
     #[test]

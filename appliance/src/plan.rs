@@ -271,7 +271,7 @@ fn part(name: &str, sha256: [u8; 32], size: u64) -> Part {
 }
 
 /// `id=100`; quoted where the kernel would split it.
-fn argument(key: &str, value: &str) -> String {
+pub(crate) fn argument(key: &str, value: &str) -> String {
     if value.is_empty() {
         key.to_string()
     } else if value.contains(char::is_whitespace) {

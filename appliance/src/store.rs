@@ -3,12 +3,14 @@
 //! redb, behind verbs of the domain. One thread writes: it drains its queue, commits once, and only
 //! then lets the answers go, so an ACK that left has its lease on disk and a storm shares commits.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc as queue;
 use std::thread;
 
 use koboshi_pxe::boots::{Plan, Stage};
+use koboshi_pxe::firmware::Firmware;
 use koboshi_pxe::seats::Holder;
 use koboshi_pxe::{BootId, Mac, dhcp};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -26,6 +28,8 @@ const HOLDINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("holdings");
 const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
 /// By machine's name, or by MAC for one that the site does not know.
 const HARDWARE: TableDefinition<&str, &[u8]> = TableDefinition::new("hardware");
+/// Machine's name: what its firmware said of itself.
+const FIRMWARE: TableDefinition<&str, &[u8]> = TableDefinition::new("firmware");
 
 /// The layout of the tables. A newer number on disk is refused, an older one migrated here.
 const SCHEMA: u64 = 1;
@@ -214,6 +218,7 @@ impl Store {
             write.open_table(HOLDINGS)?;
             write.open_table(EVENTS)?;
             write.open_table(HARDWARE)?;
+            write.open_table(FIRMWARE)?;
         }
         write.commit()?;
         let db = Arc::new(db);
@@ -372,6 +377,35 @@ impl Store {
         let boots = read.open_table(BOOTS)?;
         let row = boots.get(id.0.as_slice())?;
         row.map(|row| parse("boots", row.value())).transpose()
+    }
+
+    /// Writes what a machine's firmware says of itself. Queued in order; nobody need wait for it.
+    pub async fn record_firmware(
+        &self,
+        machine: String,
+        firmware: Firmware,
+    ) -> Result<(), StoreError> {
+        let put = move |txn: &WriteTransaction| {
+            let mut table = txn.open_table(FIRMWARE)?;
+            table.insert(machine.as_str(), json(&firmware).as_slice())?;
+            Ok(())
+        };
+        self.submit(put).await.map(drop)
+    }
+
+    /// What the firmware of each machine said of itself.
+    pub fn firmware(&self) -> Result<HashMap<String, Firmware>, StoreError> {
+        let read = self.db.begin_read()?;
+        let table = read.open_table(FIRMWARE)?;
+        let mut found = HashMap::new();
+        for row in table.iter()? {
+            let (machine, firmware) = row?;
+            // One that does not read back is told anew at the machine's next boot.
+            if let Ok(firmware) = parse("firmware", firmware.value()) {
+                found.insert(machine.value().to_string(), firmware);
+            }
+        }
+        Ok(found)
     }
 
     /// Writes a boot as it stands. Queued in order; nobody need wait for it.

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Mac;
 use crate::boots::{Plan, Stage};
@@ -54,7 +54,7 @@ pub enum Client {
 }
 
 /// Client system architecture, option 93 (RFC 4578 and IANA's "Processor Architecture Types").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Arch(pub u16);
 
 impl Arch {
@@ -409,6 +409,8 @@ pub enum Rule {
 /// A firmware DISCOVER within this time of the last, with nothing loaded since, is the same boot
 /// asking again: EDK2 repeats at 4, 8, 16 and 32 seconds, a ROM's own retry round is a minute.
 const SAME_BOOT: Duration = Duration::from_secs(90);
+/// A boot that began this long ago without a plan would have one, were it only a matter of asking.
+const SETTLED: Duration = Duration::from_secs(30);
 /// From a loader handed over to iPXE's own DISCOVER: slow ROMs take their time to unpack it.
 const LOADER_TO_IPXE: Duration = Duration::from_secs(300);
 
@@ -505,7 +507,9 @@ fn script(wanted: Wanted<'_>, live: Option<&Live>, mut because: Vec<Rule>) -> St
         because.push(Rule::FrozenPlan);
         return Step { action: Action::Boot(plan), because };
     }
-    let begins = wanted.nothing_because.is_none();
+    // Not at once: a machine that can only begin by starting over must not do so for ever.
+    let settled = live.is_none_or(|live| live.age >= SETTLED);
+    let begins = wanted.nothing_because.is_none() && settled;
     let says = wanted
         .nothing_because
         .unwrap_or_else(|| "no boot is open for this machine: it asks DHCP again".to_string());
@@ -619,7 +623,7 @@ fn choose_loader(
 }
 
 /// RFC 4578 §2.1: a ROM without option 93 is old, and old is BIOS.
-fn told(archs: &[Arch]) -> &[Arch] {
+pub(crate) fn told(archs: &[Arch]) -> &[Arch] {
     if archs.is_empty() { &[Arch::BIOS] } else { archs }
 }
 

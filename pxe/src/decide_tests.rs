@@ -209,6 +209,8 @@ fn a_spare_waits_in_one_boot_until_it_has_a_seat() {
     let script = Facts { mac: MAC, asks: Asks::Script };
     let step = decide(&script, &seated(None), Some(&waiting));
     assert!(matches!(step.action, Action::Wait { begins: true, .. }));
+    let step = decide(&script, &seated(None), Some(&live(Stage::Waiting, 5, None)));
+    assert!(matches!(step.action, Action::Wait { begins: false, .. }), "it has just begun");
     let step = decide(&script, &known(Place::Spare, None), Some(&waiting));
     assert!(
         matches!(step.action, Action::Wait { says, .. } if says == "m01 is a spare and waits for a seat")

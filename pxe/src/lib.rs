@@ -5,6 +5,7 @@
 //! dhcp/     DISCOVER to ACK: packets, the server's state machine, its sockets
 //! tftp/     read-only transfers: packets, the transfer's state machine, its sockets
 //! http/     script, blobs, reports
+//! firmware  what a machine's firmware said of itself
 //! loader    the programs firmware starts: where each runs, what it reads
 //! script/   the plan of a boot in the language of each loader
 //! decide    what the site says + what the client said = what it gets, and because of which rule
@@ -19,6 +20,7 @@ pub mod content;
 pub mod decide;
 pub mod desk;
 pub mod dhcp;
+pub mod firmware;
 pub mod http;
 pub mod loader;
 pub mod mac;

@@ -1,12 +1,14 @@
 //! Loaders other than iPXE, for people who have them: PXELINUX under BIOS, GRUB under UEFI.
 
+use serde_json::json;
+
 use koboshi::lab::qemu::{Firmware, Spec};
 
 use super::{HasShell, MINUTES, spec};
 use crate::world::{World, in_world, stages};
 
 /// m21's ROM is iPXE, and is told to start PXELINUX; m22's firmware is EDK2's.
-const SITE: &str = r#"
+pub const SITE: &str = r#"
 [site]
 name = "rack"
 
@@ -32,11 +34,11 @@ m26 = { mac = ["52:54:00:77:00:26"], loader = "shimx64.efi" }
 
 [seats]
 tool1 = { role = "rescue", ip = "10.77.0.31", args = { id = "100", odd = "$x;reboot" } }
-tool2 = { role = "rescue", ip = "10.77.0.32", args = { id = "200", odd = "$x;reboot" } }
-tool3 = { role = "rescue", ip = "10.77.0.33" }
-tool4 = { role = "rescue", ip = "10.77.0.34" }
-tool5 = { role = "rescue", ip = "10.77.0.35" }
-tool6 = { role = "rescue", ip = "10.77.0.36" }
+tool2 = { role = "rescue", ip = "10.77.0.32", args = { id = "100", odd = "$x;reboot" } }
+tool3 = { role = "rescue", ip = "10.77.0.33", args = { id = "100", odd = "$x;reboot" } }
+tool4 = { role = "rescue", ip = "10.77.0.34", args = { id = "100", odd = "$x;reboot" } }
+tool5 = { role = "rescue", ip = "10.77.0.35", args = { id = "100", odd = "$x;reboot" } }
+tool6 = { role = "rescue", ip = "10.77.0.36", args = { id = "100", odd = "$x;reboot" } }
 
 [matrix]
 m21 = "tool1"
@@ -47,23 +49,51 @@ m25 = "tool5"
 m26 = "tool6"
 "#;
 
-/// S3, S6, S24.
+/// S3, S6, S12, S24: m21 waits as a spare in PXELINUX, is given a seat, starts over and boots into
+/// it, with all but the loader by HTTP; m22 boots by GRUB, all by TFTP.
 #[test]
 fn pxelinux_and_grub_boot_the_same_plan() {
     let uefi = Spec { firmware: Firmware::Uefi, ..spec("m22") };
-    in_world(SITE, vec![spec("m21"), uefi], async |world| {
+    let site = SITE.replace("m21 = \"tool1\"", "m21 = \"spare\"");
+    in_world(&site, vec![spec("m21"), uefi], async |world| {
         let mut world = world.with_images();
         world.serve().await;
         for machine in ["m21", "m22"] {
             world.machine(machine).power_on().await.expect("power on");
         }
-        booted(&world, "m21", "tool1", "lpxelinux.0", "57600").await;
+        given_a_seat(&world, "m21", "tool1").await;
         booted(&world, "m22", "tool2", "grubnetx64.efi.signed", "38400").await;
+        booted(&world, "m21", "tool1", "lpxelinux.0", "57600").await;
+        // What their firmware said of itself is remembered.
+        assert_eq!(
+            (&world.row("m21")["efi"], &world.row("m22")["efi"]),
+            (&json!(false), &json!(true))
+        );
+        let explained = world.ok(&["explain", "m22"]);
+        for line in [
+            "its firmware, when it last booted: UEFI x86-64 by PXE",
+            "then grubnetx64.efi.signed over TFTP",
+            "asks for grub/grub.cfg-01-52-54-00-77-00-22",
+        ] {
+            assert!(explained.contains(line), "{explained}");
+        }
     });
 }
 
+/// A spare says in its loader that it waits, and finds out by itself that it has a seat.
+pub async fn given_a_seat(world: &World, machine: &str, seat: &str) {
+    let mut console = world.machine(machine).viewer();
+    let waits = format!("koboshi: {machine} is a spare and waits for a seat");
+    // Twice: it has asked again.
+    console.follow(&[&waits, "asks again in", &waits], MINUTES).await.expect("it waits");
+    assert_eq!(world.row(machine)["stage"], "waiting");
+    world.ok(&["seat", machine, seat]);
+    let restarts = ["there is something to boot now", "restarts the machine"];
+    console.follow(&restarts, MINUTES).await.expect("it starts over");
+}
+
 /// From power-on to its seat by this loader, at this serial speed.
-async fn booted(world: &World, machine: &str, seat: &str, loader: &str, speed: &str) {
+pub async fn booted(world: &World, machine: &str, seat: &str, loader: &str, speed: &str) {
     let boot = world.up(machine, seat).await;
     let seen = stages(&boot);
     for stage in ["offer", "ack", "loader", "script", "kernel", "initramfs", "init", "up"] {
@@ -79,9 +109,12 @@ async fn booted(world: &World, machine: &str, seat: &str, loader: &str, speed: &
     let mut shell = world.machine(machine).viewer_of_shell().await;
     assert_eq!(shell.run("hostname").await, seat);
     let cmdline = shell.run("cat /proc/cmdline").await;
-    for word in
-        [&format!("koboshi.seat={seat}"), &format!("console=ttyS0,{speed}"), "odd=$x;reboot"]
-    {
+    for word in [
+        &format!("koboshi.seat={seat}"),
+        &format!("console=ttyS0,{speed}"),
+        "id=100",
+        "odd=$x;reboot",
+    ] {
         assert!(cmdline.contains(word), "{word} in {cmdline}");
     }
 }

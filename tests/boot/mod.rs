@@ -4,7 +4,7 @@
 mod blank;
 mod discover;
 mod gate;
-mod loaders;
+pub mod loaders;
 mod networks;
 mod nics;
 mod roots;

@@ -9,6 +9,8 @@ use koboshi_initramfs::contract::Hardware;
 use koboshi_pxe::Mac;
 use koboshi_pxe::decide::{self, Action, Arch, Asks, Entry, Facts, Loader, Rule, Step};
 use koboshi_pxe::desk::{self, Desk, Network};
+use koboshi_pxe::firmware::{Firmware, Way};
+use koboshi_pxe::loader::{self, Language};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Refusal;
@@ -44,6 +46,9 @@ pub struct Explanation {
     /// What it is made of, by its last boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
+    /// What its firmware said of itself when it last booted by the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
     /// Where that disagrees with its past or with the site.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
@@ -90,8 +95,13 @@ pub struct PlanShown {
 /// Explains, with what the running appliance knows of the machine's hardware.
 pub fn answer(app: &App, query: &Query) -> Result<Explanation, Refusal> {
     let site = app.site.load();
-    let mut explanation = explain(&site, &app.desk, query)?;
-    if let Client::Machine(name, mac) = find(&site, &query.who)? {
+    let client = find(&site, &query.who)?;
+    let firmware = match &client {
+        Client::Machine(Some(name), _) => app.ledger.firmware(name),
+        _ => None,
+    };
+    let mut explanation = explain(&site, &app.desk, query, firmware)?;
+    if let Client::Machine(name, mac) = client {
         let machine = name.unwrap_or_else(|| mac.to_string());
         let record = app.ledger.hardware().remove(&machine);
         explanation.hardware = record.map(|record| record.hardware);
@@ -100,15 +110,21 @@ pub fn answer(app: &App, query: &Query) -> Result<Explanation, Refusal> {
     Ok(explanation)
 }
 
-/// Explains.
-pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, Refusal> {
+/// Explains, for the architecture asked for, or that which the machine's firmware is known to have.
+pub fn explain(
+    site: &Site,
+    desk: &Desk,
+    query: &Query,
+    firmware: Option<Firmware>,
+) -> Result<Explanation, Refusal> {
     let (name, mac) = match find(site, &query.who)? {
         Client::Machine(name, mac) => (name, mac),
         Client::Malformed(why) => return Ok(malformed(site, &query.who, why)),
     };
-    let archs: Vec<Arch> = match &query.arch {
-        None => vec![Arch::BIOS, Arch::EFI64],
-        Some(text) => {
+    let archs: Vec<Arch> = match (&query.arch, firmware) {
+        (None, None) => vec![Arch::BIOS, Arch::EFI64],
+        (None, Some(firmware)) => vec![firmware.arch],
+        (Some(text), _) => {
             let help = "bios, efi64, http64, arm64, or a number of DHCP option 93".to_string();
             let arch = Arch::named(text).ok_or_else(|| {
                 Refusal::not_found(format!("no architecture {text:?}"), Some(help))
@@ -141,19 +157,47 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
             gets(&step, snapshot.proxy, &absent)
         };
         steps.push(Explained { asks, gets, because: because.collect() });
+        match step.action {
+            Action::Address { loader: Some(Loader::Tftp(file) | Loader::Http(file)), .. } => {
+                Some(file)
+            }
+            _ => None,
+        }
     };
+    // An iPXE in the ROM is told apart by what was heard of the machine.
+    let rom = firmware.filter(|firmware| firmware.way == Way::Ipxe && query.arch.is_none());
+    let mut others = Vec::new();
+    let mut ipxe = None;
     for arch in archs {
-        let client = if matches!(arch.0, 15 | 16 | 19) {
+        let client = if rom.is_some() {
+            decide::Client::Ipxe
+        } else if matches!(arch.0, 15 | 16 | 19) {
             decide::Client::HttpBoot
         } else {
             decide::Client::Firmware
         };
         let question = Asks::Dhcp { client, archs: vec![arch], discover: true };
-        ask(format!("firmware ({arch}) asks DHCP"), question);
+        let speaks = if rom.is_some() { "iPXE in its ROM" } else { "firmware" };
+        match ask(format!("{speaks} ({arch}) asks DHCP"), question) {
+            Some(file) if loader::language(&file) != Language::Ipxe => others.push(file),
+            _ => ipxe = ipxe.or(Some(arch)),
+        }
     }
-    let ipxe = Asks::Dhcp { client: decide::Client::Ipxe, archs: vec![Arch::BIOS], discover: true };
-    ask("iPXE asks DHCP".to_string(), ipxe);
-    ask(format!("iPXE asks for /boot/{mac}.ipxe"), Asks::Script);
+    if let Some(arch) = ipxe {
+        let archs = vec![arch];
+        if rom.is_none() {
+            let question = Asks::Dhcp { client: decide::Client::Ipxe, archs, discover: true };
+            ask("iPXE asks DHCP".to_string(), question);
+        }
+        ask(format!("iPXE asks for /boot/{mac}.ipxe"), Asks::Script);
+    }
+    for file in others {
+        let orders = match loader::language(&file) {
+            Language::Grub => "grub/grub.cfg-01-",
+            _ => "pxelinux.cfg/01-",
+        };
+        ask(format!("{file} asks for {orders}{}", mac.dashed()), Asks::Script);
+    }
 
     let address = match &desk.ask(&Facts { mac, asks: Asks::Script }).action {
         Action::Boot(plan) => Some(plan.address),
@@ -184,7 +228,8 @@ pub fn explain(site: &Site, desk: &Desk, query: &Query) -> Result<Explanation, R
         Some(name) => format!("{name} ({mac})"),
         None => format!("{mac}, which no machine has"),
     };
-    Ok(Explanation { who, steps, plan, nothing, hardware: None, evidence: Vec::new() })
+    let (hardware, evidence) = (None, Vec::new());
+    Ok(Explanation { who, steps, plan, nothing, hardware, firmware, evidence })
 }
 
 /// A desk over a site file and the images of a state directory, for when no appliance runs.
@@ -219,6 +264,7 @@ fn malformed(site: &Site, who: &str, why: String) -> Explanation {
         plan: None,
         nothing: None,
         hardware: None,
+        firmware: None,
         evidence: Vec::new(),
     }
 }
@@ -250,6 +296,7 @@ fn of_bmc(site: &Site, mac: Mac, bmc: &desk::Bmc) -> Explanation {
         nothing: Some("a BMC boots nothing of ours".to_string()),
         evidence: Vec::new(),
         hardware: None,
+        firmware: None,
     }
 }
 
@@ -312,7 +359,7 @@ fn gets(step: &Step, proxy: bool, absent: &dyn Fn(&str) -> bool) -> String {
             format!("the plan of its boot under way: {} ({})", plan.role, plan.image)
         }
         Action::Wait { says, .. } => {
-            format!("a script that waits: {}", says.lines().next().unwrap_or_default())
+            format!("orders to wait: {}", says.lines().next().unwrap_or_default())
         }
     }
 }
@@ -360,6 +407,9 @@ fn line<'a>(site: &'a Site, mac: Mac, entry: &Entry, rule: &Rule) -> Option<&'a 
 /// For a terminal.
 pub fn show(explanation: &Explanation) -> String {
     let mut text = format!("{}\n", explanation.who);
+    if let Some(firmware) = explanation.firmware {
+        text.push_str(&format!("  its firmware, when it last booted: {firmware}\n"));
+    }
     for step in &explanation.steps {
         text.push_str(&format!("\n{}\n  gets {}\n", step.asks, step.gets));
         for because in &step.because {

@@ -7,6 +7,7 @@ use koboshi_pxe::Mac;
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::decide::{Entry, Place as Meant};
 use koboshi_pxe::dhcp::Via;
+use koboshi_pxe::firmware::Firmware;
 use koboshi_pxe::seats::Holder;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,12 @@ pub struct Row {
     /// What it is made of, in a line; `koboshi explain` has all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<String>,
+    /// What its firmware said of itself when it last booted by the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
+    /// Whether that is UEFI: the EFI bit of its BMC's boot flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub efi: Option<bool>,
     /// It ran and has not come back: what is known, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silent: Option<Silence>,
@@ -132,6 +139,8 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
         row.silent = silent.get(name.as_str()).cloned();
         row.notes.extend(evidence.get(name.as_str()).into_iter().flatten().cloned());
         row.hardware = made_of(name.as_str());
+        row.firmware = app.ledger.firmware(name.as_str());
+        row.efi = row.firmware.map(Firmware::is_efi);
         rows.push(row);
     }
     // Machines the site does not know, that boot a role all the same.
@@ -194,6 +203,8 @@ fn row(
         notes,
         silent: None,
         hardware: None,
+        firmware: None,
+        efi: None,
     }
 }
 

@@ -72,10 +72,15 @@ impl Desk {
                 self.blob_moved(mac, &digest, format!("{part}{how}"));
             }
             Asked::Loader if self.site().loaders.contains_key(name) => {
-                if loader::is_program(name)
-                    && let Some(boot) = self.inner().boots.of_mut(mac)
                 {
-                    boot.loader = Some(name.to_string());
+                    let mut inner = self.inner();
+                    let Some(boot) = inner.boots.of_mut(mac) else { return };
+                    if loader::is_program(name) {
+                        boot.loader = Some(name.to_string());
+                    } else if boot.stage > Stage::Loader {
+                        // PXELINUX loads its modules anew whenever it reads its orders anew.
+                        return;
+                    }
                 }
                 self.advance(mac, Stage::Loader, format!("{name}{how}"));
             }

@@ -26,6 +26,7 @@ use crate::boots::{Boot, Boots, Plan, Stage};
 use crate::content::{BootId, Content};
 use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown};
 use crate::dhcp::{Subnet, Via};
+use crate::firmware::Firmware;
 use crate::pace;
 use crate::script::Uart;
 use crate::seats::{Holder, Seats};
@@ -99,6 +100,8 @@ pub enum News {
         plan: Option<Arc<Plan>>,
         /// The seat it holds from now on.
         holds: Option<String>,
+        /// What its firmware said of itself.
+        firmware: Option<Firmware>,
         /// Boots that are over by this one: the machine's last, and whoever's had its address.
         over: Vec<(BootId, Mac)>,
         /// When.
@@ -421,7 +424,7 @@ impl Desk {
         }
         let over = over.iter().map(|boot| (boot.id, boot.mac)).collect();
         let at = SystemTime::now();
-        let mac = facts.mac;
+        let (mac, firmware) = (facts.mac, Firmware::of(facts));
         // Told before anybody else has a turn: the ledger writes holdings in the order they changed.
         self.tell(News::Opened {
             id,
@@ -433,6 +436,7 @@ impl Desk {
             via,
             plan,
             holds,
+            firmware,
             over,
             at,
         });

@@ -83,8 +83,8 @@ impl Desk {
             (Language::Grub, Orders::Turn { says, seconds }) => grub::wait(&place, says, *seconds),
             (Language::Pxelinux, Orders::Wait { says }) => pxelinux::wait(&place, says, again),
             (Language::Grub, Orders::Wait { says }) => grub::wait(&place, says, again),
-            (Language::Pxelinux, Orders::Begin { says }) => pxelinux::restart(&place, says),
-            (Language::Grub, Orders::Begin { says }) => grub::restart(&place, says),
+            (Language::Pxelinux, Orders::Begin { .. }) => pxelinux::restart(&place),
+            (Language::Grub, Orders::Begin { .. }) => grub::restart(&place),
         })
     }
 

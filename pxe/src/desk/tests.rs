@@ -431,6 +431,8 @@ fn a_spare_in_another_loader_waits_and_then_restarts() {
     }
     assert_eq!(stages(&mut heard), ["opened", "offer", "waiting"]);
     desk.publish(snapshot("web1", SEAT));
+    assert!(!text(&desk, files[0]).contains("reboot"), "it has just begun");
+    desk.inner().boots.of_mut(MAC).expect("a boot").opened -= std::time::Duration::from_secs(40);
     assert!(text(&desk, files[0]).contains("COM32 reboot.c32"));
     assert!(text(&desk, files[1]).contains("\nreboot\n"));
 }

@@ -82,12 +82,11 @@ pub fn wait(place: &Place<'_>, says: &str, seconds: u64) -> String {
 
 /// GRUB's own DHCP does not say that it boots, so a boot begins by the firmware's: the machine
 /// starts over.
-pub fn restart(place: &Place<'_>, says: &str) -> String {
+pub fn restart(place: &Place<'_>) -> String {
     let mut text = opening(place);
-    let _ = write!(
-        text,
-        "echo {}\necho 'koboshi: restarts the machine: a boot begins with its firmware'\nsleep 1\nreboot\n",
-        quoted(&format!("koboshi: {says}"))
+    text.push_str(
+        "echo 'koboshi: there is something to boot now'\n\
+         echo 'koboshi: restarts the machine: a boot begins with its firmware'\nsleep 1\nreboot\n",
     );
     text
 }
@@ -146,9 +145,7 @@ mod tests {
         let waits = wait(&place(true), hostile, 15);
         let echoed = r#"echo 'koboshi: reboot; $(id) "x" \'"#;
         assert!(waits.lines().any(|line| line == echoed), "{waits}");
-        for text in [text, restart(&place(true), hostile)] {
-            assert!(text.contains(r#"it'\''s reboot; $(id) "x" \"#), "{text}");
-        }
+        assert!(text.contains(r#"it'\''s reboot; $(id) "x" \"#), "{text}");
         let own = plan(r"path=C:\x", "m01");
         assert!(boot(&place(true), BootId([7; 16]), &own).expect_err("backslash").contains("GRUB"));
     }

@@ -65,13 +65,13 @@ pub fn wait(place: &Place<'_>, says: &str, seconds: u64) -> String {
 }
 
 /// PXELINUX cannot ask DHCP again, so a boot begins by the firmware's: the machine starts over.
-pub fn restart(place: &Place<'_>, says: &str) -> String {
+pub fn restart(place: &Place<'_>) -> String {
     let mut text = opening(place);
     let _ = write!(
         text,
-        "SAY koboshi: {}\nSAY koboshi: restarts the machine: PXELINUX cannot ask DHCP by itself\n\
-         DEFAULT restart\nPROMPT 0\nLABEL restart\n  COM32 reboot.c32\n",
-        line(says)
+        "SAY koboshi: there is something to boot now\n\
+         SAY koboshi: restarts the machine: a boot begins with its firmware\n\
+         DEFAULT restart\nPROMPT 0\nLABEL restart\n  COM32 reboot.c32\n"
     );
     text
 }
@@ -135,9 +135,8 @@ mod tests {
             waits.contains("SAY koboshi: a\nSAY koboshi: KERNEL evil\nSAY koboshi: SAY b"),
             "{waits}"
         );
-        let restarts = restart(&place(true), hostile);
-        assert!(text.contains("a KERNEL evil") && restarts.contains("a KERNEL evil"), "{text}");
-        for text in [text, waits, restarts] {
+        assert!(text.contains("a KERNEL evil"), "{text}");
+        for text in [text, waits] {
             assert!(!text.contains("\nKERNEL") && !text.contains('\r') && !text.contains('\u{7}'));
         }
     }
