@@ -83,13 +83,18 @@ fn pxelinux_and_grub_boot_the_same_plan() {
 /// A spare says in its loader that it waits, and finds out by itself that it has a seat.
 pub async fn given_a_seat(world: &World, machine: &str, seat: &str) {
     let mut console = world.machine(machine).viewer();
-    let waits = format!("koboshi: {machine} is a spare and waits for a seat");
+    let waits = waits(machine);
     // Twice: it has asked again.
     console.follow(&[&waits, "asks again in", &waits], MINUTES).await.expect("it waits");
     assert_eq!(world.row(machine)["stage"], "waiting");
     world.ok(&["seat", machine, seat]);
     let restarts = ["there is something to boot now", "restarts the machine"];
     console.follow(&restarts, MINUTES).await.expect("it starts over");
+}
+
+/// What a spare says.
+pub fn waits(machine: &str) -> String {
+    format!("koboshi: {machine} is a spare and waits for a seat")
 }
 
 /// From power-on to its seat by this loader, at this serial speed.

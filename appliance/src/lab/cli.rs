@@ -117,6 +117,9 @@ pub struct Up {
     /// These machines have UEFI firmware, booting by HTTP
     #[arg(long, value_name = "MACHINES", value_delimiter = ',')]
     uefi_http: Vec<String>,
+    /// These machines have UEFI firmware, booting by PXE, with Secure Boot on
+    #[arg(long, value_name = "MACHINES", value_delimiter = ',')]
+    uefi_secure: Vec<String>,
     /// Memory of each machine in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     memory: u32,
@@ -217,7 +220,7 @@ fn raise(up: Up) -> anyhow::Result<()> {
 }
 
 fn choose(specs: &mut [Spec], up: &Up) -> anyhow::Result<()> {
-    for name in up.uefi.iter().chain(&up.uefi_http) {
+    for name in up.uefi.iter().chain(&up.uefi_http).chain(&up.uefi_secure) {
         if !specs.iter().any(|spec| spec.name == *name) {
             bail!("--uefi {name}: {} has no such machine", up.site.display());
         }
@@ -230,6 +233,9 @@ fn choose(specs: &mut [Spec], up: &Up) -> anyhow::Result<()> {
         }
         if up.uefi_http.contains(&spec.name) {
             spec.firmware = Firmware::UefiHttp;
+        }
+        if up.uefi_secure.contains(&spec.name) {
+            spec.firmware = Firmware::UefiSecure;
         }
     }
     Ok(())

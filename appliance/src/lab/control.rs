@@ -209,6 +209,7 @@ async fn status(rack: &Rack) -> RackStatus {
                 Firmware::Bios => "bios",
                 Firmware::Uefi => "uefi",
                 Firmware::UefiHttp => "uefi-http",
+                Firmware::UefiSecure => "uefi-sb",
             }
             .to_string(),
             on_for: match machine.status().await {

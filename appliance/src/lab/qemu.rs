@@ -12,6 +12,9 @@ pub const QEMU: &str = "qemu-system-x86_64";
 
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// With Microsoft's keys in it, as real machines have them, and Secure Boot on.
+const OVMF_SECURE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+const OVMF_SECURE_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
 
 /// A machine as ordered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,19 @@ pub enum Firmware {
     Uefi,
     /// OVMF with PXE switched off: EDK2's HTTP boot asks, with vendor class `HTTPClient`.
     UefiHttp,
+    /// OVMF by PXE with Secure Boot on: it starts what Microsoft signed, and shim is.
+    UefiSecure,
+}
+
+impl Firmware {
+    /// Its code, and its variables as they leave the factory.
+    fn files(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Firmware::Bios => None,
+            Firmware::Uefi | Firmware::UefiHttp => Some((OVMF_CODE, OVMF_VARS)),
+            Firmware::UefiSecure => Some((OVMF_SECURE_CODE, OVMF_SECURE_VARS)),
+        }
+    }
 }
 
 /// A NIC beside the one that boots.
@@ -165,8 +181,8 @@ pub fn prepare(spec: &Spec, dir: &Path) -> Result<(), Error> {
             )
             .map_err(Error::io(doing))?;
     }
-    if spec.firmware != Firmware::Bios {
-        for file in [OVMF_CODE, OVMF_VARS] {
+    if let Some((code, vars)) = spec.firmware.files() {
+        for file in [code, vars] {
             if !Path::new(file).exists() {
                 return Err(Error::MissingTool { tool: file.into(), package: "ovmf" });
             }
@@ -175,9 +191,7 @@ pub fn prepare(spec: &Spec, dir: &Path) -> Result<(), Error> {
         if !path.exists() {
             // Not fs::copy: the packaged file's mode may be read-only.
             let doing = format!("making {}", path.display());
-            fs::read(OVMF_VARS)
-                .and_then(|vars| fs::write(&path, vars))
-                .map_err(Error::io(doing))?;
+            fs::read(vars).and_then(|vars| fs::write(&path, vars)).map_err(Error::io(doing))?;
         }
     }
     Ok(())
@@ -218,7 +232,13 @@ pub fn arguments(spec: &Spec, taps: &[String], dir: &Path) -> Vec<String> {
     add("-accel", "tcg,thread=multi".into());
     add("-cpu", "max".into());
     // graphics=off: SeaBIOS and with it iPXE speak on the serial line (S24), OVMF does anyway.
-    add("-machine", "q35,graphics=off".into());
+    // Secure Boot's variables are written from system management mode alone.
+    let secure = spec.firmware == Firmware::UefiSecure;
+    let smm = if secure { ",smm=on" } else { "" };
+    add("-machine", format!("q35,graphics=off{smm}"));
+    if secure {
+        add("-global", "driver=cfi.pflash01,property=secure,value=on".into());
+    }
     add("-m", spec.memory_mib.to_string());
     add("-smp", spec.cpus.to_string());
     add("-display", "none".into());
@@ -242,9 +262,9 @@ pub fn arguments(spec: &Spec, taps: &[String], dir: &Path) -> Vec<String> {
         let (model, mac) = (card.model.device(), card.mac);
         add("-device", format!("{model},id=nic{number},netdev=wire{number},mac={mac},romfile="));
     }
-    if spec.firmware != Firmware::Bios {
+    if let Some((code, _)) = spec.firmware.files() {
         let vars = escape(&variables(spec, dir));
-        add("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={OVMF_CODE}"));
+        add("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={code}"));
         add("-drive", format!("if=pflash,unit=1,format=raw,file={vars}"));
         let off = |what| format!("name=opt/org.tianocore/{what},string=n");
         add("-fw_cfg", off("IPv6PXESupport"));
