@@ -59,9 +59,10 @@ pub fn path(file: &str) -> String {
 /// The folder of SYSLINUX for UEFI.
 pub const EFI64: &str = "efi64/";
 
-/// Whether it fetches `http://` by itself, which is ten times as fast as its TFTP.
+/// Whether it fetches `http://` by itself and is to be trusted with it. SYSLINUX 6.04 for UEFI is
+/// not: an archive it fetched so from OVMF was 16 KiB too long, and the kernel found junk in it.
 pub fn fetches_http(file: &str) -> bool {
-    matches!(base(file), "lpxelinux.0" | "syslinux.efi")
+    base(file) == "lpxelinux.0"
 }
 
 /// A program, as against the modules and fonts that a program fetches for itself.
@@ -121,7 +122,7 @@ mod tests {
             ("my-own.efi", Language::Ipxe, false),
             ("pxelinux.0", Language::Pxelinux, false),
             ("lpxelinux.0", Language::Pxelinux, true),
-            ("efi64/syslinux.efi", Language::Pxelinux, true),
+            ("efi64/syslinux.efi", Language::Pxelinux, false),
             ("grubnetx64.efi.signed", Language::Grub, false),
             ("shimx64.efi", Language::Grub, false),
             ("grub.pxe", Language::Grub, false),
