@@ -168,11 +168,7 @@ fn ports(root: &Path) -> Vec<Port> {
             line(&at.join("speed")).parse().ok().filter(|mbit| (1..10_000_000).contains(mbit));
         Port {
             name: plain(&card.name),
-            // A bond gives all its ports one address; each remembers its own.
-            mac: match line(&at.join("bonding_slave/perm_hwaddr")) {
-                own if link::parse_mac(&own).is_some() => own.to_lowercase(),
-                _ => link::show_mac(&card.mac),
-            },
+            mac: link::show_mac(&card.mac),
             driver: last("device/driver"),
             slot: last("device"),
             link: carrier,

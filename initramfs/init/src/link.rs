@@ -223,9 +223,13 @@ fn deaf(name: &str, by: &[String]) -> String {
 }
 
 /// Two machines with one address harm the one that is right. We stay silent until the other is
-/// gone (it may be about to be fenced), and say by which MAC to look for it. `Ok` carries what the
-/// appliance should be told.
-pub fn wait_for_address(address: Ipv4Addr, card: &Card) -> Result<Option<String>, Stop> {
+/// gone (it may be about to be fenced), and say by which MAC to look for it. `met` is handed the
+/// first such sentence, `Ok` carries the last one.
+pub fn wait_for_address(
+    address: Ipv4Addr,
+    card: &Card,
+    met: &mut dyn FnMut(&str),
+) -> Result<Option<String>, Stop> {
     let mut trouble = None;
     for tries in 1.. {
         let rival = match Packets::open(card).and_then(|packets| packets.probe(card.mac, address)) {
@@ -242,6 +246,9 @@ pub fn wait_for_address(address: Ipv4Addr, card: &Card) -> Result<Option<String>
             "{message}; not taking it, next look in {} s ('rescue' for a shell)",
             wait.as_secs()
         ));
+        if trouble.is_none() {
+            met(&message);
+        }
         trouble = Some(format!("{message}; it was free again after {tries} probes"));
         if pause(wait) == Pause::Rescue {
             return Err(Stop::Asked);

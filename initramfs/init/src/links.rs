@@ -137,7 +137,7 @@ impl Network {
         if self.boot().shape == Shape::Bond(BondMode::Lacp) {
             wait_for_lacp(&card, &members)?;
         }
-        let trouble = link::wait_for_address(nic.address, &card)?;
+        let trouble = link::wait_for_address(nic.address, &card, &mut |_| ())?;
         if !self.address(0, nic.address, nic.prefix) {
             return Err(Stop::because(format!(
                 "cannot set {}/{} on {}",
@@ -174,8 +174,10 @@ impl Network {
                 }
             }
             let heard = link::has_carrier(&card.name);
-            if heard && let Some(trouble) = link::wait_for_address(address, &card)? {
-                tell(format!("network {}: {trouble}", net.name));
+            if heard {
+                let mut met = |rival: &str| tell(format!("network {}: {rival}; waiting", net.name));
+                let freed = link::wait_for_address(address, &card, &mut met)?;
+                freed.into_iter().for_each(|freed| tell(format!("network {}: {freed}", net.name)));
             }
             if !self.address(at, address, net.prefix) {
                 self.trouble(format!("network {}: {address} not set on {}", net.name, card.name));
