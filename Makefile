@@ -9,7 +9,7 @@ PACKAGES := qemu-system-x86 ipxe-qemu seabios ovmf ipxe
 PACKAGES += pxelinux syslinux-common syslinux-efi grub-efi-amd64-signed shim-signed grub-pc-bin grub-common
 PACKAGES += busybox-static mmdebstrap kmod zstd cpio xz-utils
 PACKAGES += curl iproute2 util-linux uidmap nftables procps
-PACKAGES += udhcpc atftp tftp-hpa kea-admin
+PACKAGES += udhcpc atftp tftp-hpa kea-admin iputils-arping
 # Roots: what makes a squashfs, and an NFS server that needs nothing of the kernel.
 PACKAGES += squashfs-tools nfs-ganesha nfs-ganesha-vfs
 

@@ -45,7 +45,17 @@ fn peer(world: &World, mac: &str) -> Peer {
 
 /// What udhcpc was given, if anything.
 fn udhcpc(peer: &Peer) -> Option<String> {
-    let words = ["-i", "eth0", "-n", "-q", "-f", "-t", "4", "-T", "1", "-s", "/bin/true"];
+    asks(peer, &[])
+}
+
+/// The same for a boot ROM: option 60 makes it one.
+fn rom(peer: &Peer) -> Option<String> {
+    asks(peer, &["-V", "PXEClient:Arch:00000:UNDI:002001"])
+}
+
+fn asks(peer: &Peer, more: &[&str]) -> Option<String> {
+    let mut words = vec!["-i", "eth0", "-n", "-q", "-f", "-t", "4", "-T", "1", "-s", "/bin/true"];
+    words.extend(more);
     let output = peer.output("udhcpc", &words).expect("udhcpc runs: `make setup` installs it");
     let said = text(&output);
     let rest = said.split("lease of ").nth(1)?;
@@ -99,6 +109,56 @@ fn udhcpc_gets_its_seats_address_and_a_stranger_gets_silence() {
         }
         follow.kill().await.expect("killed");
         assert_eq!(udhcpc(&peer(&world, "52:54:00:77:00:02")).as_deref(), Some("10.77.0.21"));
+    });
+}
+
+/// `exclusive = "probe"`: the machine that waits has its seat as soon as nobody answers there.
+#[test]
+fn a_seat_that_needs_no_fence_moves_once_nobody_answers_at_its_address() {
+    let site = SITE
+        .replace(r#"ip = "10.77.0.21""#, r#"ip = "10.77.0.21", exclusive = "probe""#)
+        .replace("10.77.0.200-10.77.0.200", "10.77.0.200-10.77.0.210");
+    in_world(&site, vec![], async |mut world| {
+        world.serve().await;
+        let (one, two) = (peer(&world, "52:54:00:77:00:01"), peer(&world, "52:54:00:77:00:02"));
+        assert_eq!(rom(&one).as_deref(), Some("10.77.0.21"));
+        one.address(Ipv4Addr::new(10, 77, 0, 21), 24).expect("an address");
+        world.ok(&["seat", "m01", "spare"]);
+        let said = world.ok(&["seat", "m02", "tool1"]);
+        assert!(said.contains("waits for tool1, which m01 holds"), "{said}");
+        // It asks and asks, and m01 answers ARP.
+        for _ in 0..3 {
+            let given = rom(&two).expect("an address to wait at");
+            assert!(given.starts_with("10.77.0.20"), "{given}");
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+        assert_eq!(world.row("m02")["held_by"], "m01");
+        let gone = one.output("ip", &["addr", "flush", "dev", "eth0"]).expect("ip runs");
+        assert!(gone.status.success(), "{}", text(&gone));
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while rom(&two).as_deref() != Some("10.77.0.21") {
+            assert!(std::time::Instant::now() < deadline, "{}", world.ok(&["events"]));
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        let events = world.ok(&["events"]);
+        let moved = "tool1 is free of m01: nobody answers at 10.77.0.21: it moves from m01 to m02";
+        assert!(events.contains(moved), "{events}");
+    });
+}
+
+/// Without a pool there is nowhere to wait at: no answer, and an event says what to do.
+#[test]
+fn who_waits_and_has_no_address_to_wait_at_is_told_of() {
+    let site = SITE.replace(r#"pool = "10.77.0.200-10.77.0.200""#, "");
+    in_world(&site, vec![], async |mut world| {
+        world.serve().await;
+        assert_eq!(rom(&peer(&world, "52:54:00:77:00:01")).as_deref(), Some("10.77.0.21"));
+        world.ok(&["seat", "m01", "spare"]);
+        world.ok(&["seat", "m02", "tool1"]);
+        assert_eq!(rom(&peer(&world, "52:54:00:77:00:02")), None);
+        let events = world.ok(&["events"]);
+        assert!(events.contains("m02 waits for tool1, which m01 holds"), "{events}");
+        assert!(events.contains(r#"add pool = "FIRST-LAST""#), "{events}");
     });
 }
 

@@ -1,6 +1,7 @@
 //! `koboshi seat m01 web1`: one line of the matrix, changed in the site file as an editor would,
 //! and put in force at once.
 
+use koboshi_pxe::decide::{Entry, Place as Meant};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Refusal;
@@ -26,6 +27,9 @@ pub struct Answer {
     pub says: String,
     /// What came of the reload.
     pub reload: Reloaded,
+    /// What it waits for, if another machine holds the seat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
 }
 
 /// Edits the file, then reloads.
@@ -66,7 +70,8 @@ pub async fn answer(app: &App, query: Query) -> Result<Answer, Refusal> {
         }
         _ => format!("{machine} now has {}", query.place),
     };
-    Ok(Answer { says, reload })
+    let waits = waits(app, &machine);
+    Ok(Answer { says, reload, waits })
 }
 
 /// `spare`, or a seat of the site.
@@ -107,6 +112,14 @@ pub(super) fn free(site: &Site, place: &Place, machine: &MachineName) -> Result<
     Err(Refusal::conflict(format!("the matrix gives {seat} to {holder}"), Some(help)))
 }
 
+fn waits(app: &App, machine: &MachineName) -> Option<String> {
+    let site = app.site.load();
+    let mac = site.machines.get(machine)?.macs.first()?.value;
+    let Entry::Known(known) = app.desk.entry(mac) else { return None };
+    let Meant::Taken(_, held) = &known.place else { return None };
+    Some(format!("it {}: {}, {}", held.says(), held.evidence(), held.ends()))
+}
+
 /// For a terminal.
 pub fn show(answer: &Answer) -> String {
     match &answer.reload {
@@ -114,6 +127,9 @@ pub fn show(answer: &Answer) -> String {
             let mut text = format!("{}, from its next start on\n", answer.says);
             for warning in warnings {
                 text.push_str(&format!("warning: {warning}\n"));
+            }
+            if let Some(waits) = &answer.waits {
+                text.push_str(&format!("{waits}\n"));
             }
             text
         }
