@@ -118,12 +118,23 @@ fn a_seat_that_needs_no_fence_moves_once_nobody_answers_at_its_address() {
     let site = SITE
         .replace(r#"ip = "10.77.0.21""#, r#"ip = "10.77.0.21", exclusive = "probe""#)
         .replace("10.77.0.200-10.77.0.200", "10.77.0.200-10.77.0.210");
-    in_world(&site, vec![], async |mut world| {
+    in_world(&site, vec![], async |world| {
+        let mut world = world.with_images();
         world.serve().await;
         let (one, two) = (peer(&world, "52:54:00:77:00:01"), peer(&world, "52:54:00:77:00:02"));
         assert_eq!(rom(&one).as_deref(), Some("10.77.0.21"));
         one.address(Ipv4Addr::new(10, 77, 0, 21), 24).expect("an address");
-        world.ok(&["seat", "m01", "spare"]);
+        let curl = |words: &[&str]| {
+            let output = one.output("curl", &[&["-sS", "--fail"], words].concat());
+            text(&output.expect("curl runs"))
+        };
+        let script = curl(&["http://10.77.0.1:8080/boot/52:54:00:77:00:01.ipxe"]);
+        let boot = script.split("koboshi.boot=").nth(1).expect("a plan");
+        let report = format!("http://10.77.0.1:8080/report/{}", &boot[..32]);
+        let up = r#"{"phase":{"phase":"up","by":"init"},"uptime_ms":1,"seq":1}"#;
+        curl(&["-d", up, &report]);
+        assert_eq!(world.row("m01")["stage"], "up", "{script}");
+        world.ok(&["seat", "m01", "spare", "--accept"]);
         let said = world.ok(&["seat", "m02", "tool1"]);
         assert!(said.contains("waits for tool1, which m01 holds"), "{said}");
         // It asks and asks, and m01 answers ARP.

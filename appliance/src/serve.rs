@@ -335,7 +335,7 @@ async fn grant(
                             "nobody answers at {address}: it moves from {} to {machine}",
                             holder.machine
                         );
-                        desk.vacate(&holder.seat, holder.boot, why);
+                        desk.vacate(&holder, why);
                     }
                 });
                 dhcp::Control::Look { wire, address, not: macs, seen: told }

@@ -12,6 +12,7 @@
 //! boots     boots under way: ids, frozen plans, who is where
 //! seats     who holds which seat: the gate before every boot
 //! pace      a storm of boots: pauses, turns
+//! held      … and what is said to those who wait for one
 //! desk      the counter they all come to: one snapshot of the site, one table of boots
 //! ```
 
@@ -21,6 +22,7 @@ pub mod decide;
 pub mod desk;
 pub mod dhcp;
 pub mod firmware;
+pub mod held;
 pub mod http;
 pub mod loader;
 pub mod mac;

@@ -12,7 +12,8 @@ use std::net::Ipv4Addr;
 use std::time::{Instant, SystemTime};
 
 use crate::content::BootId;
-use crate::decide::{Exclusive, Held, How};
+use crate::decide::Exclusive;
+use crate::held::{Held, How};
 use crate::mac::Mac;
 
 /// Which machine holds a seat.

@@ -90,7 +90,7 @@ impl Ledger {
         at: u64,
     ) {
         let record = match self.store.boot(id) {
-            Ok(Some(record)) if record.address == address => record,
+            Ok(Some(record)) if record.over && record.address == address => record,
             // An id that nobody was given, or a stranger's word about another's boot.
             Ok(_) => return,
             Err(error) => return self.failed(&error),
@@ -142,7 +142,7 @@ impl Ledger {
                 "was said to be off, and still reports from {seat} ({address}): switch it off before anybody sits there"
             ),
             (None, false) => format!(
-                "still reports from {seat} ({address}), though a boot was begun by its MAC: it keeps {seat}; look who sent that"
+                "still reports from {seat} ({address}), though its boot was over: it keeps {seat}; look who boots by its MAC"
             ),
         };
         self.event("conflict", Some(machine), text).await;

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Desk, HEARD_MAX, Inner, News, Snapshot};
 use tokio::sync::mpsc;
 
+use super::{Desk, HEARD_MAX, Inner, News, Snapshot};
 use crate::boots::Boot;
 use crate::content::BootId;
 use crate::decide::{Entry, Exclusive, Facts, Known, Live, Place, Step, decide};
 use crate::dhcp::Subnet;
+use crate::held::How;
 use crate::mac::Mac;
 use crate::seats::{Hardware, Holder};
 
@@ -19,6 +20,9 @@ use crate::seats::{Hardware, Holder};
 const STRAY_AGAIN: Duration = Duration::from_secs(10);
 /// How often the link is asked for who holds a seat that may move when nobody answers.
 const PROBE_AGAIN: Duration = Duration::from_secs(5);
+/// A machine between its loader and `koboshi-init` answers nobody, and takes its seat's address a
+/// moment later. One that was promised a seat and has not reported for so long is not there.
+const PROMISED: Duration = Duration::from_secs(600);
 
 impl Desk {
     /// What the site, and who holds its seats, make of a MAC.
@@ -67,12 +71,15 @@ impl Desk {
         Some(told)
     }
 
-    /// Nobody answers at a seat's address: it is free, if the boot holds it still that held it when
+    /// Nobody answers at a seat's address: it is free, unless its holder has booted or reported since
     /// the link was asked.
-    pub fn vacate(&self, seat: &str, boot: BootId, why: String) -> bool {
+    pub fn vacate(&self, asked: &Holder, why: String) -> bool {
         let mut inner = self.inner();
-        let Some(holder) = inner.seats.free(seat, boot) else { return false };
-        let mac = inner.boots.get(boot).map(|boot| boot.mac);
+        if inner.seats.of(&asked.seat).is_none_or(|holder| holder.heard != asked.heard) {
+            return false;
+        }
+        let Some(holder) = inner.seats.free(&asked.seat, asked.boot) else { return false };
+        let mac = inner.boots.get(asked.boot).map(|boot| boot.mac);
         if let Some(boot) = mac.and_then(|mac| inner.boots.close(mac)) {
             inner.budgets.remove(&boot.id);
         }
@@ -167,7 +174,9 @@ impl Desk {
         let Place::Taken(seat, held) = &known.place else { return };
         // Another seat's address is another seat's matter, and behind a relay ARP tells nothing.
         let here = site.subnet_of(held.address).is_some_and(|subnet| subnet.on_link());
-        if seat.exclusive != Exclusive::Probe || held.sits_in != held.seat || !here {
+        let on_its_way = held.how == How::Promised && held.since < PROMISED;
+        let probes = seat.exclusive == Exclusive::Probe && held.sits_in == held.seat;
+        if !probes || !here || on_its_way {
             return;
         }
         let Some(holder) = inner.seats.of(&seat.name).cloned() else { return };

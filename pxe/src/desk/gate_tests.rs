@@ -474,11 +474,16 @@ fn a_seat_that_needs_no_fence_moves_when_nobody_answers() {
     rack.desk.look_for_holder(mac(1));
     assert_eq!(looks(&mut rack), 1, "one look at a time");
     // An answer that comes late, for a boot that holds the seat no more, moves nothing.
-    assert!(!rack.desk.vacate("web1", BootId([9; 16]), "nobody answers".into()));
     let holder = rack.desk.holders().into_iter().find(|holder| holder.seat == "web1");
-    let boot = holder.expect("held").boot;
+    let holder = holder.expect("held");
+    let other = Holder { boot: BootId([9; 16]), ..holder.clone() };
+    assert!(!rack.desk.vacate(&other, "nobody answers".into()));
+    // Nor one for a machine that has reported meanwhile.
+    rack.report(0);
+    assert!(!rack.desk.vacate(&holder, "nobody answers".into()));
+    let holder = rack.desk.holders().into_iter().find(|holder| holder.seat == "web1");
     rack.reset(0);
-    assert!(rack.desk.vacate("web1", boot, "nobody answers".into()));
+    assert!(rack.desk.vacate(&holder.expect("held"), "nobody answers".into()));
     rack.write();
     rack.ask_again(1);
     rack.check();
@@ -487,6 +492,15 @@ fn a_seat_that_needs_no_fence_moves_when_nobody_answers() {
     rack.check();
     assert_eq!(rack.planned(1), Some("web1".into()));
 
+    // A machine between loader and koboshi-init answers nobody either, and is on its way.
+    let mut rack = Rack::new(Exclusive::Probe);
+    rack.discover(0, Client::Ipxe);
+    rack.request(0, Client::Ipxe);
+    rack.script(0);
+    rack.matrix(vec![1, 0, 2]);
+    rack.boot(1);
+    rack.desk.look_for_holder(mac(1));
+    assert_eq!(looks(&mut rack), 0);
     // What needs a fence is not asked for.
     let mut rack = Rack::up();
     rack.matrix(vec![1, 0, 2]);
@@ -625,7 +639,7 @@ proptest! {
                     let holders = rack.desk.holders();
                     let holder = holders.into_iter().find(|holder| holder.seat == seat);
                     if let Some(holder) = holder && !rack.answers.contains(&Some(holder.address)) {
-                        rack.desk.vacate(&seat, holder.boot, "nobody answers".into());
+                        rack.desk.vacate(&holder, "nobody answers".into());
                     }
                 }
                 Happens::Matrix(matrix) => rack.matrix(matrix.to_vec()),

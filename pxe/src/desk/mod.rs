@@ -394,7 +394,6 @@ impl Desk {
             return;
         }
         let id = BootId(random());
-        let address = fixed.unwrap_or(offer.address);
         let plan = match entry.trouble() {
             Some(why) => Err(why.to_string()),
             None => site.freeze.freeze(facts.mac, &entry, id, address, &offer.subnet),
