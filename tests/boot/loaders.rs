@@ -105,7 +105,6 @@ pub async fn booted(world: &World, machine: &str, seat: &str, loader: &str, spee
         assert!(seen.iter().any(|s| s == stage), "{stage} is in {seen:?}");
     }
     let timeline = world.ok(&["boots", machine]);
-    println!("{timeline}");
     assert!(timeline.contains(loader), "{timeline}");
     let mut console = world.machine(machine).viewer();
     let headline = format!("koboshi: {machine} boots into {seat}");

@@ -50,8 +50,24 @@ impl Desk {
             pauses: Pauses::drawn(pace::draw()),
         };
         let own = boot.is_some_and(|boot| boot.speaks_as(peer));
-        let again = place.pauses.again;
-        let orders = self.standing(mac, own)?;
+        let (pauses, again) = (place.pauses, place.pauses.again);
+        let mut orders = self.standing(mac, own)?;
+        let mut boots = String::new();
+        if let Orders::Boot(id, plan, _) = &orders {
+            let said = match language {
+                Language::Ipxe => Ok(ipxe::boot(&server, *id, plan, pauses)),
+                Language::Pxelinux => pxelinux::boot(&place, *id, plan),
+                Language::Grub => grub::boot(&place, *id, plan),
+            };
+            match said {
+                Ok(text) => boots = text,
+                // Its language has no words for this plan, and an operator is told so.
+                Err(why) => {
+                    let says = format!("{why}; change that in the site, then restart the machine");
+                    orders = Orders::Wait { says };
+                }
+            }
+        }
         if own {
             match &orders {
                 Orders::Boot(_, _, waited) => {
@@ -62,20 +78,15 @@ impl Desk {
                 }
             }
         }
-        let (server, pauses, name) = (&server, place.pauses, mac.to_string());
+        let (server, name) = (&server, mac.to_string());
         Some(match (language, &orders) {
-            (Language::Ipxe, Orders::Boot(id, plan, _)) => ipxe::boot(server, *id, plan, pauses),
+            (_, Orders::Boot(..)) => boots,
             (Language::Ipxe, Orders::Turn { says, seconds }) => {
                 ipxe::turn(server, &name, says, *seconds, pauses)
             }
             // It asks DHCP again before its script: that begins a boot.
             (Language::Ipxe, Orders::Wait { says } | Orders::Begin { says }) => {
                 ipxe::wait(server, &name, says, pauses)
-            }
-            (Language::Pxelinux, Orders::Boot(id, plan, _)) => pxelinux::boot(&place, *id, plan)
-                .unwrap_or_else(|why| pxelinux::wait(&place, &why, again)),
-            (Language::Grub, Orders::Boot(id, plan, _)) => {
-                grub::boot(&place, *id, plan).unwrap_or_else(|why| grub::wait(&place, &why, again))
             }
             (Language::Pxelinux, Orders::Turn { says, seconds }) => {
                 pxelinux::wait(&place, says, *seconds)

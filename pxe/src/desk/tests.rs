@@ -45,7 +45,7 @@ impl Freeze for Plans {
             kernel: part("kernel", 1),
             segments: vec![part("common", 2), part("orders", 3)],
             root: Some(part("root", 4)),
-            cmdline: format!("koboshi.boot={id}"),
+            cmdline: format!("koboshi.boot={id} koboshi.role={}", seat.role),
             revision: 1,
             orders: String::new(),
             blobs: [([3; 32], Content::Bytes(Bytes::from_static(b"mine")))].into(),
@@ -396,6 +396,23 @@ fn pxelinux_and_grub_go_the_same_way_by_tftp() {
     let seen = stages(&mut heard);
     assert_eq!(seen[0], "script");
     assert_eq!(seen[seen.len() - 2..], ["kernel", "initramfs"]);
+}
+
+#[test]
+fn a_plan_that_a_loader_cannot_say_waits_and_says_why() {
+    let (desk, mut heard) = desk();
+    let mut site = snapshot("web1", SEAT);
+    let known = Arc::make_mut(site.machines.get_mut(&MAC).expect("m01"));
+    let Place::Seat(seat) = &mut known.place else { panic!("it has a seat") };
+    seat.role = "we\"b".into();
+    desk.publish(site);
+    desk.offered(&asks(Client::Firmware, true), &at(SEAT));
+    let grub = text(&desk, "grub/grub.cfg-01-52-54-00-77-00-01");
+    assert!(
+        grub.contains("cannot be handed to the kernel by GRUB") && !grub.contains("\nif linux")
+    );
+    assert_eq!(stages(&mut heard), ["opened", "offer", "waiting"]);
+    assert!(text(&desk, "pxelinux.cfg/01-52-54-00-77-00-01").contains("KERNEL"));
 }
 
 #[test]
