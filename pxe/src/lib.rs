@@ -11,8 +11,8 @@
 //! decide    what the site says + what the client said = what it gets, and because of which rule
 //! boots     boots under way: ids, frozen plans, who is where
 //! seats     who holds which seat: the gate before every boot
-//! pace      a storm of boots: pauses, turns
 //! held      … and what is said to those who wait for one
+//! pace      a storm of boots: pauses, turns
 //! desk      the counter they all come to: one snapshot of the site, one table of boots
 //! ```
 
