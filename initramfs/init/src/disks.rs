@@ -192,10 +192,14 @@ impl Hunt<'_> {
         let begun = Instant::now();
         let (mut next, mut fresh) = (FIRST_WORD, FIRST_WORD);
         let mut last = String::new();
+        let mut there = 0;
         loop {
             while self.modules.coldplug(Path::new("/sys"), self.line) > 0 {}
             let devices = inventory(Path::new("/sys"), Path::new("/dev"), &mut self.seen);
+            // A second disk of the same label may be half a second behind the first.
+            let settled = std::mem::replace(&mut there, devices.len()) == devices.len();
             let why = match choose(disk, wanted, &devices, &mapped) {
+                Ok(Some(_)) if !settled => String::new(),
                 Ok(Some(device)) => match self.mount(disk, device, &devices) {
                     Ok(mounted) => return Ok(mounted),
                     Err(why) => why,
@@ -211,7 +215,8 @@ impl Hunt<'_> {
                 Err(why) => why,
             };
             let waited = begun.elapsed();
-            if waited >= next || (waited >= FIRST_WORD && why != last) {
+            let due = waited >= next || (waited >= FIRST_WORD && why != last);
+            if due && !why.is_empty() {
                 next = waited + NEXT_WORD;
                 say(format!("{why}; waiting since {} s ('rescue' for a shell)", waited.as_secs()));
                 if why != last {

@@ -88,8 +88,9 @@ pub fn build(
                 ));
             }
             let ms = u64::try_from(ready.took.as_millis()).unwrap_or(u64::MAX);
-            let begun = Phase::RootReady { bytes: 0, ms, attempts: ready.attempts };
-            tell(reporter, begun, orders.written);
+            // Nothing was fetched: nobody makes a rate of it.
+            let phase = Phase::RootReady { bytes: 0, ms, attempts: ready.attempts };
+            tell(reporter, phase, orders.written);
         }
     }
     Ok(())

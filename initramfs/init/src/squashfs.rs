@@ -81,7 +81,7 @@ fn open(size: u64) -> Result<File, String> {
 }
 
 /// Writes the stream from the start on, in whole blocks; zeros fill the last one. Returns its bytes.
-fn pour(from: &mut impl Read, disk: &File) -> io::Result<u64> {
+pub(crate) fn pour(from: &mut impl Read, disk: &File) -> io::Result<u64> {
     let mut buffer = vec![0; CHUNK + ALIGNED];
     let first = buffer.as_ptr().align_offset(ALIGNED).min(ALIGNED);
     let chunk = &mut buffer[first..first + CHUNK];

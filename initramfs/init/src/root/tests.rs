@@ -213,6 +213,30 @@ fn a_flipped_bit_is_fetched_again_wherever_it_is() {
     }
 }
 
+/// What is mounted is what `until_right` hands back, and nothing before it.
+#[test]
+fn a_squashfs_is_poured_again_until_it_is_right() {
+    let blob = blob();
+    let order = order(&blob);
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    let deeds = vec![Deed::Flip(5000), Deed::Cut(9000), Deed::Serve, Deed::Flip(0)];
+    let (server, _) = serve(blob.clone(), deeds);
+    let mut place = || fs::File::create(disk.path()).map_err(|error| error.to_string());
+    let mut take = |target: &File, stream: &mut Stream<'_>| {
+        crate::squashfs::pour(stream, target).map_err(|error| error.to_string())
+    };
+    let mut altered = 0;
+    let ready = until_right(server, &order, "test@1", &mut place, &mut take, QUICK, &mut |event| {
+        if let Event::Failed { why, .. } = event {
+            altered += usize::from(why.contains("altered"));
+        }
+        true
+    })
+    .unwrap();
+    assert_eq!((ready.made, ready.attempts, altered), (order.size, 3, 1));
+    assert!(fs::read(disk.path()).unwrap().starts_with(&blob));
+}
+
 #[test]
 fn a_bit_that_stays_flipped_is_never_booted() {
     let blob = blob();
