@@ -101,10 +101,30 @@ impl Assembler {
             if let Err(why) = run(&tree.0, program, args) {
                 say(why);
             }
+            // An array that was not started keeps its disks: the missing one could not join it, nor
+            // could it be started without.
+            let waiting =
+                if tool.kind == Kind::Raid { not_started(Path::new("/sys")) } else { Vec::new() };
+            for array in waiting {
+                if let Err(why) = run(&tree.0, program, &["--stop", &array]) {
+                    say(why);
+                }
+            }
             made.changed = true;
         }
         made
     }
+}
+
+/// Arrays that lack a disk and wait: `/dev/md127`.
+fn not_started(sys: &Path) -> Vec<String> {
+    let all = fs::read_dir(sys.join("class/block")).into_iter().flatten().flatten();
+    let waits = |place: &Path| {
+        fs::read_to_string(place.join("md/array_state"))
+            .is_ok_and(|state| state.trim() == "inactive")
+    };
+    let names = all.filter(|entry| waits(&entry.path())).map(|entry| entry.file_name());
+    names.map(|name| format!("/dev/{}", name.to_string_lossy())).collect()
 }
 
 /// Their names, those that nothing is built on yet.
@@ -164,6 +184,19 @@ mod tests {
     fn device(name: &str, kind: Kind, used: bool) -> Device {
         let holds = Some(Found { kind, label: String::new(), uuid: String::new() });
         Device { name: name.into(), size: 1 << 30, used, holds, ..Device::default() }
+    }
+
+    #[test]
+    fn arrays_that_wait_are_told_from_those_that_run() {
+        let sys = tempfile::tempdir().unwrap();
+        for (name, state) in [("md126", "inactive\n"), ("md127", "clean\n")] {
+            let place = sys.path().join("class/block").join(name).join("md");
+            fs::create_dir_all(&place).unwrap();
+            fs::write(place.join("array_state"), state).unwrap();
+        }
+        fs::create_dir_all(sys.path().join("class/block/sda")).unwrap();
+        assert_eq!(not_started(sys.path()), ["/dev/md126"]);
+        assert!(not_started(Path::new("/nonexistent")).is_empty());
     }
 
     #[test]
