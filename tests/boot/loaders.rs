@@ -64,6 +64,16 @@ fn pxelinux_and_grub_boot_the_same_plan() {
         given_a_seat(&world, "m21", "tool1").await;
         booted(&world, "m22", "tool2", "grubnetx64.efi.signed", "38400").await;
         booted(&world, "m21", "tool1", "lpxelinux.0", "57600").await;
+        // The same names by HTTP, for loaders that speak it from the beginning.
+        for (name, holds) in [
+            ("grub/grub.cfg", "grub.cfg-01-$net_default_mac"),
+            ("grub/grub.cfg-01-52-54-00-77-00-22", "koboshi: m22 boots into tool2"),
+            ("pxelinux.cfg/01-52-54-00-77-00-22", "koboshi: m22 boots into tool2"),
+            ("ldlinux.c32", "ELF"),
+        ] {
+            let body = world.curl(&format!("http://10.77.0.1:8080/{name}"));
+            assert!(body.contains(holds), "{name}: {body}");
+        }
         // What their firmware said of itself is remembered.
         assert_eq!(
             (&world.row("m21")["efi"], &world.row("m22")["efi"]),
