@@ -10,6 +10,8 @@ PACKAGES += pxelinux syslinux-common syslinux-efi grub-efi-amd64-signed shim-sig
 PACKAGES += busybox-static mmdebstrap kmod zstd cpio xz-utils
 PACKAGES += curl iproute2 util-linux uidmap nftables procps
 PACKAGES += udhcpc atftp tftp-hpa kea-admin iputils-arping
+# A relay agent, and another DHCP server for proxy mode to stand beside.
+PACKAGES += isc-dhcp-relay dnsmasq-base
 # Roots: what makes a squashfs, and an NFS server that needs nothing of the kernel.
 PACKAGES += squashfs-tools nfs-ganesha nfs-ganesha-vfs
 

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod console;
 pub mod control;
 pub mod demo;
+pub mod far;
 pub mod keeper;
 pub mod machine;
 pub mod net;

@@ -112,6 +112,27 @@ impl Wire {
         Ok(Peer { keeper, port })
     }
 
+    /// Another bridge beside the first one, up and without an address.
+    pub fn segment(&self, bridge: &str) -> Result<(), Error> {
+        let script = format!(
+            "link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+             link set {bridge} up\n"
+        );
+        ip(&self.keeper, &format!("laying bridge {bridge}"), &script)
+    }
+
+    /// A further cable from a neighbour to a bridge. Returns the bridge's end of it.
+    pub fn cable(&self, peer: &Peer, interface: &str, bridge: &str) -> Result<String, Error> {
+        let port = format!("kp{}", self.ports.fetch_add(1, Ordering::Relaxed));
+        let script = format!(
+            "link add {port} type veth peer name {interface} netns {}\n\
+             link set {port} master {bridge}\nlink set {port} up\n",
+            peer.keeper.tid()
+        );
+        ip(&self.keeper, &format!("adding {interface} to a peer"), &script)?;
+        Ok(port)
+    }
+
     /// Loses `percent` of the packets that enter or leave by `device` (the bridge for all
     /// traffic of the appliance, a tap or a peer's port for one machine's).
     ///
@@ -173,7 +194,7 @@ impl Peer {
     }
 }
 
-fn ip(keeper: &Keeper, doing: &str, script: &str) -> Result<(), Error> {
+pub(super) fn ip(keeper: &Keeper, doing: &str, script: &str) -> Result<(), Error> {
     feed(keeper, "ip", &["-batch", "-"], "iproute2", doing, script).map(drop_text)
 }
 
