@@ -204,6 +204,20 @@ impl Boots {
         over
     }
 
+    /// The other server lent the next stage of a boot another address: EDK2 and iPXE are two clients
+    /// to it. Where the seat has an address of its own the boot goes on. False if it cannot.
+    pub fn lent(&mut self, mac: Mac, address: Ipv4Addr) -> bool {
+        let Some(boot) = self.by_mac.get_mut(&mac).filter(|boot| boot.fixed) else { return false };
+        let (own, former) = (boot.address, boot.lent.replace(address));
+        if let Some(former) = former.filter(|former| *former != own)
+            && self.by_address.get(&former) == Some(&mac)
+        {
+            self.by_address.remove(&former);
+        }
+        self.by_address.insert(address, mac);
+        true
+    }
+
     /// Forgets a machine's boot.
     pub fn close(&mut self, mac: Mac) -> Option<Boot> {
         let last = self.by_mac.remove(&mac)?;

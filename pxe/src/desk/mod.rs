@@ -350,7 +350,8 @@ impl Desk {
             let mut inner = self.inner();
             let step = inner.ask_on(&site, facts, Some(&offer.subnet));
             let Action::Address { opens, address: fixed, .. } = step.action else { return };
-            if opens || (boots(facts) && inner.moved(facts.mac, offer.address)) {
+            let moved = boots(facts) && inner.moved(facts.mac, offer.address);
+            if opens || (moved && !inner.boots.lent(facts.mac, offer.address)) {
                 self.open(&mut inner, &site, facts, fixed, offer);
             }
         }

@@ -288,7 +288,16 @@ fn a_seat_with_an_address_of_its_own_is_known_by_both() {
     rig.ask(&taken(lent));
     let boot = rig.desk.boot_of(MAC).expect("a boot");
     assert_eq!((boot.address, boot.lent, boot.fixed), (SEAT, Some(lent), true));
-    for address in [lent, SEAT] {
+    // iPXE is another client to that server, and is lent another address: one boot all the same.
+    rig.desk.file_sent((lent, 2070).into(), "undionly.kpxe", ", 75 KiB");
+    let second = Ipv4Addr::new(10, 77, 0, 131);
+    rig.ask(&Request { user_class: b"iPXE".to_vec(), ..taken(second) });
+    let now = rig.desk.boot_of(MAC).expect("a boot");
+    assert_eq!((now.id, now.lent), (boot.id, Some(second)));
+    assert_eq!(now.stage, Stage::Loader, "its transfer was known by the first address");
+    let gone = rig.desk.report(boot.id, IpAddr::V4(lent), bytes::Bytes::new());
+    assert_eq!(gone, Err(ReportRefusal::WrongAddress));
+    for address in [second, SEAT] {
         let script = rig.desk.script(MAC, IpAddr::V4(address)).expect("its script");
         assert!(script.contains("boots into web1"), "{script}");
         let body = bytes::Bytes::from_static(b"{}");
