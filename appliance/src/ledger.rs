@@ -609,6 +609,10 @@ fn words(phase: &Phase) -> (Stage, String) {
         }
         // Kept for itself; it moves no boot.
         Phase::Hardware(hardware) => (Stage::Init, hardware::summary(hardware)),
+        Phase::Asks => (
+            Stage::Waiting,
+            "koboshi-init asks at its console what this machine shall be".to_string(),
+        ),
         Phase::RootBegun { attempt: 1 } => (Stage::Root, String::new()),
         Phase::RootBegun { attempt } => (Stage::Root, format!("try {attempt}")),
         Phase::RootReady { bytes: 0, ms, attempts } => {

@@ -13,6 +13,7 @@ use koboshi_pxe::boots::{Part, Plan};
 use koboshi_pxe::decide::{Entry, Place, Unknown};
 use koboshi_pxe::desk::Freeze;
 use koboshi_pxe::dhcp::Subnet;
+use koboshi_pxe::menu::{Becomes, Menu, Offered};
 use koboshi_pxe::script::Uart;
 use koboshi_pxe::{BootId, Content, Mac};
 use sha2::{Digest as _, Sha256};
@@ -52,6 +53,8 @@ pub struct Planner {
     pub common: (Bytes, [u8; 32]),
     /// The site's names as a segment, with its digest.
     pub hosts: (Bytes, [u8; 32]),
+    /// Roles that may be chosen at a machine's console.
+    pub menu: Option<Arc<Vec<Offered>>>,
 }
 
 impl Freeze for Planner {
@@ -63,10 +66,13 @@ impl Freeze for Planner {
         address: Ipv4Addr,
         network: &Subnet,
     ) -> Result<Plan, String> {
-        let guest;
-        let (machine, seat, role) = match entry {
+        let guest = mac.to_string();
+        let as_the_site_says = Extra { menu: self.menu(entry), ..Extra::default() };
+        let (machine, seat, role, extra) = match entry {
             Entry::Known(known) => match &known.place {
-                Place::Seat(seat) => (known.name.as_str(), Some(seat.name.as_str()), &seat.role),
+                Place::Seat(seat) => {
+                    (&known.name, Some(seat.name.as_str()), &seat.role, as_the_site_says)
+                }
                 Place::Spare => {
                     return Err(format!("{} is a spare and waits for a seat", known.name));
                 }
@@ -74,16 +80,34 @@ impl Freeze for Planner {
                     return Err(format!("{} {}", known.name, held.says()));
                 }
                 Place::Nowhere => return Err(format!("the matrix gives {} no seat", known.name)),
+                Place::Typed { choice, seat } => {
+                    let extra = Extra { args: &choice.args, menu: None };
+                    match (&choice.becomes, seat) {
+                        (Becomes::Role(role), _) => (&known.name, None, role, extra),
+                        (Becomes::Seat, Some(seat)) => {
+                            (&known.name, Some(seat.name.as_str()), &seat.role, extra)
+                        }
+                        (Becomes::Seat, None) => {
+                            return Err(format!("{} has no seat any more", known.name));
+                        }
+                    }
+                }
             },
             Entry::Unknown(policy) => match policy.as_ref() {
-                Unknown::Role { role, .. } => {
-                    guest = mac.to_string();
-                    (guest.as_str(), None, role)
-                }
+                Unknown::Role { role, .. } => (&guest, None, role, as_the_site_says),
                 Unknown::Ignore => return Err("the site does not know this machine".to_string()),
+                // The kernel of any role will do to ask on the serial line, where the loader's
+                // menu was not seen.
+                Unknown::Menu(roles) => (&guest, None, asking_role(roles)?, as_the_site_says),
+                Unknown::Typed(choice) => match &choice.becomes {
+                    Becomes::Role(role) => {
+                        (&guest, None, role, Extra { args: &choice.args, menu: None })
+                    }
+                    Becomes::Seat => return Err("a stranger has no seat".to_string()),
+                },
             },
         };
-        self.plan(mac, machine, seat, role, id, (address, network))
+        self.plan(mac, machine, seat, role, id, (address, network), extra)
     }
 
     fn uart(&self, entry: &Entry) -> Option<Uart> {
@@ -93,13 +117,19 @@ impl Freeze for Planner {
                     Place::Seat(seat) | Place::Taken(seat, _) => {
                         self.site.roles.get(seat.role.as_str())
                     }
+                    Place::Typed { choice, seat } => match (&choice.becomes, seat) {
+                        (Becomes::Role(role), _) => self.site.roles.get(role.as_str()),
+                        (Becomes::Seat, seat) => {
+                            seat.as_ref().and_then(|seat| self.site.roles.get(seat.role.as_str()))
+                        }
+                    },
                     Place::Spare | Place::Nowhere => None,
                 };
                 (self.site.machines.get(known.name.as_str()), role)
             }
             Entry::Unknown(policy) => match policy.as_ref() {
                 Unknown::Role { role, .. } => (None, self.site.roles.get(role.as_str())),
-                Unknown::Ignore => (None, None),
+                Unknown::Ignore | Unknown::Menu(_) | Unknown::Typed(_) => (None, None),
             },
         };
         let machine = machine.map(|machine| &machine.value);
@@ -108,7 +138,35 @@ impl Freeze for Planner {
     }
 }
 
+/// What a plan holds beside what the site says.
+#[derive(Default)]
+struct Extra<'a> {
+    /// Arguments typed at the console.
+    args: &'a [(String, String)],
+    /// What may be chosen there.
+    menu: Option<contract::Menu>,
+}
+
 impl Planner {
+    /// What `koboshi-init` may offer on the machine's console.
+    fn menu(&self, entry: &Entry) -> Option<contract::Menu> {
+        let (menu, asks) = match entry {
+            Entry::Known(known) => match &known.place {
+                Place::Seat(seat) => {
+                    let seat = Some((seat.name.clone(), seat.role.clone()));
+                    (Menu { seat, roles: self.menu.clone()? }, false)
+                }
+                _ => return None,
+            },
+            Entry::Unknown(unknown) => match unknown.as_ref() {
+                Unknown::Menu(roles) => (Menu { seat: None, roles: roles.clone() }, true),
+                _ => return None,
+            },
+        };
+        Some(contract::Menu { lines: menu.lines(), asks })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is what one boot is promised")]
     fn plan(
         &self,
         mac: Mac,
@@ -117,6 +175,7 @@ impl Planner {
         role: &str,
         id: BootId,
         (address, network): (Ipv4Addr, &Subnet),
+        extra: Extra<'_>,
     ) -> Result<Plan, String> {
         let no_role = || format!("the site has no role {role}");
         let (name, ready) = self.roles.get_key_value(role).ok_or_else(no_role)?;
@@ -127,11 +186,12 @@ impl Planner {
         let hostname = seat
             .map_or_else(|| format!("{name}-{}", mac.to_string().replace(':', "")), str::to_string);
         let serial = self.site.serial(hardware, Some(role)).value.to_string();
-        let args: BTreeMap<String, String> = place
+        let mut args: BTreeMap<String, String> = place
             .map(|seat| {
                 seat.args.iter().map(|(key, text)| (key.clone(), text.value.clone())).collect()
             })
             .unwrap_or_default();
+        args.extend(extra.args.iter().cloned());
         let image = &ready.image;
         let reference = format!("{}@{}", image.name, image.version);
 
@@ -174,6 +234,7 @@ impl Planner {
                 .unwrap_or_default(),
             args: args.clone(),
             heartbeat: HEARTBEAT,
+            menu: extra.menu,
         };
         let text = serde_json::to_string(&orders).expect("orders hold nothing that JSON cannot");
 
@@ -228,6 +289,14 @@ impl Planner {
         }
         plan.blobs.insert(digest, Content::Bytes(segment));
     }
+}
+
+/// A role that can be booted to ask which one is wanted: rescue, if it is offered.
+fn asking_role(offered: &[Offered]) -> Result<&String, String> {
+    let ready = offered.iter().filter(|offered| offered.trouble.is_none());
+    let first = ready.min_by_key(|offered| offered.role != "rescue");
+    let none = || "no role of the menu can be booted now".to_string();
+    first.map(|offered| &offered.role).ok_or_else(none)
 }
 
 /// The names of a site's seats as a segment, with its digest.

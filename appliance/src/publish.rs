@@ -9,6 +9,7 @@ use koboshi_images::Store as Images;
 use koboshi_pxe::Content;
 use koboshi_pxe::decide::{Exclusive, Known, Place, Seat, Unknown};
 use koboshi_pxe::desk::Snapshot;
+use koboshi_pxe::menu::Offered;
 use sha2::{Digest as _, Sha256};
 
 use crate::caveats::caveats;
@@ -108,15 +109,14 @@ pub fn read(
         let known = Arc::new(Known { name: name.to_string(), macs, place, loader });
         machines.extend(machine.macs.iter().map(|mac| (mac.value, known.clone())));
     }
+    let offer = |role: &RoleName| Offered { role: role.to_string(), trouble: trouble(role) };
+    let menu = site.net.menu.as_ref();
+    let menu = menu.map(|menu| Arc::new(menu.iter().map(|role| offer(&role.value)).collect()));
     let unknown = match &site.net.unknown {
         site::Unknown::Ignore => Unknown::Ignore,
-        // Until the menu is built, asking for it is as if the machine were not known.
-        site::Unknown::Menu => {
-            warnings.push(
-                "net.unknown = \"menu\" is not built yet: unknown machines get no answer".into(),
-            );
-            Unknown::Ignore
-        }
+        site::Unknown::Menu => Unknown::Menu(
+            menu.clone().unwrap_or_else(|| Arc::new(site.roles.keys().map(offer).collect())),
+        ),
         site::Unknown::Discover => role_for_unknown(&site, "rescue", &trouble, &mut warnings),
         site::Unknown::Role(role) => {
             role_for_unknown(&site, role.as_str(), &trouble, &mut warnings)
@@ -134,7 +134,8 @@ pub fn read(
     let http_port = homes.http_port;
     let hosts = plan::hosts(&site);
     blobs.insert(hosts.1, Content::Bytes(hosts.0.clone()));
-    let planner = Planner { site, revision, roles, http_port, common, hosts };
+    let menu_of = menu.clone();
+    let planner = Planner { site, revision, roles, http_port, common, hosts, menu: menu_of };
     let snapshot = Snapshot {
         revision,
         networks,
@@ -144,6 +145,7 @@ pub fn read(
         http_port,
         machines,
         unknown: Arc::new(unknown),
+        menu,
         loaders,
         blobs,
         freeze: Arc::new(planner),

@@ -210,6 +210,7 @@ mod tests {
             disks: vec![Disk { at: "/data".into(), what: "LABEL=db".into() }],
             args: BTreeMap::from([("id".into(), "100".into())]),
             heartbeat: 30,
+            menu: None,
         }
     }
 

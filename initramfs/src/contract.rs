@@ -80,6 +80,19 @@ pub struct Orders {
     pub args: BTreeMap<String, String>,
     /// Seconds between heartbeats once up.
     pub heartbeat: u32,
+    /// What whoever is at the console may choose, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub menu: Option<Menu>,
+}
+
+/// The menu on the console; the answer goes to `POST /choose/<boot-id>` as it was typed, and comes back
+/// with 200 or, in words, with 422.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Menu {
+    /// A line for each choice; its first word is what to type.
+    pub lines: Vec<String>,
+    /// The machine is nothing until somebody chooses.
+    pub asks: bool,
 }
 
 /// The boot NIC.
@@ -285,6 +298,8 @@ pub enum Phase {
     },
     /// What the machine is made of. It moves no boot.
     Hardware(Box<Hardware>),
+    /// Asks at the console what the machine shall be.
+    Asks,
     /// The root's first byte has arrived.
     RootBegun {
         /// Which try, from 1.

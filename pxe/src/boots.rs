@@ -5,13 +5,18 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::content::{BootId, Content};
-use crate::decide::Live;
+use crate::decide::{Chosen, Live};
 use crate::mac::Mac;
+
+/// A choice made in the loader stands this long: it asks DHCP again at once.
+const IN_LOADER: Duration = Duration::from_secs(120);
+/// One made in `koboshi-init` outlives a server's long way from reset to DISCOVER.
+const BY_RESTART: Duration = Duration::from_secs(900);
 
 /// How far a boot is. Ordered as a boot goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -149,6 +154,8 @@ pub struct Boot {
     /// Beside another DHCP server, the address that lent it where its seat has one of its own: the
     /// firmware and the loader speak from this one, the booted system from the seat's.
     pub lent: Option<Ipv4Addr>,
+    /// What was chosen at its console for the boot that follows, and when.
+    pub chosen: Option<(Chosen, Instant)>,
     /// When its script let it fetch.
     pub let_in: Option<Instant>,
     /// Its place among those whose turn it is not yet.
@@ -288,6 +295,7 @@ impl Boot {
             fixed,
             address,
             lent: None,
+            chosen: None,
             let_in: None,
             queued: None,
             loader: None,
@@ -312,7 +320,12 @@ impl Boot {
 
     /// As the decision sees it.
     pub fn live(&self, now: Instant) -> Live {
+        let stands = |(chosen, at): &&(Chosen, Instant)| {
+            let within = if chosen.in_loader { IN_LOADER } else { BY_RESTART };
+            now.saturating_duration_since(*at) < within
+        };
         Live {
+            chosen: self.chosen.as_ref().filter(stands).map(|(chosen, _)| chosen.clone()),
             stage: self.stage,
             age: now.saturating_duration_since(self.opened),
             plan: self.plan.clone(),

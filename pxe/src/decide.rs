@@ -13,6 +13,7 @@ use crate::Mac;
 use crate::boots::{Plan, Stage};
 use crate::held::Held;
 use crate::loader::{self, Language};
+use crate::menu::{Becomes, Choice, Offered};
 use crate::seats::Hardware;
 
 /// What the client said.
@@ -122,10 +123,25 @@ impl Entry {
                 Place::Seat(seat) => seat.trouble.as_deref(),
                 // Who holds it is said by whoever makes the plan.
                 Place::Taken(..) | Place::Spare | Place::Nowhere => None,
+                Place::Typed { seat, .. } => seat.as_ref()?.trouble.as_deref(),
             },
             Entry::Unknown(policy) => match policy.as_ref() {
                 Unknown::Role { trouble, .. } => trouble.as_deref(),
-                Unknown::Ignore => None,
+                Unknown::Ignore | Unknown::Menu(_) | Unknown::Typed(_) => None,
+            },
+        }
+    }
+
+    /// What was typed at its console, if that is what it is by.
+    pub fn choice(&self) -> Option<&Choice> {
+        match self {
+            Entry::Known(known) => match &known.place {
+                Place::Typed { choice, .. } => Some(choice),
+                _ => None,
+            },
+            Entry::Unknown(unknown) => match unknown.as_ref() {
+                Unknown::Typed(choice) => Some(choice),
+                _ => None,
             },
         }
     }
@@ -163,6 +179,13 @@ pub enum Place {
     Spare,
     /// The matrix does not name it.
     Nowhere,
+    /// Whoever is at its console chose for it.
+    Typed {
+        /// What.
+        choice: Arc<Choice>,
+        /// Its own seat, if that is what was chosen.
+        seat: Option<Seat>,
+    },
 }
 
 impl Place {
@@ -170,6 +193,7 @@ impl Place {
     pub fn address(&self) -> Option<Ipv4Addr> {
         match self {
             Place::Seat(seat) => seat.address,
+            Place::Typed { seat, .. } => seat.as_ref()?.address,
             Place::Taken(..) | Place::Spare | Place::Nowhere => None,
         }
     }
@@ -213,6 +237,20 @@ pub enum Unknown {
         /// Why it cannot be booted now, if it cannot.
         trouble: Option<String>,
     },
+    /// Ask at its console which of these it shall be, and boot that with an address from the pool.
+    Menu(Arc<Vec<Offered>>),
+    /// Somebody chose.
+    Typed(Arc<Choice>),
+}
+
+/// A choice that waits for the boot it was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// What was chosen.
+    pub choice: Arc<Choice>,
+    /// In the loader, which asks DHCP again at once; otherwise in `koboshi-init`, which starts the
+    /// machine over.
+    pub in_loader: bool,
 }
 
 /// How the machine's current boot stands.
@@ -228,6 +266,8 @@ pub struct Live {
     pub fixed: bool,
     /// It goes by the NIC that asks now, not by another one of the machine.
     pub here: bool,
+    /// What was chosen at its console for the boot that follows.
+    pub chosen: Option<Chosen>,
 }
 
 /// What the client gets, and why.
@@ -304,6 +344,10 @@ pub enum Rule {
     SeatRole,
     /// The role cannot be booted now.
     RoleTrouble(String),
+    /// `net.unknown` asks whoever is at the console.
+    MenuAsks,
+    /// This was typed there.
+    Typed(String),
     /// A boot is under way and its plan holds, whatever the site says since.
     FrozenPlan,
     /// The machine or its class names the loader.
@@ -338,6 +382,12 @@ pub fn decide(facts: &Facts, entry: &Entry, live: Option<&Live>) -> Step {
         return Step { action: Action::Silence, because: vec![Rule::MacIsMulticast] };
     }
     let mut because = Vec::new();
+    let typed = typed(facts, entry, live);
+    let (entry, live) = match &typed {
+        // A new boot, whatever was under way.
+        Some(typed) => (typed, None),
+        None => (entry, live),
+    };
     let standing = standing_of(entry, &mut because);
     let Some(standing) = standing else {
         return Step { action: Action::Silence, because };
@@ -346,6 +396,35 @@ pub fn decide(facts: &Facts, entry: &Entry, live: Option<&Live>) -> Step {
         Asks::Script => script(standing, live, because),
         Asks::Dhcp { client, archs, discover } => {
             address(standing, *client, archs, *discover, live, because)
+        }
+    }
+}
+
+/// What a machine is by a choice made at its console, if this is the question that the choice was
+/// made for: the DISCOVER that begins the next boot.
+pub fn typed(facts: &Facts, entry: &Entry, live: Option<&Live>) -> Option<Entry> {
+    let chosen = live?.chosen.as_ref()?;
+    let begins = match facts.asks {
+        Asks::Dhcp { client: Client::Ipxe, discover, .. } => discover,
+        Asks::Dhcp { client: Client::Firmware | Client::HttpBoot, discover, .. } => {
+            discover && !chosen.in_loader
+        }
+        Asks::Dhcp { client: Client::System, .. } | Asks::Script => false,
+    };
+    let choice = begins.then(|| chosen.choice.clone())?;
+    match entry {
+        // The site may have changed its mind about strangers since.
+        Entry::Unknown(unknown) => matches!(**unknown, Unknown::Menu(_))
+            .then(|| Entry::Unknown(Arc::new(Unknown::Typed(choice)))),
+        Entry::Known(known) => {
+            let seat = match (&known.place, &choice.becomes) {
+                (Place::Seat(seat), Becomes::Seat) => Some(seat.clone()),
+                // Its seat is another machine's by now, or none at all: it waits as it would.
+                (_, Becomes::Seat) => return None,
+                (_, Becomes::Role(_)) => None,
+            };
+            let place = Place::Typed { choice, seat };
+            Some(Entry::Known(Arc::new(Known { place, ..known.as_ref().clone() })))
         }
     }
 }
@@ -364,6 +443,14 @@ fn standing_of<'a>(entry: &'a Entry, because: &mut Vec<Rule>) -> Option<Wanted<'
             because.push(Rule::MacUnknown);
             match policy.as_ref() {
                 Unknown::Ignore => None,
+                Unknown::Menu(_) => {
+                    because.extend([Rule::MenuAsks, Rule::PoolAddress]);
+                    Some(Wanted { seat: None, address: None, loader: None, nothing_because: None })
+                }
+                Unknown::Typed(choice) => {
+                    because.extend([Rule::Typed(choice.says()), Rule::PoolAddress]);
+                    Some(Wanted { seat: None, address: None, loader: None, nothing_because: None })
+                }
                 Unknown::Role { trouble, .. } => {
                     because.push(Rule::PoolAddress);
                     because.extend(trouble.clone().map(Rule::RoleTrouble));
@@ -402,6 +489,13 @@ fn standing_of<'a>(entry: &'a Entry, because: &mut Vec<Rule>) -> Option<Wanted<'
                     because.extend(seat.trouble.clone().map(Rule::RoleTrouble));
                     let says = format!("{}\n{}\n{}", held.says(), held.evidence(), held.ends());
                     Some(Wanted { seat: None, address: None, loader, nothing_because: Some(says) })
+                }
+                Place::Typed { choice, seat } => {
+                    because.push(Rule::Typed(choice.says()));
+                    let address = seat.as_ref().and_then(|seat| seat.address);
+                    because.push(address.map_or(Rule::PoolAddress, Rule::SeatAddress));
+                    let seat = seat.as_ref().map(|seat| seat.name.as_str());
+                    Some(Wanted { seat, address, loader, nothing_because: None })
                 }
                 Place::Spare => {
                     because.push(Rule::MatrixSpare);
@@ -567,6 +661,8 @@ impl fmt::Display for Rule {
             Rule::PoolAddress => f.write_str("no fixed address: one of the pool"),
             Rule::SeatRole => f.write_str("the seat's role"),
             Rule::RoleTrouble(why) => write!(f, "it cannot be booted now: {why}"),
+            Rule::MenuAsks => f.write_str("whoever is at its console is asked what it shall be"),
+            Rule::Typed(says) => write!(f, "{says} was typed at the machine's console"),
             Rule::FrozenPlan => f.write_str("a boot is under way, and its plan holds"),
             Rule::LoaderNamed(file) => write!(f, "the site names the loader {file}"),
             Rule::LoaderMisfit(file) => {

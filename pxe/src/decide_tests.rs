@@ -56,6 +56,7 @@ fn live(stage: Stage, seconds: u64, address: Option<Ipv4Addr>) -> Live {
         plan: address.map(plan),
         fixed: true,
         here: true,
+        chosen: None,
     }
 }
 
@@ -230,4 +231,43 @@ fn an_image_that_is_missing_is_said_on_the_console() {
         decide(&Facts { mac: MAC, asks: Asks::Script }, &known(Place::Seat(seat), None), None);
     assert!(matches!(step.action, Action::Wait { says, .. } if says == "no published image web"));
     assert!(step.because.contains(&Rule::RoleTrouble("no published image web".into())));
+}
+
+#[test]
+fn a_choice_begins_one_boot_and_no_other() {
+    let choice = |becomes| Choice { becomes, args: vec![("id".into(), "100".into())] };
+    let chosen = |becomes, in_loader| Live {
+        chosen: Some(Chosen { choice: Arc::new(choice(becomes)), in_loader }),
+        ..live(Stage::Script, 10, Some(SEAT))
+    };
+    let db = || Becomes::Role("db".into());
+    let unknown = Entry::Unknown(Arc::new(Unknown::Menu(Arc::default())));
+    let ipxe = |discover| dhcp(Client::Ipxe, Some(Arch::BIOS), discover);
+    let firmware = dhcp(Client::Firmware, Some(Arch::BIOS), true);
+    let system = dhcp(Client::System, None, true);
+    for (facts, entry, live, address, opens) in [
+        // The loader asks DHCP again: another boot, without the seat's address.
+        (ipxe(true), seated(None), chosen(db(), true), None, true),
+        // Its own seat with other arguments keeps its address.
+        (ipxe(true), seated(None), chosen(Becomes::Seat, true), Some(SEAT), true),
+        (ipxe(true), unknown, chosen(db(), true), None, true),
+        // What was under way, and whoever else asks, is not touched.
+        (ipxe(false), seated(None), chosen(db(), true), Some(SEAT), false),
+        (firmware.clone(), seated(None), chosen(db(), true), Some(SEAT), true),
+        (system.clone(), seated(None), chosen(db(), true), Some(SEAT), false),
+        // koboshi-init starts the machine over: whichever program speaks first.
+        (firmware, seated(None), chosen(db(), false), None, true),
+        (ipxe(true), seated(None), chosen(db(), false), None, true),
+        (system, seated(None), chosen(db(), false), Some(SEAT), false),
+    ] {
+        let step = decide(&facts, &entry, Some(&live));
+        let (given, _, opened) = given(&step);
+        assert_eq!((given, opened), (address, opens), "{facts:?} {live:?}");
+        let by_choice = step.because.iter().any(|rule| matches!(rule, Rule::Typed(_)));
+        assert_eq!(by_choice, typed(&facts, &entry, Some(&live)).is_some());
+    }
+    // The site ignores strangers by now: nothing typed before changes that.
+    let ignored = Entry::Unknown(Arc::new(Unknown::Ignore));
+    let step = decide(&ipxe(true), &ignored, Some(&chosen(db(), true)));
+    assert!(matches!(step.action, Action::Silence));
 }

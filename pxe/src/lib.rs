@@ -12,6 +12,7 @@
 //! boots     boots under way: ids, frozen plans, who is where
 //! seats     who holds which seat: the gate before every boot
 //! held      … and what is said to those who wait for one
+//! menu      what a person may choose at a machine's console, and did
 //! pace      a storm of boots: pauses, turns
 //! desk      the counter they all come to: one snapshot of the site, one table of boots
 //! ```
@@ -26,6 +27,7 @@ pub mod held;
 pub mod http;
 pub mod loader;
 pub mod mac;
+pub mod menu;
 pub mod pace;
 pub mod script;
 pub mod seats;

@@ -226,6 +226,8 @@ pub fn arguments(spec: &Spec, taps: &[String], dir: &Path) -> Vec<String> {
     let mut add = |option: &str, value: String| line.extend([option.to_string(), value]);
     add("-name", spec.name.clone());
     add("-uuid", spec.uuid());
+    // What a machine's sticker says: `LAB-m01`.
+    add("-smbios", format!("type=1,manufacturer=koboshi,product=lab,serial=LAB-{}", spec.name));
     if spec.accel == Accel::Kvm {
         add("-accel", "kvm".into());
     }

@@ -379,7 +379,7 @@ fn line<'a>(site: &'a Site, mac: Mac, entry: &Entry, rule: &Rule) -> Option<&'a 
     };
     match rule {
         Rule::MacKnown => site.by_mac.get(&mac).map(|mac| &mac.origin),
-        Rule::MacUnknown => site.net.unknown_at.as_ref().map(|line| &line.origin),
+        Rule::MacUnknown | Rule::MenuAsks => site.net.unknown_at.as_ref().map(|line| &line.origin),
         Rule::MatrixSeat | Rule::MatrixSpare | Rule::SeatHeld(_) => place.map(|line| &line.origin),
         Rule::MatrixSilent => machine.map(|(_, machine)| &machine.origin),
         Rule::SeatAddress(_) => seat.and_then(|seat| Some(&seat.ip.as_ref()?.origin)),
@@ -395,6 +395,7 @@ fn line<'a>(site: &'a Site, mac: Mac, entry: &Entry, rule: &Rule) -> Option<&'a 
         Rule::MacIsMulticast | Rule::Malformed(_) => {
             publish::boot_subnet(site).map(|subnet| &subnet.origin)
         }
+        Rule::Typed(_) => None,
         Rule::FrozenPlan
         | Rule::LoaderByArch(..)
         | Rule::NoLoader(_)

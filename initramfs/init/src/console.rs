@@ -19,14 +19,18 @@ const LINE_MAX: usize = 400;
 /// What a person types to get a shell while we wait. A bare Enter does not do: people press it to
 /// see whether a line is alive, and an idle serial port makes them up from noise.
 pub const RESCUE_WORD: &str = "rescue";
+/// What one types to choose another role, where the site allows that.
+pub const MENU_WORD: &str = "menu";
 
 static CONSOLE: Mutex<Console> =
-    Mutex::new(Console { ports: Vec::new(), kmsg: None, log: VecDeque::new() });
+    Mutex::new(Console { ports: Vec::new(), kmsg: None, log: VecDeque::new(), menu: false });
 
 struct Console {
     ports: Vec<Port>,
     kmsg: Option<File>,
     log: VecDeque<String>,
+    /// Somebody typed `menu` while something else was waited for.
+    menu: bool,
 }
 
 struct Port {
@@ -129,9 +133,17 @@ pub fn pause(span: Duration) -> Pause {
         }
         match line_within(left) {
             Some(line) if line.trim() == RESCUE_WORD => return Pause::Rescue,
+            Some(line) if line.trim() == MENU_WORD => lock().menu = true,
             Some(_) | None => {}
         }
     }
+}
+
+/// Whether `menu` was typed since the kernel started; said once.
+pub fn menu_was_typed() -> bool {
+    let now = line_within(Duration::from_millis(1));
+    let now = now.is_some_and(|line| line.trim() == MENU_WORD);
+    std::mem::take(&mut lock().menu) || now
 }
 
 /// The next line typed on any console, or nothing within `span`. A console that is gone or not a

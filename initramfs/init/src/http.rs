@@ -75,17 +75,22 @@ pub fn get(server: Server, path: &str, from: u64, patience: Patience) -> io::Res
     ask(server, request.as_bytes(), patience)
 }
 
-/// Sends JSON to `path`; nobody reads the answer's body.
-pub fn post(server: Server, path: &str, json: &[u8], patience: Patience) -> io::Result<Head> {
+/// Sends JSON or plain text to `path`.
+pub fn post(
+    server: Server,
+    path: &str,
+    body: &[u8],
+    patience: Patience,
+) -> io::Result<(Head, Body)> {
     let mut request = format!(
         "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\nUser-Agent: koboshi-init\r\nConnection: close\r\n\r\n",
         server.0,
-        json.len()
+        body.len()
     )
     .into_bytes();
-    request.extend_from_slice(json);
-    ask(server, &request, patience).map(|(head, _)| head)
+    request.extend_from_slice(body);
+    ask(server, &request, patience)
 }
 
 /// The head at the front of `bytes` and where it ends; `None` while it is not all there.

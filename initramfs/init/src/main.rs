@@ -3,7 +3,7 @@
 //! The moments of a boot, in order; each is a module of the same name:
 //! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`links`] (one
 //! [`link`], over [`netlink`] and [`arp`]; [`assign`] and [`naming`] know which) → [`report`] and
-//! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`newroot`]: [`memory`], then [`root`]
+//! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`menu`] → [`newroot`]: [`memory`], then [`root`]
 //! ([`fetch`] → [`tape`] → [`unpack`], with [`progress`] and [`backoff`]), [`squashfs`] or [`nfs`] →
 //! [`disks`] ([`devices`], [`superblock`], [`partitions`], [`assemble`]) → [`settle`] and
 //! [`handover`] (in [`intree`]) → [`switch`]. [`agent`] stays behind in the running system; [`rescue`] is where a
@@ -33,6 +33,7 @@ mod intree;
 mod link;
 mod links;
 mod memory;
+mod menu;
 mod modules;
 mod mounts;
 mod naming;
@@ -128,6 +129,9 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
         line.role.as_deref().unwrap_or("none"),
         orders.root.image
     ));
+    if orders.menu.as_ref().is_some_and(|menu| !menu.asks) {
+        say("type 'menu' now to choose another role");
+    }
     if reporter.boot.is_none() {
         say("no koboshi.boot= on the command line: this boot will not be reported");
     }
@@ -156,6 +160,9 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
         tell(reporter, Phase::Trouble { message }, orders.written);
     }
     let hardware = tell_hardware(None, reporter, orders.written);
+    if let Some(menu) = &orders.menu {
+        menu::offer(menu, server, reporter)?;
+    }
 
     newroot::build(server, &orders, &mut modules, line, reporter)?;
     // Links, disks and BMCs that were still waking up the first time.

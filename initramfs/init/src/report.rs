@@ -35,7 +35,7 @@ impl Reporter {
         self.seq += 1;
         let uptime_ms = u64::try_from(clock::uptime().as_millis()).unwrap_or(u64::MAX);
         let json = encode(&Report { phase: bounded(phase), uptime_ms, seq: self.seq })?;
-        let head = http::post(server, &format!("/report/{boot}"), &json, PATIENCE)?;
+        let (head, _) = http::post(server, &format!("/report/{boot}"), &json, PATIENCE)?;
         if !(200..300).contains(&head.status) {
             return Err(io::Error::other(format!("the appliance answers {}", head.status)));
         }

@@ -155,7 +155,8 @@ fn wait_for_line() -> Option<String> {
     line
 }
 
-fn power(command: RebootCommand) {
+/// Restarts the machine or switches it off; comes back only where the kernel refuses.
+pub fn power(command: RebootCommand) {
     rustix::fs::sync();
     if let Err(errno) = rustix::system::reboot(command) {
         say(format!("the kernel refuses: {errno}"));

@@ -224,7 +224,8 @@ impl Inner {
         Entry::Known(Arc::new(Known { place, ..known.as_ref().clone() }))
     }
 
-    fn find(&self, entry: &Entry, mac: Mac) -> Option<&Boot> {
+    /// A machine's boot, whichever of its NICs it goes by.
+    pub(super) fn find(&self, entry: &Entry, mac: Mac) -> Option<&Boot> {
         let others = match entry {
             Entry::Known(known) => known.macs.as_slice(),
             Entry::Unknown(_) => &[],
@@ -232,7 +233,7 @@ impl Inner {
         std::iter::once(&mac).chain(others).find_map(|mac| self.boots.of(*mac))
     }
 
-    fn live(&self, entry: &Entry, mac: Mac) -> Option<Live> {
+    pub(super) fn live(&self, entry: &Entry, mac: Mac) -> Option<Live> {
         let boot = self.find(entry, mac)?;
         Some(Live { here: boot.mac == mac, ..boot.live(Instant::now()) })
     }
@@ -253,7 +254,9 @@ impl Inner {
     /// at its address for something to boot. Says which.
     pub(super) fn sit(&mut self, entry: &Entry, boot: &Boot) -> Option<String> {
         let Entry::Known(known) = entry else { return None };
-        let Place::Seat(seat) = &known.place else { return None };
+        let (Place::Seat(seat) | Place::Typed { seat: Some(seat), .. }) = &known.place else {
+            return None;
+        };
         if boot.plan.is_none() && !boot.fixed {
             return None;
         }

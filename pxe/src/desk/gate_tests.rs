@@ -65,6 +65,7 @@ fn site(matrix: &[usize], exclusive: Exclusive) -> Snapshot {
         http_port: 8080,
         machines,
         unknown: Arc::new(Unknown::Ignore),
+        menu: None,
         loaders: HashMap::new(),
         blobs: HashMap::new(),
         freeze: Arc::new(Plans),

@@ -2,6 +2,7 @@
 //! desk looks the machine up in the one snapshot of the site, asks `decide`, opens boots, freezes
 //! plans, and tells the appliance what happened. It owns no socket.
 
+mod choose;
 mod files;
 mod gate;
 mod orders;
@@ -21,12 +22,14 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+pub use self::choose::NoChoice;
 use crate::Mac;
 use crate::boots::{Boot, Boots, Plan, Stage};
 use crate::content::{BootId, Content};
-use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown};
+use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown, typed};
 use crate::dhcp::{Subnet, Via};
 use crate::firmware::Firmware;
+use crate::menu::Offered;
 use crate::pace;
 use crate::script::Uart;
 use crate::seats::{Holder, Seats};
@@ -53,6 +56,8 @@ pub struct Snapshot {
     pub machines: HashMap<Mac, Arc<Known>>,
     /// What becomes of others.
     pub unknown: Arc<Unknown>,
+    /// Roles that may be chosen at the consoles of the site's machines, if any.
+    pub menu: Option<Arc<Vec<Offered>>>,
     /// Loaders by file name.
     pub loaders: HashMap<String, Content>,
     /// Blobs that any boot may ask for.
@@ -391,6 +396,8 @@ impl Desk {
     ) {
         let address = fixed.unwrap_or(offer.address);
         let entry = inner.entry_on(site, facts.mac, Some(&offer.subnet));
+        let typed = typed(facts, &entry, inner.live(&entry, facts.mac).as_ref());
+        let entry = typed.unwrap_or(entry);
         if inner.too_late(&entry, facts.mac, address) {
             return;
         }
@@ -449,8 +456,12 @@ impl Desk {
         };
         let why = why.as_deref().and_then(|why| why.lines().next());
         let why = why.map(|why| format!("; nothing to boot: {why}")).unwrap_or_default();
+        let typed = match entry.choice() {
+            Some(choice) => format!("; {} was typed at its console", choice.says()),
+            None => String::new(),
+        };
         let through = offer.via.as_ref().map(|via| format!(", by {via}")).unwrap_or_default();
-        let note = format!("{} to {who}{through}{why}", offer.shown());
+        let note = format!("{} to {who}{through}{typed}{why}", offer.shown());
         self.tell(News::Mark { id, stage: Stage::Offer, note, at });
         self.tell_waits(&entry, mac);
     }

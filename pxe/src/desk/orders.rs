@@ -80,13 +80,22 @@ impl Desk {
         }
         let (server, name) = (&server, mac.to_string());
         Some(match (language, &orders) {
+            (Language::Ipxe, Orders::Boot(..)) => {
+                match site.menu_of(&site.entry(mac)).filter(|_| own) {
+                    Some(menu) => ipxe::menu::before_boot(&boots, server, mac, &menu),
+                    None => boots,
+                }
+            }
             (_, Orders::Boot(..)) => boots,
             (Language::Ipxe, Orders::Turn { says, seconds }) => {
                 ipxe::turn(server, &name, says, *seconds, pauses)
             }
             // It asks DHCP again before its script: that begins a boot.
             (Language::Ipxe, Orders::Wait { says } | Orders::Begin { says }) => {
-                ipxe::wait(server, &name, says, pauses)
+                match site.menu_of(&site.entry(mac)).filter(|_| own) {
+                    Some(menu) => ipxe::menu::wait(server, mac, says, &menu, pauses),
+                    None => ipxe::wait(server, &name, says, pauses),
+                }
             }
             (Language::Pxelinux, Orders::Turn { says, seconds }) => {
                 pxelinux::wait(&place, says, *seconds)

@@ -10,6 +10,7 @@ use super::*;
 use crate::boots::Part;
 use crate::content::hex;
 use crate::decide::{Arch, Exclusive, Place, Seat};
+use crate::menu::Becomes;
 
 pub(super) const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x77, 0x00, 0x01]);
 pub(super) const SEAT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
@@ -33,13 +34,21 @@ impl Freeze for Plans {
     ) -> Result<Plan, String> {
         assert!(network.contains(address), "{address} is in {}", network.network);
         let Entry::Known(known) = entry else { return Err("not ours".into()) };
-        let Place::Seat(seat) = &known.place else { return Err("no seat".into()) };
+        let seat = match &known.place {
+            Place::Seat(seat) => seat.clone(),
+            Place::Typed { choice, .. } => {
+                let Becomes::Role(role) = &choice.becomes else { return Err("its seat".into()) };
+                let (name, role) = ("guest".to_string(), role.clone());
+                Seat { name, role, address: None, exclusive: Exclusive::Fence, trouble: None }
+            }
+            _ => return Err("no seat".into()),
+        };
         let part = |name: &str, byte| Part { name: name.into(), sha256: [byte; 32], size: 4 };
         Ok(Plan {
             machine: known.name.clone(),
             seat: Some(seat.name.clone()),
             role: seat.role.clone(),
-            hostname: seat.name.clone(),
+            hostname: seat.name,
             address,
             image: "web@1".into(),
             kernel: part("kernel", 1),
@@ -93,6 +102,7 @@ pub(super) fn snapshot(seat: &str, address: Ipv4Addr) -> Snapshot {
         http_port: 8080,
         machines: [(MAC, Arc::new(known))].into(),
         unknown: Arc::new(Unknown::Ignore),
+        menu: None,
         loaders: [("undionly.kpxe".to_string(), Content::Bytes(Bytes::from_static(b"loader")))]
             .into(),
         blobs: HashMap::new(),
@@ -452,4 +462,115 @@ fn a_spare_in_another_loader_waits_and_then_restarts() {
     desk.inner().boots.of_mut(MAC).expect("a boot").opened -= std::time::Duration::from_secs(40);
     assert!(text(&desk, files[0]).contains("COM32 reboot.c32"));
     assert!(text(&desk, files[1]).contains("\nreboot\n"));
+}
+
+fn offered(desk: &Desk, place: Place) {
+    let known = Known { name: "m01".into(), macs: vec![MAC], place, loader: None };
+    let roles = [("db", None), ("old", Some("its image is missing".to_string()))];
+    let roles = roles.map(|(role, trouble)| Offered { role: role.into(), trouble }).into();
+    desk.publish(Snapshot {
+        machines: [(MAC, Arc::new(known))].into(),
+        menu: Some(Arc::new(roles)),
+        ..snapshot("web1", SEAT)
+    });
+}
+
+fn seat() -> Place {
+    let (name, role) = ("web1".into(), "web".into());
+    let exclusive = Exclusive::Fence;
+    Place::Seat(Seat { name, role, address: Some(SEAT), exclusive, trouble: None })
+}
+
+#[test]
+fn a_choice_typed_in_the_loader_is_the_next_boot_and_only_that() {
+    let (desk, mut heard) = desk();
+    offered(&desk, seat());
+    let peer = IpAddr::V4(SEAT);
+    desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
+    let before = desk.boot_of(MAC).expect("a boot").id;
+    let script = desk.script(MAC, peer).expect("a script");
+    assert!(script.contains("--timeout 1000") && script.contains("boots into web1"), "{script}");
+
+    let refused = desk.choose_in_loader(MAC, peer, "nope").expect("a script");
+    assert!(refused.contains("no \"nope\" here; there is web1, db, old"), "{refused}");
+    assert!(desk.choose_in_loader(MAC, peer, "old").expect("a script").contains("its image"));
+    let long = desk.choose_in_loader(MAC, peer, &"x".repeat(10_000)).expect("a script");
+    assert!(long.contains("10000 characters are too many") && long.len() < 2000, "{long}");
+    let taken = desk.choose_in_loader(MAC, peer, "db id=100").expect("a script");
+    assert!(taken.contains("koboshi: role db, id=100") && taken.contains("\ndhcp ||"), "{taken}");
+    assert_eq!(desk.boot_of(MAC).expect("a boot").id, before, "a GET opens no boot");
+
+    // The DISCOVER that follows gets an address of the pool, and a boot of its own.
+    let pool = Ipv4Addr::new(10, 77, 0, 200);
+    let step = desk.ask(&asks(Client::Ipxe, true));
+    assert!(matches!(step.action, Action::Address { address: None, opens: true, .. }), "{step:?}");
+    stages(&mut heard);
+    desk.offered(&asks(Client::Ipxe, true), &at(pool));
+    let boot = desk.boot_of(MAC).expect("a boot");
+    assert!(boot.id != before && boot.chosen.is_none() && boot.address == pool);
+    assert_eq!(boot.plan.expect("a plan").role, "db");
+    assert_eq!(stages(&mut heard), ["opened", "offer"]);
+    // Asked again, it is the same boot; at the next start, the machine is what the site says.
+    desk.offered(&asks(Client::Ipxe, true), &at(pool));
+    assert_eq!(desk.boot_of(MAC).expect("a boot").id, boot.id);
+    desk.acked(&asks(Client::Ipxe, false), &at(pool), None);
+    desk.script(MAC, IpAddr::V4(pool));
+    desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
+    assert_eq!(desk.boot_of(MAC).expect("a boot").plan.expect("a plan").role, "web");
+}
+
+#[test]
+fn nobody_chooses_for_another_or_where_the_site_offers_nothing() {
+    let (desk, _heard) = desk();
+    let (peer, elsewhere) = (IpAddr::V4(SEAT), IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99)));
+    desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
+    let id = desk.boot_of(MAC).expect("a boot").id;
+    assert_eq!(desk.choose_in_loader(MAC, peer, "db"), None, "no menu in the site");
+    assert!(!desk.script(MAC, peer).expect("a script").contains("menu"));
+    offered(&desk, seat());
+    let script = desk.choose_in_loader(MAC, elsewhere, "db").expect("a script");
+    assert!(script.contains("not its own any more"), "{script}");
+    for (id, peer) in [(id, elsewhere), (BootId([9; 16]), peer)] {
+        assert_eq!(desk.choose_in_init(id, peer, "db"), Err(NoChoice::NotYours));
+    }
+    // A stranger is offered something only where `net.unknown` says so.
+    let stranger = Mac([2; 6]);
+    assert_eq!(desk.choose_in_loader(stranger, peer, "db"), None);
+    assert!(desk.boot_of(MAC).expect("a boot").chosen.is_none());
+    assert_eq!(desk.choose_in_init(id, peer, "db a=1"), Ok("role db, a=1".into()));
+    let flood = (0..100).filter(|_| desk.choose_in_init(id, peer, "db").is_ok()).count();
+    assert!(flood <= 40, "{flood}");
+}
+
+#[test]
+fn a_spare_is_offered_roles_while_it_waits() {
+    let (desk, _heard) = desk();
+    offered(&desk, Place::Spare);
+    let address = Ipv4Addr::new(10, 77, 0, 200);
+    desk.offered(&asks(Client::Ipxe, true), &at(address));
+    let script = desk.script(MAC, IpAddr::V4(address)).expect("a script");
+    assert!(script.contains("m for the menu") && script.contains("is a spare"), "{script}");
+    assert_eq!(
+        desk.choose_in_loader(MAC, IpAddr::V4(address), "")
+            .map(|s| s.contains("nothing was typed")),
+        Some(true)
+    );
+    desk.choose_in_loader(MAC, IpAddr::V4(address), "db").expect("a script");
+    desk.offered(&asks(Client::Ipxe, true), &at(address));
+    assert_eq!(desk.boot_of(MAC).expect("a boot").plan.expect("a plan").role, "db");
+}
+
+#[test]
+fn the_id_of_a_boot_that_is_over_is_nobodys() {
+    let (desk, _heard) = desk();
+    desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
+    let old = desk.boot_of(MAC).expect("a boot").id;
+    desk.script(MAC, IpAddr::V4(SEAT));
+    desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
+    let body = Bytes::from_static(b"{}");
+    let peer = IpAddr::V4(SEAT);
+    assert_eq!(desk.report(old, peer, body.clone()), Err(ReportRefusal::NoSuchBoot));
+    assert!(!desk.reached(old, Stage::Up));
+    let new = desk.boot_of(MAC).expect("a boot").id;
+    assert!(new != old && desk.report(new, peer, body).is_ok());
 }

@@ -8,16 +8,19 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::respond;
 use crate::content::{Content, parse_hex};
-use crate::desk::{Desk, ReportRefusal};
+use crate::desk::{Desk, NoChoice, ReportRefusal};
 use crate::mac::Mac;
-use crate::tftp;
+use crate::{menu, tftp};
+
+/// The largest answer that is read at all; what is understood is shorter.
+const ANSWER_MAX: usize = 4096;
 
 /// The router; `report_max` is the contract's bound on a report.
 pub fn routes(desk: Arc<Desk>, report_max: usize) -> Router {
@@ -25,6 +28,7 @@ pub fn routes(desk: Arc<Desk>, report_max: usize) -> Router {
         .route("/boot/{file}", get(script))
         .route("/blob/sha256/{digest}", get(blob))
         .route("/report/{boot}", post(report).layer(DefaultBodyLimit::max(report_max)))
+        .route("/choose/{who}", get(choose).post(chosen).layer(DefaultBodyLimit::max(ANSWER_MAX)))
         .route("/{*name}", get(file))
         .with_state(desk)
 }
@@ -41,6 +45,42 @@ async fn script(
     match desk.script(mac, peer.ip()) {
         Some(text) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
         None => no("the site has nothing for this machine"),
+    }
+}
+
+/// iPXE, with what was typed at its menu: `GET /choose/<mac>?words=db%20id%3D100`. It opens no boot: the
+/// DISCOVER that the answer asks for does.
+async fn choose(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(who): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let Ok(mac) = who.parse::<Mac>() else {
+        return no("expected /choose/<mac>, like /choose/52:54:00:77:00:01");
+    };
+    let query = query.unwrap_or_default();
+    let words = menu::decode(query.strip_prefix("words=").unwrap_or_default());
+    match desk.choose_in_loader(mac, peer.ip(), &words) {
+        Some(text) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
+        None => no("the site offers nothing to choose here"),
+    }
+}
+
+/// `koboshi-init`, with what was typed at its prompt: `POST /choose/<boot>`.
+async fn chosen(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(who): Path<String>,
+    body: Bytes,
+) -> Response {
+    let Ok(id) = who.parse() else { return no("a boot id is 32 hexadecimal digits") };
+    match desk.choose_in_init(id, peer.ip(), &String::from_utf8_lossy(&body)) {
+        Ok(says) => (StatusCode::OK, format!("{says}\n")).into_response(),
+        Err(NoChoice::Refused(why)) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, format!("{why}\n")).into_response()
+        }
+        Err(NoChoice::NotYours) => no("no such boot"),
     }
 }
 

@@ -3,6 +3,8 @@
 //! It says on the console what happens and what comes next, tries each fetch again, and after
 //! enough failures starts the machine over: the appliance may be back by then.
 
+pub mod menu;
+
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 

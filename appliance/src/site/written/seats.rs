@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use koboshi_pxe::menu::{fits_cmdline, is_argument, not_for_ipxe};
 use serde::{Serialize, Serializer};
 
 use super::machines::loader;
@@ -260,21 +261,13 @@ fn one_seat(walk: &mut Walk, name: &SeatName, value: &Value) -> Option<Seat> {
 
 const NOT_FOR_IPXE: &str = "no word `;`, `||` or `&&`, no word that begins with `#`, and no `${`: iPXE's shell has no quotes";
 
-/// A word of the kernel command line that the loader's script would act upon.
-fn not_for_ipxe(text: &str) -> Option<&str> {
-    text.split_whitespace().find(|word| {
-        matches!(*word, ";" | "||" | "&&") || word.starts_with('#') || word.contains("${")
-    })
-}
-
 /// `key=value` on the kernel command line. The kernel knows quotes but no way to escape one.
 fn args(walk: &mut Walk, out: &mut BTreeMap<String, At<String>>, value: &Value) {
     let Some(table) = walk.table("args", value) else { return };
     for (key, value) in table {
         let name = At::new(key.get_ref().to_string(), walk.at(key.span()));
         let name = walk.meaning("argument", name, |name| {
-            let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            if name.is_empty() || name.starts_with("koboshi.") || !name.chars().all(fits) {
+            if !is_argument(name) {
                 return Err(Malformed::new(format!(
                     "{} is not a name for an argument",
                     shown(name)
@@ -299,7 +292,7 @@ fn args(walk: &mut Walk, out: &mut BTreeMap<String, At<String>>, value: &Value) 
                         ))
                         .help(NOT_FOR_IPXE));
                     }
-                    if text.chars().any(|c| c == '"' || c.is_control()) {
+                    if !fits_cmdline(text) {
                         return Err(Malformed::new(format!(
                             "{} cannot stand on a kernel command line",
                             shown(text)

@@ -115,7 +115,7 @@ fn silence_ends() {
 fn interim_answers_are_passed_over() {
     let server =
         serve(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", Duration::ZERO);
-    assert_eq!(post(server, "/report/00", b"{}", QUICK).unwrap().status, 204);
+    assert_eq!(post(server, "/report/00", b"{}", QUICK).unwrap().0.status, 204);
 }
 
 #[test]
