@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::backoff;
 use crate::contract::Phase;
 use crate::http::Server;
-use crate::memory::Memory;
 use crate::report::Reporter;
+use crate::root::memory::Memory;
 
 /// Where the agent lies: on the `/run` that moves into the new root.
 pub const PROGRAM: &str = "/run/koboshi/koboshi-init";

@@ -19,7 +19,7 @@ use ipmi_rs::connection::{
 };
 
 use crate::contract::hardware::Bmc;
-use crate::link::show_mac;
+use crate::net::link::show_mac;
 
 const DEVICES: [&str; 2] = ["/dev/ipmi0", "/dev/ipmi/0"];
 /// The interfaces a driver may have found (SMBIOS, ACPI, PCI): without one there is no BMC to ask.

@@ -1,57 +1,35 @@
 //! `koboshi-init`, PID 1 of a booting machine: fetches its role's root and becomes it.
 //!
 //! The moments of a boot, in order; each is a module of the same name:
-//! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`links`] (one
-//! [`link`], over [`netlink`] and [`arp`]; [`assign`] and [`naming`] know which) → [`report`] and
-//! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`menu`] → [`newroot`]: [`memory`], then [`root`]
-//! ([`fetch`] → [`tape`] → [`unpack`], with [`progress`] and [`backoff`]), [`squashfs`] or [`nfs`] →
-//! [`disks`] ([`devices`], [`superblock`], [`partitions`], [`assemble`]) → [`settle`] and
-//! [`handover`] (in [`intree`]) → [`switch`]. [`agent`] stays behind in the running system; [`rescue`] is where a
-//! boot ends up that cannot go on.
+//! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`net`] → [`report`] and
+//! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`menu`] → [`root`] → [`disks`] → [`settle`] →
+//! [`switch`]. [`agent`] stays behind in the running system; [`rescue`] is where a boot ends up that
+//! cannot go on. What may hang is run as an [`errand`], what failed is tried again after a [`backoff`].
 
 #[path = "../../src/contract.rs"]
 #[allow(dead_code, reason = "the appliance's half of the contract is not used here")]
 mod contract;
 
 mod agent;
-mod arp;
-mod assemble;
-mod assign;
 mod backoff;
 mod bmc;
 mod clock;
 mod cmdline;
 mod console;
-mod devices;
 mod disks;
 mod errand;
-mod fetch;
-mod handover;
 mod hardware;
 mod http;
-mod intree;
-mod link;
-mod links;
-mod memory;
 mod menu;
 mod modules;
 mod mounts;
-mod naming;
-mod netlink;
-mod newroot;
-mod nfs;
+mod net;
 mod orders;
-mod partitions;
-mod progress;
 mod report;
 mod rescue;
 mod root;
 mod settle;
-mod squashfs;
-mod superblock;
 mod switch;
-mod tape;
-mod unpack;
 
 use std::convert::Infallible;
 use std::fs;
@@ -63,12 +41,12 @@ use cmdline::Cmdline;
 use console::{Pause, pause, say};
 use contract::{HOSTS_PATH, Hardware, ORDERS_PATH, Orders, Phase};
 use http::Server;
-use link::Card;
-use links::Network;
-use memory::Memory;
 use modules::Modules;
+use net::link::Card;
+use net::links::Network;
 use report::Reporter;
 use rescue::Stop;
+use root::memory::Memory;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(agent::WORD) && !is_init() {
@@ -141,7 +119,7 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     // Only a machine without a seat is asked which of its cables are plugged: elsewhere a port that
     // nobody wants up stays down.
     let stranger = line.seat.as_deref().is_none_or(|seat| seat == "-");
-    let woken = if stranger { link::wake_others(&card) } else { Vec::new() };
+    let woken = if stranger { net::link::wake_others(&card) } else { Vec::new() };
     let mut network = Network::build(&orders, &card, &mut modules, line)?;
     let trouble = network.come_up(&orders.nic)?;
     let begun = Phase::Init {
@@ -164,12 +142,12 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
         menu::offer(menu, server, reporter)?;
     }
 
-    newroot::build(server, &orders, &mut modules, line, reporter)?;
+    root::build(server, &orders, &mut modules, line, reporter)?;
     // Links, disks and BMCs that were still waking up the first time.
     tell_hardware(Some(hardware), reporter, orders.written);
-    link::lower(&woken);
+    net::link::lower(&woken);
 
-    let tree = intree::Tree(PathBuf::from(mounts::NEW_ROOT));
+    let tree = settle::intree::Tree(PathBuf::from(mounts::NEW_ROOT));
     let init = switch::find_init(&tree, line.init.as_deref()).ok_or_else(|| {
         Stop::because(format!("{} holds no init and no shell", orders.root.image))
     })?;
@@ -204,7 +182,7 @@ fn find_nic(line: &Cmdline, orders: &Orders, modules: &mut Modules) -> Result<Ca
         if more > 0 {
             continue;
         }
-        if let Some(card) = link::boot_nic(&orders.nic) {
+        if let Some(card) = net::link::boot_nic(&orders.nic) {
             // A device file is nobody's device: no alias asks for this one.
             if bmc::expected(Path::new("/sys")) {
                 loaded += modules.load("ipmi_devintf", line);
@@ -219,7 +197,7 @@ fn find_nic(line: &Cmdline, orders: &Orders, modules: &mut Modules) -> Result<Ca
             say(format!(
                 "no NIC {} after {waited} s; there is: {}; waiting ('rescue' for a shell)",
                 orders.nic.mac,
-                link::inventory()
+                net::link::inventory()
             ));
         }
         if pause(Duration::from_millis(200)) == Pause::Rescue {

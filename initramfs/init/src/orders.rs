@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::cmdline::Cmdline;
 use crate::contract::{BOOT_LINK, Blob, Orders, Route, Source};
 use crate::disks::Wanted;
-use crate::link::parse_mac;
+use crate::net::link::parse_mac;
 
 const ORDERS_MAX: u64 = 1024 * 1024;
 /// 10,000 seats take a megabyte.

@@ -17,7 +17,7 @@ use rustix::system::RebootCommand;
 
 use crate::console::{self, print, say};
 use crate::contract::Phase;
-use crate::link;
+use crate::net::link;
 use crate::report::Reporter;
 
 /// Carries the number of the last report over a retry.

@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 
 use crate::agent;
 use crate::console::{self, say};
-use crate::intree::Tree;
 use crate::mounts::NEW_ROOT;
 use crate::rescue::{SEQ_KEY, Stop, last_resort};
+use crate::settle::intree::Tree;
 
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
 const TMPFS_MAGIC: u64 = 0x0102_1994;

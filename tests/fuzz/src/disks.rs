@@ -7,9 +7,9 @@
 use koboshi_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../../initramfs/init/src/partitions.rs"]
+#[path = "../../../initramfs/init/src/disks/partitions.rs"]
 mod partitions;
-#[path = "../../../initramfs/init/src/superblock.rs"]
+#[path = "../../../initramfs/init/src/disks/superblock.rs"]
 mod superblock;
 
 use superblock::{HEAD, TAIL, identify};

@@ -1,7 +1,7 @@
 //! Which disk is meant, among disks of all sorts; and what fstab is told.
 
 use super::*;
-use crate::superblock::Found;
+use crate::disks::superblock::Found;
 
 fn device(name: &str, kind: Option<Kind>, label: &str) -> Device {
     let uuid = format!("uuid-of-{name}");

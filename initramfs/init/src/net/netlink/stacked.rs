@@ -5,8 +5,8 @@
 //! ```
 
 use super::{CREATE, RTM_NEWLINK, attribute, message};
-use crate::arp::Mac;
 use crate::contract::BondMode;
+use crate::net::arp::Mac;
 
 const RTM_DELLINK: u16 = 17;
 const EXCL: u16 = 0x200;

@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::tape::{Entry, Kind, Tape, TapeError};
+use crate::root::tape::{Entry, Kind, Tape, TapeError};
 
 /// Zeros in a row that are left out: fewer would not spare a page.
 const HOLE_MIN: usize = 4096;

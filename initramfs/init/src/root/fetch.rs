@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::backoff;
 use crate::contract::Blob;
 use crate::http::{self, Body, Patience, Server};
-use crate::progress::{Progress, rate};
+use crate::root::progress::{Progress, rate};
 
 /// Long enough for a switch port that is still in spanning tree's learning, or an appliance with a
 /// whole rack at its door.

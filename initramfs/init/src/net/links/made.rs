@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use super::{Network, Shape, Standing};
 use crate::console::say;
 use crate::contract::{BOOT_LINK, Bond, BondMode, Net, Orders, Route};
-use crate::link::{self, Card, Netlink};
-use crate::netlink::{self, Hop, stacked};
+use crate::net::link::{self, Card, Netlink};
+use crate::net::netlink::{self, Hop, stacked};
 
 /// The metric of the second default route; each further one is as much higher.
 const LATER: u32 = 1024;

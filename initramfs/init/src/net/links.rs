@@ -9,14 +9,14 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::assign::{Found, Roll, assign};
 use crate::cmdline::Cmdline;
 use crate::console::{Pause, pause, say};
 use crate::contract::{BondMode, Net, Nic, Orders};
-use crate::link::{self, Card, Netlink, show_mac};
 use crate::modules::Modules;
-use crate::naming;
-use crate::netlink::{self, Hop};
+use crate::net::assign::{Found, Roll, assign};
+use crate::net::link::{self, Card, Netlink, show_mac};
+use crate::net::naming;
+use crate::net::netlink::{self, Hop};
 use crate::rescue::Stop;
 
 mod made;

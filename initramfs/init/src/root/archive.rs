@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::backoff;
 use crate::contract::Blob;
-use crate::fetch::{End, Event, Listener, Stream};
 use crate::http::{Patience, Server};
-use crate::unpack::{Limits, Unpacked, unpack};
+use crate::root::fetch::{End, Event, Listener, Stream};
+use crate::root::unpack::{Limits, Unpacked, unpack};
 
 /// No image of ours has more members; each costs an inode even when it is empty.
 const MEMBERS_MAX: u64 = 8_000_000;

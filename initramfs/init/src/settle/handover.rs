@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::io;
 
 use crate::contract::Orders;
-use crate::intree::Tree;
-use crate::link::{Card, show_mac};
-use crate::links::{Shape, Standing};
+use crate::net::link::{Card, show_mac};
+use crate::net::links::{Shape, Standing};
+use crate::settle::intree::Tree;
 use crate::settle::systemd_has;
 
 const NETWORKD: &str = "etc/systemd/network";
@@ -208,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::contract::BondMode;
-    use crate::netlink::Hop;
+    use crate::net::netlink::Hop;
     use crate::orders::tests::sample;
 
     fn standing(name: &str, shape: Shape, mac: u8) -> Standing {

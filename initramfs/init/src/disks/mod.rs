@@ -2,21 +2,26 @@
 //! in it looks. A seat never starts with an empty directory where its data should be: a disk that is
 //! not there, or is there twice, is waited for with words. Nothing is formatted or repaired here.
 
+mod assemble;
+mod devices;
+mod partitions;
+mod superblock;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::mount::MountFlags;
 
-use crate::assemble::{Assembler, Made};
 use crate::cmdline::Cmdline;
 use crate::console::{Pause, pause, say};
 use crate::contract::{Disk, Orders, Phase};
-use crate::devices::{Device, Seen, inventory};
-use crate::intree::Tree;
+use crate::disks::assemble::{Assembler, Made};
+use crate::disks::devices::{Device, Seen, inventory};
+use crate::disks::superblock::Kind;
 use crate::modules::Modules;
 use crate::report::Reporter;
 use crate::rescue::Stop;
-use crate::superblock::Kind;
+use crate::settle::intree::Tree;
 use crate::{mounts, tell};
 
 const LOOK: Duration = Duration::from_millis(500);

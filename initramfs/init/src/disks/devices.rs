@@ -7,8 +7,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::partitions::{self, Named};
-use crate::superblock::{Found, HEAD, TAIL, identify};
+use crate::disks::partitions::{self, Named};
+use crate::disks::superblock::{Found, HEAD, TAIL, identify};
 
 /// Partition tables are read this far: 128 entries of 128 bytes and what precedes them are 17 KiB.
 const TABLE_MAX: usize = 256 * 1024;
@@ -192,7 +192,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::superblock::Kind;
+    use crate::disks::superblock::Kind;
 
     /// A sysfs and a /dev of a page: a partitioned disk, a whole one, a RAID's member, a RAM disk.
     #[test]

@@ -223,7 +223,7 @@ fn a_squashfs_is_poured_again_until_it_is_right() {
     let (server, _) = serve(blob.clone(), deeds);
     let mut place = || fs::File::create(disk.path()).map_err(|error| error.to_string());
     let mut take = |target: &File, stream: &mut Stream<'_>| {
-        crate::squashfs::pour(stream, target).map_err(|error| error.to_string())
+        crate::root::squashfs::pour(stream, target).map_err(|error| error.to_string())
     };
     let mut altered = 0;
     let ready = until_right(server, &order, "test@1", &mut place, &mut take, QUICK, &mut |event| {

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::arp::{self, Mac};
 use crate::backoff;
 use crate::console::{Pause, pause, say};
 use crate::contract::Nic;
+use crate::net::arp::{self, Mac};
+use crate::net::{naming, netlink};
 use crate::rescue::Stop;
-use crate::{naming, netlink};
 
 const SYS_NET: &str = "/sys/class/net";
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::contract::{BOOT_LINK, Orders};
-use crate::link::{Card, parse_mac};
+use crate::net::link::{Card, parse_mac};
 
 /// A NIC that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]

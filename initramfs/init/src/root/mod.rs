@@ -1,23 +1,31 @@
 //! What becomes `/`, by one of three ways: an archive unpacked into memory, a squashfs kept in memory
 //! with a tmpfs above it, a server's export. Whether it will fit is said before anything is fetched.
 
+pub mod archive;
+pub mod fetch;
+pub mod memory;
+pub mod nfs;
+pub mod progress;
+pub mod squashfs;
+pub mod tape;
+pub mod unpack;
+
 use std::path::Path;
 use std::time::Duration;
 
 use crate::cmdline::Cmdline;
 use crate::console::{Pause, pause, say};
 use crate::contract::{Blob, Orders, Phase, Source};
-use crate::fetch::{self, Event};
 use crate::http::Server;
-use crate::memory::{self, Memory};
 use crate::modules::Modules;
 use crate::mounts;
-use crate::nfs::{self, Export};
 use crate::report::Reporter;
 use crate::rescue::Stop;
-use crate::root::{self, NoRoot, Ready};
-use crate::squashfs;
 use crate::{clock, tell};
+use archive::{NoRoot, Ready};
+use fetch::Event;
+use memory::Memory;
+use nfs::Export;
 
 /// Every failure is told up to here, then each of this many: an appliance knows by then.
 const TOLD: u32 = 8;
@@ -42,7 +50,7 @@ pub fn build(
             let mut hear = |event| listen(event, orders, reporter);
             let (image, patience) = (&root.image, fetch::PATIENCE);
             let ready =
-                root::fetch(server, blob, image, bound, place, &mut fresh, patience, &mut hear)
+                archive::fetch(server, blob, image, bound, place, &mut fresh, patience, &mut hear)
                     .map_err(stopped)?;
             let made = &ready.made;
             let size = format!("{} members, {} MB", made.members, made.bytes / 1_000_000);

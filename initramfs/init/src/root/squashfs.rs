@@ -14,11 +14,11 @@ use rustix::mount::MountFlags;
 
 use crate::cmdline::Cmdline;
 use crate::contract::Blob;
-use crate::fetch::{Listener, Stream};
 use crate::http::{Patience, Server};
 use crate::modules::Modules;
 use crate::mounts::{self, LOWER};
-use crate::root::{NoRoot, Ready, until_right};
+use crate::root::archive::{NoRoot, Ready, until_right};
+use crate::root::fetch::{Listener, Stream};
 
 const DISK: &str = "/dev/ram0";
 const SIZE: &str = "/sys/class/block/ram0/size";

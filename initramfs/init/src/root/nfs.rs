@@ -11,10 +11,10 @@ use crate::backoff;
 use crate::cmdline::Cmdline;
 use crate::console::say;
 use crate::errand;
-use crate::fetch::{Event, Listener};
 use crate::modules::Modules;
 use crate::mounts::{self, LOWER, NEW_ROOT};
-use crate::root::{NoRoot, Ready};
+use crate::root::archive::{NoRoot, Ready};
+use crate::root::fetch::{Event, Listener};
 
 /// Longer than a server's grace period after its restart may keep a client waiting in one call.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,13 +1,15 @@
 //! The image becomes this seat: host name, hosts, resolver, keys, getty, written into the new root
 //! before it is `/`. Nothing here stops a boot: what fails is said.
 
+mod handover;
+pub mod intree;
+
 use std::io;
 
 use crate::contract::Orders;
-use crate::handover;
-use crate::intree::Tree;
-use crate::link::Card;
-use crate::links::Standing;
+use crate::net::link::Card;
+use crate::net::links::Standing;
+use crate::settle::intree::Tree;
 
 /// Where the system keeps its mark, so that a second run replaces and does not add.
 const MARK: &str = "# koboshi: this seat, written at boot";

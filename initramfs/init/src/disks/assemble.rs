@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use crate::console::say;
-use crate::devices::Device;
+use crate::disks::devices::Device;
+use crate::disks::superblock::Kind;
 use crate::errand;
-use crate::intree::Tree;
-use crate::superblock::Kind;
+use crate::settle::intree::Tree;
 
 /// Until then an array that lacks a disk may only be waiting for it.
 const DEGRADED_AFTER: Duration = Duration::from_secs(30);
@@ -179,7 +179,7 @@ fn wait_for(root: &Path, program: &str, args: &[&str]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::superblock::Found;
+    use crate::disks::superblock::Found;
 
     fn device(name: &str, kind: Kind, used: bool) -> Device {
         let holds = Some(Found { kind, label: String::new(), uuid: String::new() });
