@@ -19,7 +19,7 @@ use koboshi_pxe::{BootId, Content, Mac};
 use sha2::{Digest as _, Sha256};
 
 use crate::publish::boot_subnet;
-use crate::site::{At, RoleName, Site};
+use crate::site::{At, Mode, RoleName, Site};
 
 pub mod nics;
 
@@ -204,6 +204,8 @@ impl Planner {
                 mac: mac.to_string(),
                 name: hardware.and_then(|machine| machine.boot_nic()).map(str::to_string),
                 address,
+                lent: self.site.net.mode == Mode::Proxy
+                    && place.is_none_or(|seat| seat.ip.is_none()),
                 prefix: network.prefix,
                 gateway: network.gateway,
                 mtu: network.mtu.map(u32::from),

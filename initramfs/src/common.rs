@@ -185,6 +185,7 @@ mod tests {
                 mac: "52:54:00:77:00:01".into(),
                 name: Some("eth0".into()),
                 address: [10, 77, 0, 11].into(),
+                lent: false,
                 prefix: 24,
                 gateway: Some([10, 77, 0, 1].into()),
                 mtu: None,

@@ -104,6 +104,10 @@ pub struct Nic {
     pub name: Option<String>,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Another DHCP server lent it, and only for a time: whoever manages the image's networks has
+    /// to ask for it again.
+    #[serde(default)]
+    pub lent: bool,
     /// Network bits, 0 to 32.
     pub prefix: u8,
     /// Default route.

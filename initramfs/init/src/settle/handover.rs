@@ -43,7 +43,7 @@ pub fn hand_over(tree: &Tree, orders: &Orders, links: &[Standing], named: &[Card
     }
     let names: Vec<&str> = links.iter().map(|link| link.card.name.as_str()).collect();
     if tree.has("etc/network") {
-        step("ifupdown", ifupdown(tree, &names));
+        step("ifupdown", ifupdown(tree, &names, orders.nic.lent));
     }
     if tree.has("etc/NetworkManager") {
         step(
@@ -113,8 +113,18 @@ fn network(orders: &Orders, link: &Standing, boot: bool) -> String {
     if !settings.is_empty() {
         let _ = write!(text, "[Link]\n{settings}\n");
     }
+    // A lent address is asked for as firmware and iPXE did, or the other server lends one more.
+    let lent = boot && orders.nic.lent;
+    let dhcp = if lent { "ipv4" } else { "no" };
     // Without the last line a pulled cable takes address and routes with it, root or no root.
-    text.push_str("[Network]\nKeepConfiguration=yes\nDHCP=no\nConfigureWithoutCarrier=yes\n");
+    let _ = write!(
+        text,
+        "[Network]\nKeepConfiguration=yes\nDHCP={dhcp}\nConfigureWithoutCarrier=yes\n"
+    );
+    if lent {
+        text.push_str("\n[DHCPv4]\nClientIdentifier=mac\n");
+        return text;
+    }
     for (address, prefix) in &link.addresses {
         let _ = writeln!(text, "Address={address}/{prefix}");
     }
@@ -146,15 +156,26 @@ fn network(orders: &Orders, link: &Standing, boot: bool) -> String {
 }
 
 fn unmanaged(orders: &Orders, names: &[&str]) -> String {
+    if orders.nic.lent {
+        // It asks DHCP by itself for what nobody has configured.
+        let others: Vec<String> =
+            names.iter().skip(1).map(|name| format!("interface-name:{name}")).collect();
+        return format!("[keyfile]\nunmanaged-devices={}\n", others.join(";"));
+    }
     // With nothing left to manage it would write a resolv.conf without a server in it.
     let dns = if orders.dns.is_empty() { "" } else { "[main]\ndns=none\n\n" };
     let names: Vec<String> = names.iter().map(|name| format!("interface-name:{name}")).collect();
     format!("{dns}[keyfile]\nunmanaged-devices=mac:{};{}\n", orders.nic.mac, names.join(";"))
 }
 
-/// `manual` and no `auto`: ifup leaves it as it is, ifdown never takes it down.
-fn ifupdown(tree: &Tree, names: &[&str]) -> io::Result<()> {
-    let stanzas: String = names.iter().map(|name| format!("iface {name} inet manual\n")).collect();
+/// `manual` and no `auto`: ifup leaves it as it is, ifdown never takes it down. But for an address
+/// that is lent: that has to be asked for again.
+fn ifupdown(tree: &Tree, names: &[&str], lent: bool) -> io::Result<()> {
+    let stanza = |(at, name): (usize, &&str)| match lent && at == 0 {
+        true => format!("auto {name}\niface {name} inet dhcp\n"),
+        false => format!("iface {name} inet manual\n"),
+    };
+    let stanzas: String = names.iter().enumerate().map(stanza).collect();
     tree.write("etc/network/interfaces.d/koboshi", &stanzas, 0o644)?;
     let main = tree.read("etc/network/interfaces");
     let (text, changed) = interfaces(&main, names);
@@ -321,6 +342,24 @@ mod tests {
         let tree = Tree(root.path().to_owned());
         assert!(hand_over(&tree, &sample(), &[boot_nic()], &[]).is_empty());
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_address_that_is_lent_is_asked_for_again() {
+        let (_root, tree) = image();
+        let mut orders = sample();
+        orders.nic.lent = true;
+        let vlan = standing("eno1.20", Shape::Vlan("eno1".into(), 20), 1);
+        assert_eq!(hand_over(&tree, &orders, &[boot_nic(), vlan], &[]), Vec::<String>::new());
+        let network = tree.read("etc/systemd/network/10-koboshi.network");
+        assert!(network.contains("DHCP=ipv4\n") && network.contains("ClientIdentifier=mac"));
+        assert!(!network.contains("Address=10.77"), "{network}");
+        assert_eq!(
+            tree.read("etc/network/interfaces.d/koboshi"),
+            "auto eno1\niface eno1 inet dhcp\niface eno1.20 inet manual\n"
+        );
+        let nm = tree.read("etc/NetworkManager/conf.d/10-koboshi.conf");
+        assert_eq!(nm, "[keyfile]\nunmanaged-devices=interface-name:eno1.20\n");
     }
 
     #[test]
