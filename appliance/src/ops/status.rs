@@ -184,6 +184,13 @@ fn row(
     if let Some(booted) = booted.filter(|booted| *booted != seat && seat != "-") {
         notes.push(format!("sits in {booted} until it boots again"));
     }
+    if let (Some(boot), Some(plan)) = (boot, plan)
+        && plan.seat.is_none()
+        && boot.machine != boot.mac.to_string()
+    {
+        let empty = if seat == "-" || seat == "spare" { "" } else { "; its seat is empty" };
+        notes.push(format!("role {} was typed at its console, for this boot{empty}", plan.role));
+    }
     if stage == "up" && late.is_none() && now_ms().saturating_sub(heard) > SILENT_MS {
         notes.push("silent".to_string());
     }
