@@ -210,3 +210,42 @@ async fn what_is_seen_on_the_wire_never_moves_a_machine_back_that_speaks() {
     assert_eq!((marks.len(), marks[0].stage), (MARKS_MAX, Stage::Loader));
     assert_eq!(marks[MARKS_MAX - 1].note, "999");
 }
+
+/// Recorded and played again, cut, or no text at all: nothing moves, and it is no sign of life.
+#[tokio::test]
+async fn a_report_that_is_played_again_moves_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("site.toml");
+    let text = "[site]\nname = \"rack\"\n[net]\ninterface = \"kb0\"\ncidr = \"10.77.0.0/24\"\n";
+    std::fs::write(&path, text).expect("written");
+    let env = crate::site::Env::system(crate::site::Purpose::Check);
+    let site = Arc::new(crate::site::load(&path, &env).expect("a site"));
+    let desk = crate::ops::explain::desk_of(&site, dir.path()).expect("a desk");
+    let store = Store::open(dir.path()).expect("a new state");
+    let ledger = Arc::new(Ledger::new(store, Vec::new(), Vec::new()));
+    let (wishes, _wanted) = mpsc::channel(8);
+    let (id, mac) = (BootId([1; 16]), Mac([2, 0, 0, 0, 0, 1]));
+    ledger.opened(boot("m01", 1), Some("web1".into()), &[]).await;
+    let report =
+        |seq: u32, phase: &str| format!(r#"{{"phase":{phase},"uptime_ms":1,"seq":{seq}}}"#);
+    let init = report(1, r#"{"phase":"init","kernel":"6","memory_mib":1,"nic":"e"}"#);
+    let up = report(2, r#"{"phase":"up","by":"init"}"#);
+    let cut = &up[..up.len() - 1];
+    for (body, heard, stage) in [
+        (init.as_bytes(), 10, Stage::Init),
+        (up.as_bytes(), 20, Stage::Up),
+        (init.as_bytes(), 20, Stage::Up),
+        (up.as_bytes(), 20, Stage::Up),
+        (cut.as_bytes(), 20, Stage::Up),
+        (b"\xff\xfe\x00", 20, Stage::Up),
+    ] {
+        let at = if ledger.heard(mac) < Some(heard) { heard } else { 99 };
+        ledger.report(&desk, &wishes, (id, mac, boot("m01", 1).address), body, at).await;
+        let shown = String::from_utf8_lossy(body);
+        assert_eq!(
+            (ledger.heard(mac), ledger.newest()[&mac].stage),
+            (Some(heard), stage),
+            "{shown}"
+        );
+    }
+}
