@@ -2,6 +2,9 @@
 //! in; what it gets and because of which rules, out. DHCP, TFTP, HTTP and `koboshi explain` all
 //! ask here, and nothing here knows a socket, a clock or a file.
 
+mod entry;
+mod rules;
+
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,10 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Mac;
 use crate::boots::{Plan, Stage};
-use crate::held::Held;
 use crate::loader::{self, Language};
-use crate::menu::{Becomes, Choice, Offered};
-use crate::seats::Hardware;
+use crate::menu::{Becomes, Choice};
+
+pub use entry::{Entry, Exclusive, Known, Place, Seat, Unknown};
+pub use rules::Rule;
 
 /// What the client said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,143 +110,6 @@ impl fmt::Display for Arch {
     }
 }
 
-/// What the site says of a MAC address.
-#[derive(Debug, Clone)]
-pub enum Entry {
-    /// A machine of the site.
-    Known(Arc<Known>),
-    /// No machine has this address.
-    Unknown(Arc<Unknown>),
-}
-
-impl Entry {
-    /// Why its seat or its role cannot be booted now, if it cannot.
-    pub fn trouble(&self) -> Option<&str> {
-        match self {
-            Entry::Known(known) => match &known.place {
-                Place::Seat(seat) => seat.trouble.as_deref(),
-                // Who holds it is said by whoever makes the plan.
-                Place::Taken(..) | Place::Spare | Place::Nowhere => None,
-                Place::Typed { seat, .. } => seat.as_ref()?.trouble.as_deref(),
-            },
-            Entry::Unknown(policy) => match policy.as_ref() {
-                Unknown::Role { trouble, .. } => trouble.as_deref(),
-                Unknown::Ignore | Unknown::Menu(_) | Unknown::Typed(_) => None,
-            },
-        }
-    }
-
-    /// What was typed at its console, if that is what it is by.
-    pub fn choice(&self) -> Option<&Choice> {
-        match self {
-            Entry::Known(known) => match &known.place {
-                Place::Typed { choice, .. } => Some(choice),
-                _ => None,
-            },
-            Entry::Unknown(unknown) => match unknown.as_ref() {
-                Unknown::Typed(choice) => Some(choice),
-                _ => None,
-            },
-        }
-    }
-}
-
-/// A machine of the site, as far as a boot needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
-    /// `m01`
-    pub name: String,
-    /// All its addresses.
-    pub macs: Vec<Mac>,
-    /// What the matrix gives it.
-    pub place: Place,
-    /// A loader the machine or its class insists on.
-    pub loader: Option<String>,
-}
-
-impl Known {
-    /// The machine, whatever its place.
-    pub fn hardware(&self) -> Hardware<'_> {
-        Hardware { name: &self.name, macs: &self.macs }
-    }
-}
-
-/// A machine's place in the matrix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// It sits in a seat.
-    Seat(Seat),
-    /// It is to sit in a seat that another machine still holds. The site never says this: the desk
-    /// does, in the moment it asks.
-    Taken(Seat, Held),
-    /// Free to take over any seat.
-    Spare,
-    /// The matrix does not name it.
-    Nowhere,
-    /// Whoever is at its console chose for it.
-    Typed {
-        /// What.
-        choice: Arc<Choice>,
-        /// Its own seat, if that is what was chosen.
-        seat: Option<Seat>,
-    },
-}
-
-impl Place {
-    /// The address of the seat that it may sit in.
-    pub fn address(&self) -> Option<Ipv4Addr> {
-        match self {
-            Place::Seat(seat) => seat.address,
-            Place::Typed { seat, .. } => seat.as_ref()?.address,
-            Place::Taken(..) | Place::Spare | Place::Nowhere => None,
-        }
-    }
-}
-
-/// A seat, as far as a boot needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seat {
-    /// `web1`; for an unknown machine, the host name it gets.
-    pub name: String,
-    /// `web`
-    pub role: String,
-    /// Its fixed address; from the pool if none.
-    pub address: Option<Ipv4Addr>,
-    /// Why it cannot be booted now, in words, if it cannot: its image is missing, say.
-    pub trouble: Option<String>,
-    /// What proves that nobody else has it any more.
-    pub exclusive: Exclusive,
-}
-
-/// What it takes to move a seat from the machine that holds it (`exclusive`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Exclusive {
-    /// That machine boots afresh, is fenced, or somebody says that it is off.
-    #[default]
-    Fence,
-    /// Nobody answers at its address: enough where nothing is written twice.
-    Probe,
-}
-
-/// What the site does with a MAC address it does not know (`net.unknown`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unknown {
-    /// Say nothing.
-    Ignore,
-    /// Boot this role with an address from the pool.
-    Role {
-        /// The role's name.
-        role: String,
-        /// Why it cannot be booted now, if it cannot.
-        trouble: Option<String>,
-    },
-    /// Ask at its console which of these it shall be, and boot that with an address from the pool.
-    Menu(Arc<Vec<Offered>>),
-    /// Somebody chose.
-    Typed(Arc<Choice>),
-}
-
 /// A choice that waits for the boot it was made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
@@ -316,56 +183,6 @@ pub enum Loader {
     Http(String),
     /// The machine's script, by HTTP: the client is iPXE already.
     Script,
-}
-
-/// A rule that took part in a decision. The appliance maps each to a line of the site file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rule {
-    /// The address is a group address: no machine has it.
-    MacIsMulticast,
-    /// Not even an address: the packet is dropped before the site is asked.
-    Malformed(String),
-    /// A machine of the site has this MAC.
-    MacKnown,
-    /// No machine has it: `net.unknown` decides.
-    MacUnknown,
-    /// The matrix puts the machine into this seat.
-    MatrixSeat,
-    /// The matrix keeps it as a spare.
-    MatrixSpare,
-    /// The matrix does not name it.
-    MatrixSilent,
-    /// The seat has this address.
-    SeatAddress(Ipv4Addr),
-    /// No seat address: one of the pool.
-    PoolAddress,
-    /// The seat's role.
-    SeatRole,
-    /// The role cannot be booted now.
-    RoleTrouble(String),
-    /// `net.unknown` asks whoever is at the console.
-    MenuAsks,
-    /// This was typed there.
-    Typed(String),
-    /// A boot is under way and its plan holds, whatever the site says since.
-    FrozenPlan,
-    /// The machine or its class names the loader.
-    LoaderNamed(String),
-    /// The loader named does not fit the architecture the client told.
-    LoaderMisfit(String),
-    /// The loader that goes with the architecture.
-    LoaderByArch(Arch, String),
-    /// No loader for it.
-    NoLoader(Option<Arch>),
-    /// iPXE needs no loader: it gets its script.
-    AlreadyIpxe,
-    /// Not a boot: an operating system asks for its address.
-    NotBooting,
-    /// Another machine holds the seat.
-    SeatHeld(Held),
-    /// The machine has booted by another NIC, which has its address.
-    OtherNic,
 }
 
 /// A firmware DISCOVER within this time of the last, with nothing loaded since, is the same boot
@@ -647,42 +464,5 @@ fn sends_on(named: Option<&str>, archs: &[Arch]) -> bool {
     })
 }
 
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Rule::MacIsMulticast => f.write_str("a group address belongs to no machine"),
-            Rule::Malformed(why) => write!(f, "{why}: it is dropped and counted where it is heard"),
-            Rule::MacKnown => f.write_str("the MAC is this machine's"),
-            Rule::MacUnknown => f.write_str("no machine has this MAC: net.unknown decides"),
-            Rule::MatrixSeat => f.write_str("the matrix gives the machine this seat"),
-            Rule::MatrixSpare => f.write_str("the matrix keeps the machine as a spare"),
-            Rule::MatrixSilent => f.write_str("the matrix does not name the machine"),
-            Rule::SeatAddress(address) => write!(f, "the seat's address is {address}"),
-            Rule::PoolAddress => f.write_str("no fixed address: one of the pool"),
-            Rule::SeatRole => f.write_str("the seat's role"),
-            Rule::RoleTrouble(why) => write!(f, "it cannot be booted now: {why}"),
-            Rule::MenuAsks => f.write_str("whoever is at its console is asked what it shall be"),
-            Rule::Typed(says) => write!(f, "{says} was typed at the machine's console"),
-            Rule::FrozenPlan => f.write_str("a boot is under way, and its plan holds"),
-            Rule::LoaderNamed(file) => write!(f, "the site names the loader {file}"),
-            Rule::LoaderMisfit(file) => {
-                write!(f, "the site names the loader {file}, which this firmware cannot start")
-            }
-            Rule::LoaderByArch(arch, file) => write!(f, "{arch} starts {file}"),
-            Rule::NoLoader(Some(arch)) => write!(f, "there is no loader for {arch}"),
-            Rule::NoLoader(None) => f.write_str("there is no loader for this client"),
-            Rule::AlreadyIpxe => f.write_str("the client is iPXE: it gets its script"),
-            Rule::NotBooting => f.write_str("an operating system asks, not a boot"),
-            Rule::SeatHeld(held) => {
-                write!(f, "{} holds the seat: {}; {}", held.by, held.evidence(), held.ends())
-            }
-            Rule::OtherNic => {
-                f.write_str("the machine has booted by another NIC, which has its seat's address")
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "decide_tests.rs"]
 mod tests;
