@@ -487,7 +487,8 @@ pub fn now_ms() -> u64 {
     ms(SystemTime::now())
 }
 
-fn ms(at: SystemTime) -> u64 {
+/// The same of any moment.
+pub(crate) fn ms(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 

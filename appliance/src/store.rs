@@ -3,19 +3,21 @@
 //! redb, behind verbs of the domain. One thread writes: it drains its queue, commits once, and only
 //! then lets the answers go, so an ACK that left has its lease on disk and a storm shares commits.
 
+mod records;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc as queue;
 use std::thread;
 
-use koboshi_pxe::boots::{Plan, Stage};
 use koboshi_pxe::firmware::Firmware;
-use koboshi_pxe::seats::Holder;
 use koboshi_pxe::{BootId, Mac, dhcp};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{oneshot, watch};
+
+pub use records::{BootRecord, Event, Holding, Late, Mark};
 
 use crate::hardware;
 
@@ -39,127 +41,6 @@ const BOOTS_KEPT: usize = 20;
 const EVENTS_KEPT: u64 = 100_000;
 /// Writes that share one commit.
 const BATCH: usize = 256;
-
-/// One boot as it is remembered.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct BootRecord {
-    /// Its id.
-    pub id: BootId,
-    /// Whose.
-    pub mac: Mac,
-    /// Machine's name, or its MAC.
-    pub machine: String,
-    /// Address.
-    pub address: std::net::Ipv4Addr,
-    /// The address is a seat's.
-    pub fixed: bool,
-    /// The address another server lent it, where its seat has one of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lent: Option<std::net::Ipv4Addr>,
-    /// The relay it came through, with what that says of the switch port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub via: Option<koboshi_pxe::dhcp::Via>,
-    /// Unix milliseconds.
-    pub opened: u64,
-    /// How far it came.
-    pub stage: Stage,
-    /// What it was promised.
-    pub plan: Option<Arc<Plan>>,
-    /// What happened, oldest first.
-    pub marks: Vec<Mark>,
-    /// The machine booted anew since.
-    pub over: bool,
-    /// Milliseconds from the machine's last sign of life to the firmware that opened this boot, where
-    /// the appliance listened all the while: how long a restart takes at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<u64>,
-    /// It was made sure that the machine cannot run: it ended by that.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub fenced: bool,
-}
-
-impl BootRecord {
-    /// Whether the machine has its seat's address on its NIC, as far as anyone knows: from
-    /// `koboshi-init` on, until it netboots again or shuts down in good order.
-    pub fn sits(&self) -> bool {
-        !self.over && self.stage >= Stage::Init && self.stage != Stage::Down
-    }
-}
-
-/// A line of a boot's timeline.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Mark {
-    /// Unix milliseconds.
-    pub at: u64,
-    /// Stage.
-    pub stage: Stage,
-    /// Facts in words.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub note: String,
-    /// Nothing happened, for too long: what the note says is what was seen until then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub late: Option<Late>,
-}
-
-/// What a boot that went no further suffers from, as a rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Late {
-    /// What usually causes it.
-    pub usual: String,
-    /// What to do next.
-    pub next: String,
-}
-
-/// Which machine does hold a seat. The matrix is the wish, this is the fact.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
-    /// `web1`
-    pub seat: String,
-    /// Machine's name.
-    pub machine: String,
-    /// By which boot.
-    pub boot: BootId,
-    /// Counts changes of this seat's holding.
-    pub epoch: u64,
-    /// The NIC it booted by, and the address it has there. (Not known of holdings that were written
-    /// before seats were waited for.)
-    #[serde(default)]
-    pub at: Option<(Mac, std::net::Ipv4Addr)>,
-    /// Unix milliseconds.
-    #[serde(default)]
-    pub since: u64,
-}
-
-impl Holding {
-    /// As the desk has it.
-    pub fn of(holder: &Holder) -> Holding {
-        Holding {
-            seat: holder.seat.clone(),
-            machine: holder.machine.clone(),
-            boot: holder.boot,
-            epoch: 0,
-            at: Some((holder.mac, holder.address)),
-            since: ms(holder.since),
-        }
-    }
-}
-
-/// A line of the event log.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Event {
-    /// Monotonic; never used twice.
-    #[serde(default)]
-    pub id: u64,
-    /// Unix milliseconds.
-    pub at: u64,
-    /// `boot`, `seat`, `reload`, `unknown-machine`, …
-    pub kind: String,
-    /// Machine, seat or MAC it is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub who: Option<String>,
-    /// In words.
-    pub text: String,
-}
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -592,11 +473,6 @@ fn boots_key(machine: &str, opened: u64) -> Vec<u8> {
     key
 }
 
-/// Unix milliseconds.
-fn ms(at: std::time::SystemTime) -> u64 {
-    at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("our records hold nothing that JSON cannot")
 }
@@ -607,113 +483,4 @@ fn parse<T: DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, St
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(text: &str) -> Event {
-        Event { id: 0, at: 1, kind: "test".into(), who: None, text: text.into() }
-    }
-
-    #[tokio::test]
-    async fn events_keep_their_order_and_their_ids_over_a_restart() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(dir.path()).expect("a new state");
-        for text in ["one", "two"] {
-            store.append(event(text)).await.expect("queued").await.expect("written");
-        }
-        drop(store);
-        // The writer lets go of the file a moment after the last clone.
-        let store = loop {
-            match Store::open(dir.path()) {
-                Ok(store) => break store,
-                Err(StoreError::Redb(_)) => thread::sleep(std::time::Duration::from_millis(5)),
-                Err(error) => panic!("{error}"),
-            }
-        };
-        let third = store.append(event("three")).await.expect("queued").await;
-        assert_eq!(third.expect("written").id, 3);
-        let texts = |events: Vec<Event>| events.into_iter().map(|e| e.text).collect::<Vec<_>>();
-        assert_eq!(texts(store.events(0, 2).expect("read")), ["two", "three"]);
-        assert_eq!(texts(store.events(1, 10).expect("read")), ["two", "three"]);
-    }
-
-    fn holding(machine: &str, id: u8) -> Holding {
-        Holding {
-            seat: "web1".into(),
-            machine: machine.into(),
-            boot: BootId([id; 16]),
-            epoch: 0,
-            at: None,
-            since: 1,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_seat_is_never_taken_from_another_machine() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(dir.path()).expect("a new state");
-        let open = async |machine: &str, id: u8| {
-            let boot = record(machine, u64::from(id));
-            let holds = Some(holding(machine, id));
-            let held = store.open_boot(boot, vec![], vec![], holds).await.expect("queued");
-            held.await.expect("written").expect("a seat was asked for")
-        };
-        assert_eq!(open("m01", 1).await.epoch, 1);
-        let again = open("m01", 2).await;
-        assert_eq!((again.boot, again.epoch), (BootId([2; 16]), 2), "it boots again");
-        assert_eq!(open("m02", 3).await, again, "another machine does not get it");
-
-        // A release that comes late, for a boot that is not the holder any more, frees nothing.
-        let release = async |id: u8| {
-            let seats = vec![("web1".to_string(), BootId([id; 16]))];
-            store.release(seats, vec![]).await.expect("queued").await.expect("written");
-        };
-        release(1).await;
-        assert_eq!(store.holdings().expect("read"), [again]);
-        release(2).await;
-        assert!(store.holdings().expect("read").is_empty());
-        assert_eq!(open("m02", 4).await.epoch, 3);
-    }
-
-    #[tokio::test]
-    async fn a_holding_of_an_older_state_reads_back() {
-        let old = br#"{"seat":"web1","machine":"m01","boot":"01010101010101010101010101010101","epoch":7}"#;
-        let read: Holding = parse("holdings", old).expect("it reads");
-        assert_eq!((read.epoch, read.at, read.since), (7, None, 0));
-    }
-
-    fn record(machine: &str, opened: u64) -> BootRecord {
-        BootRecord {
-            id: BootId([u8::try_from(opened).expect("small"); 16]),
-            mac: Mac([2, 0, 0, 0, 0, 1]),
-            machine: machine.to_string(),
-            address: std::net::Ipv4Addr::new(10, 77, 0, 11),
-            fixed: true,
-            lent: None,
-            via: None,
-            opened,
-            stage: Stage::Offer,
-            plan: None,
-            marks: Vec::new(),
-            over: false,
-            after: None,
-            fenced: false,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_machines_oldest_boots_and_a_strangers_all_are_forgotten() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(dir.path()).expect("a new state");
-        for opened in 1..=30 {
-            let done = store.open_boot(record("m01", opened), vec![], vec![], None).await;
-            done.expect("queued").await.expect("written");
-        }
-        let kept = store.boots_of("m01").expect("read");
-        assert_eq!((kept.len(), kept[0].opened), (BOOTS_KEPT, 30));
-        let done = store.open_boot(record("m02", 31), vec![], vec!["m01".into()], None).await;
-        done.expect("queued").await.expect("written");
-        assert!(store.boots_of("m01").expect("read").is_empty());
-        assert_eq!(store.boots_of("m02").expect("read").len(), 1);
-    }
-}
+mod tests;

@@ -1,0 +1,131 @@
+//! What one record of each table says.
+
+use std::sync::Arc;
+
+use koboshi_pxe::boots::{Plan, Stage};
+use koboshi_pxe::seats::Holder;
+use koboshi_pxe::{BootId, Mac};
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::ms;
+
+/// One boot as it is remembered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BootRecord {
+    /// Its id.
+    pub id: BootId,
+    /// Whose.
+    pub mac: Mac,
+    /// Machine's name, or its MAC.
+    pub machine: String,
+    /// Address.
+    pub address: std::net::Ipv4Addr,
+    /// The address is a seat's.
+    pub fixed: bool,
+    /// The address another server lent it, where its seat has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lent: Option<std::net::Ipv4Addr>,
+    /// The relay it came through, with what that says of the switch port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<koboshi_pxe::dhcp::Via>,
+    /// Unix milliseconds.
+    pub opened: u64,
+    /// How far it came.
+    pub stage: Stage,
+    /// What it was promised.
+    pub plan: Option<Arc<Plan>>,
+    /// What happened, oldest first.
+    pub marks: Vec<Mark>,
+    /// The machine booted anew since.
+    pub over: bool,
+    /// Milliseconds from the machine's last sign of life to the firmware that opened this boot, where
+    /// the appliance listened all the while: how long a restart takes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// It was made sure that the machine cannot run: it ended by that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fenced: bool,
+}
+
+impl BootRecord {
+    /// Whether the machine has its seat's address on its NIC, as far as anyone knows: from
+    /// `koboshi-init` on, until it netboots again or shuts down in good order.
+    pub fn sits(&self) -> bool {
+        !self.over && self.stage >= Stage::Init && self.stage != Stage::Down
+    }
+}
+
+/// A line of a boot's timeline.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mark {
+    /// Unix milliseconds.
+    pub at: u64,
+    /// Stage.
+    pub stage: Stage,
+    /// Facts in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+    /// Nothing happened, for too long: what the note says is what was seen until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<Late>,
+}
+
+/// What a boot that went no further suffers from, as a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Late {
+    /// What usually causes it.
+    pub usual: String,
+    /// What to do next.
+    pub next: String,
+}
+
+/// Which machine does hold a seat. The matrix is the wish, this is the fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// `web1`
+    pub seat: String,
+    /// Machine's name.
+    pub machine: String,
+    /// By which boot.
+    pub boot: BootId,
+    /// Counts changes of this seat's holding.
+    pub epoch: u64,
+    /// The NIC it booted by, and the address it has there. (Not known of holdings that were written
+    /// before seats were waited for.)
+    #[serde(default)]
+    pub at: Option<(Mac, std::net::Ipv4Addr)>,
+    /// Unix milliseconds.
+    #[serde(default)]
+    pub since: u64,
+}
+
+impl Holding {
+    /// As the desk has it.
+    pub fn of(holder: &Holder) -> Holding {
+        Holding {
+            seat: holder.seat.clone(),
+            machine: holder.machine.clone(),
+            boot: holder.boot,
+            epoch: 0,
+            at: Some((holder.mac, holder.address)),
+            since: ms(holder.since),
+        }
+    }
+}
+
+/// A line of the event log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    /// Monotonic; never used twice.
+    #[serde(default)]
+    pub id: u64,
+    /// Unix milliseconds.
+    pub at: u64,
+    /// `boot`, `seat`, `reload`, `unknown-machine`, …
+    pub kind: String,
+    /// Machine, seat or MAC it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// In words.
+    pub text: String,
+}

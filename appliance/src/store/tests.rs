@@ -1,0 +1,111 @@
+use koboshi_pxe::boots::Stage;
+
+use super::*;
+
+fn event(text: &str) -> Event {
+    Event { id: 0, at: 1, kind: "test".into(), who: None, text: text.into() }
+}
+
+#[tokio::test]
+async fn events_keep_their_order_and_their_ids_over_a_restart() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(dir.path()).expect("a new state");
+    for text in ["one", "two"] {
+        store.append(event(text)).await.expect("queued").await.expect("written");
+    }
+    drop(store);
+    // The writer lets go of the file a moment after the last clone.
+    let store = loop {
+        match Store::open(dir.path()) {
+            Ok(store) => break store,
+            Err(StoreError::Redb(_)) => thread::sleep(std::time::Duration::from_millis(5)),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let third = store.append(event("three")).await.expect("queued").await;
+    assert_eq!(third.expect("written").id, 3);
+    let texts = |events: Vec<Event>| events.into_iter().map(|e| e.text).collect::<Vec<_>>();
+    assert_eq!(texts(store.events(0, 2).expect("read")), ["two", "three"]);
+    assert_eq!(texts(store.events(1, 10).expect("read")), ["two", "three"]);
+}
+
+fn holding(machine: &str, id: u8) -> Holding {
+    Holding {
+        seat: "web1".into(),
+        machine: machine.into(),
+        boot: BootId([id; 16]),
+        epoch: 0,
+        at: None,
+        since: 1,
+    }
+}
+
+#[tokio::test]
+async fn a_seat_is_never_taken_from_another_machine() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(dir.path()).expect("a new state");
+    let open = async |machine: &str, id: u8| {
+        let boot = record(machine, u64::from(id));
+        let holds = Some(holding(machine, id));
+        let held = store.open_boot(boot, vec![], vec![], holds).await.expect("queued");
+        held.await.expect("written").expect("a seat was asked for")
+    };
+    assert_eq!(open("m01", 1).await.epoch, 1);
+    let again = open("m01", 2).await;
+    assert_eq!((again.boot, again.epoch), (BootId([2; 16]), 2), "it boots again");
+    assert_eq!(open("m02", 3).await, again, "another machine does not get it");
+
+    // A release that comes late, for a boot that is not the holder any more, frees nothing.
+    let release = async |id: u8| {
+        let seats = vec![("web1".to_string(), BootId([id; 16]))];
+        store.release(seats, vec![]).await.expect("queued").await.expect("written");
+    };
+    release(1).await;
+    assert_eq!(store.holdings().expect("read"), [again]);
+    release(2).await;
+    assert!(store.holdings().expect("read").is_empty());
+    assert_eq!(open("m02", 4).await.epoch, 3);
+}
+
+#[tokio::test]
+async fn a_holding_of_an_older_state_reads_back() {
+    let old =
+        br#"{"seat":"web1","machine":"m01","boot":"01010101010101010101010101010101","epoch":7}"#;
+    let read: Holding = parse("holdings", old).expect("it reads");
+    assert_eq!((read.epoch, read.at, read.since), (7, None, 0));
+}
+
+fn record(machine: &str, opened: u64) -> BootRecord {
+    BootRecord {
+        id: BootId([u8::try_from(opened).expect("small"); 16]),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        machine: machine.to_string(),
+        address: std::net::Ipv4Addr::new(10, 77, 0, 11),
+        fixed: true,
+        lent: None,
+        via: None,
+        opened,
+        stage: Stage::Offer,
+        plan: None,
+        marks: Vec::new(),
+        over: false,
+        after: None,
+        fenced: false,
+    }
+}
+
+#[tokio::test]
+async fn a_machines_oldest_boots_and_a_strangers_all_are_forgotten() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(dir.path()).expect("a new state");
+    for opened in 1..=30 {
+        let done = store.open_boot(record("m01", opened), vec![], vec![], None).await;
+        done.expect("queued").await.expect("written");
+    }
+    let kept = store.boots_of("m01").expect("read");
+    assert_eq!((kept.len(), kept[0].opened), (BOOTS_KEPT, 30));
+    let done = store.open_boot(record("m02", 31), vec![], vec!["m01".into()], None).await;
+    done.expect("queued").await.expect("written");
+    assert!(store.boots_of("m01").expect("read").is_empty());
+    assert_eq!(store.boots_of("m02").expect("read").len(), 1);
+}
