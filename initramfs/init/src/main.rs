@@ -142,6 +142,11 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
         menu::offer(menu, server, reporter)?;
     }
 
+    // Before the root: an NFS 4 client is known to its server by its host name (RFC 8881 2.4). Two
+    // machines that mount under one name end each other's state, and one finds EIO where its root was.
+    if let Err(errno) = rustix::system::sethostname(orders.hostname.as_bytes()) {
+        say(format!("host name not set: {errno}"));
+    }
     root::build(server, &orders, &mut modules, line, reporter)?;
     // Links, disks and BMCs that were still waking up the first time.
     tell_hardware(Some(hardware), reporter, orders.written);
@@ -153,9 +158,6 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     })?;
     disks::attach(&tree, &orders, &mut modules, line, reporter)?;
     settle::settle(&tree, &orders, &network.links, &network.named).iter().for_each(say);
-    if let Err(errno) = rustix::system::sethostname(orders.hostname.as_bytes()) {
-        say(format!("host name not set: {errno}"));
-    }
     network.announce_again();
     for message in network.silent() {
         say(&message);
