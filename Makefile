@@ -14,6 +14,8 @@ PACKAGES += udhcpc atftp tftp-hpa kea-admin iputils-arping
 PACKAGES += isc-dhcp-relay dnsmasq-base
 # Roots: what makes a squashfs, and an NFS server that needs nothing of the kernel.
 PACKAGES += squashfs-tools nfs-ganesha nfs-ganesha-vfs
+# IPMI: the reference BMC, and the two clients that judge ours.
+PACKAGES += openipmi ipmitool freeipmi-tools
 
 RACK := target/rack
 CARGO ?= cargo

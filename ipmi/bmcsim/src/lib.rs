@@ -1,0 +1,1 @@
+//! A simulated BMC with faults, for racks without hardware.

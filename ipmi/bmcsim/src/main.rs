@@ -1,0 +1,3 @@
+//! `bmcsim`: simulated BMCs on loopback addresses.
+
+fn main() {}

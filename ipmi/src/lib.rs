@@ -1,0 +1,24 @@
+//! IPMI 1.5 and 2.0 over LAN, from the console's side: one session a BMC, for commands and Serial over LAN
+//! together, correct under loss, and never a panic on a BMC's bytes.
+//!
+//! # Layout
+//! - [`wire`]: bytes ↔ values, and nothing else;
+//! - [`crypto`]: cipher suites, passwords, the keys of a session;
+//! - [`message`]: one question and its answer, whatever wraps them;
+//! - [`controller`]: whoever answers; [`error`]: why not, and what to try.
+//!
+//! Protocols here have no sockets: a machine is handed datagrams and a clock, and hands back datagrams and
+//! its next deadline. The specification is IPMI 2.0 rev. 1.1 with errata 7; sections and tables are cited
+//! where a field is read or written.
+
+pub mod controller;
+pub mod crypto;
+pub mod error;
+pub mod message;
+pub mod wire;
+
+pub use controller::Controller;
+pub use crypto::{Kg, Password, Suite};
+pub use error::Error;
+pub use message::{Completion, Message, NetFn, Request, Response};
+pub use wire::Malformed;
