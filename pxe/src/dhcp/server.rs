@@ -422,5 +422,4 @@ pub(super) fn lent_for(serving: &Serving) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
 mod tests;
