@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::commands::refusal;
 use crate::message::{Completion, NetFn};
 use crate::wire::Malformed;
 use crate::wire::rakp::Status;
@@ -72,7 +73,7 @@ pub enum Error {
     #[error("the BMC does not do {0}")]
     Unsupported(&'static str),
     /// The command was refused.
-    #[error("{completion}")]
+    #[error("{}", words(*.netfn, *.command, *.completion))]
     Refused {
         /// What was asked.
         netfn: NetFn,
@@ -80,6 +81,14 @@ pub enum Error {
         command: u8,
         /// The answer.
         completion: Completion,
+    },
+    /// It answered well, and reads back as something else.
+    #[error("it took {what} and keeps another: {reads}")]
+    NotKept {
+        /// What was set.
+        what: &'static str,
+        /// What it has now, in words.
+        reads: String,
     },
     /// An answer that cannot be read.
     #[error("an answer that cannot be read: {0}")]
@@ -96,6 +105,14 @@ pub enum Error {
     /// The handle was closed.
     #[error("the session was closed")]
     Closed,
+}
+
+/// A refusal in the words of the command, where it has its own.
+fn words(netfn: NetFn, command: u8, completion: Completion) -> String {
+    match refusal::words(netfn, command, completion) {
+        Some(words) => format!("{words} ({completion:?})"),
+        None => completion.to_string(),
+    }
 }
 
 impl Error {
@@ -159,7 +176,9 @@ impl Error {
             Error::Refused { completion, .. } if *completion == Completion::PRIVILEGE => {
                 "give the account more privilege on the LAN channel, or use another"
             }
-            Error::Refused { .. } | Error::Invalid(_) | Error::Closed => return None,
+            Error::Refused { .. } | Error::NotKept { .. } | Error::Invalid(_) | Error::Closed => {
+                return None;
+            }
             Error::SolTaken { .. } => "`--take` ends the other's session",
         })
     }

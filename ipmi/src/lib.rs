@@ -5,12 +5,14 @@
 //! - [`wire`]: bytes ↔ values, and nothing else;
 //! - [`crypto`]: cipher suites, passwords, the keys of a session;
 //! - [`message`]: one question and its answer, whatever wraps them;
+//! - [`commands`]: what may be asked, by family;
 //! - [`controller`]: whoever answers; [`error`]: why not, and what to try.
 //!
 //! Protocols here have no sockets: a machine is handed datagrams and a clock, and hands back datagrams and
 //! its next deadline. The specification is IPMI 2.0 rev. 1.1 with errata 7; sections and tables are cited
 //! where a field is read or written.
 
+pub mod commands;
 pub mod controller;
 pub mod crypto;
 pub mod error;
