@@ -222,6 +222,13 @@ impl Password {
     }
 }
 
+impl Default for Password {
+    /// The empty password.
+    fn default() -> Password {
+        Password { bytes: SecretBox::new(Box::new([0; 20])), length: 0 }
+    }
+}
+
 impl Clone for Password {
     fn clone(&self) -> Password {
         let bytes = SecretBox::new(Box::new(*self.bytes.expose_secret()));
