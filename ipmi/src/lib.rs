@@ -6,6 +6,7 @@
 //! - [`crypto`]: cipher suites, passwords, the keys of a session;
 //! - [`message`]: one question and its answer, whatever wraps them;
 //! - [`commands`]: what may be asked, by family;
+//! - [`sol`]: Serial over LAN;
 //! - [`controller`]: whoever answers; [`error`]: why not, and what to try.
 //!
 //! Protocols here have no sockets: a machine is handed datagrams and a clock, and hands back datagrams and
@@ -17,6 +18,7 @@ pub mod controller;
 pub mod crypto;
 pub mod error;
 pub mod message;
+pub mod sol;
 pub mod wire;
 
 pub use controller::Controller;

@@ -1,0 +1,13 @@
+//! Serial over LAN: the machine's serial port through its BMC.
+//!
+//! IPMI 2.0 §15 (the protocol), §24 (activating payloads), §26 (settings).
+//! - [`engine`]: one activation as a state machine, of [`inbound`] and [`outbound`];
+//! - [`event`]: what a reader gets.
+
+pub mod engine;
+pub mod event;
+mod inbound;
+mod outbound;
+
+pub use engine::{Ended, Engine, Settings};
+pub use event::{Event, Operation};
