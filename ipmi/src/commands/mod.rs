@@ -2,8 +2,11 @@
 //! steps built on them, written once against [`Controller`](crate::Controller).
 
 pub mod boot;
+pub mod busy;
 pub mod chassis;
 pub mod parameters;
 pub mod refusal;
 #[cfg(test)]
 pub(crate) mod script;
+pub mod sdr;
+pub mod sensor;

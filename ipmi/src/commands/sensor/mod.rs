@@ -1,0 +1,496 @@
+//! Sensors: what they read now, in units, and what that means (IPMI §35). [`read_all`] asks for every sensor
+//! of a [`Repository`], several at a time; one that is absent or not scanned says so, and costs nobody else.
+
+pub mod convert;
+pub mod raw;
+pub mod units;
+pub mod words;
+
+use std::borrow::Cow;
+
+use futures::{StreamExt, stream};
+use serde::Serialize;
+
+use self::convert::Conversion;
+pub use self::raw::Raw;
+use self::units::{Format, Units};
+pub use self::words::Severity;
+use super::busy;
+use super::sdr::{Entity, Repository, Sensor, Shape};
+use crate::controller::Controller;
+use crate::error::Error;
+use crate::message::{BMC, Completion};
+
+/// What becomes of a sensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Within its thresholds; a discrete one says nothing bad.
+    Ok,
+    /// Beyond a non-critical threshold, or a discrete state to look at.
+    NonCritical,
+    /// Beyond a critical threshold, or a discrete state that is bad.
+    Critical,
+    /// Beyond a non-recoverable threshold.
+    NonRecoverable,
+    /// The controller says that there is no such sensor now: an empty slot, a fan that is not fitted.
+    NotPresent,
+    /// It is there and has no reading now (an update is in progress, the host is off).
+    Unavailable,
+    /// Scanning is switched off.
+    ScanningDisabled,
+    /// It has events alone, never a reading.
+    EventOnly,
+    /// Another controller has it, and nobody asked that one.
+    Elsewhere,
+    /// It could not be asked.
+    Failed,
+}
+
+impl State {
+    /// Whether it has a reading.
+    pub fn is_read(self) -> bool {
+        self <= State::NonRecoverable
+    }
+}
+
+impl From<Severity> for State {
+    fn from(severity: Severity) -> State {
+        match severity {
+            Severity::Ok => State::Ok,
+            Severity::NonCritical => State::NonCritical,
+            Severity::Critical => State::Critical,
+            Severity::NonRecoverable => State::NonRecoverable,
+        }
+    }
+}
+
+/// Thresholds in the sensor's unit; those that it does not have are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Thresholds {
+    /// At or below it: to look at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lower_non_critical: Option<f64>,
+    /// At or below it: bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lower_critical: Option<f64>,
+    /// At or below it: beyond repair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lower_non_recoverable: Option<f64>,
+    /// At or above it: to look at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upper_non_critical: Option<f64>,
+    /// At or above it: bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upper_critical: Option<f64>,
+    /// At or above it: beyond repair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upper_non_recoverable: Option<f64>,
+}
+
+/// A sensor and what it says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Reading {
+    /// Its name.
+    pub name: String,
+    /// Its number with its owner.
+    pub number: u8,
+    /// What it is a part of.
+    pub entity: Entity,
+    /// What it senses: `temperature`, `fan`, `power supply`.
+    pub kind: Cow<'static, str>,
+    /// The reading, where it is a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// What the number counts.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+    /// What it means.
+    pub state: State,
+    /// A discrete sensor's states in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<Cow<'static, str>>,
+    /// Its thresholds.
+    pub thresholds: Thresholds,
+    /// What else there is to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Decimal places of the value.
+    #[serde(skip)]
+    pub places: usize,
+}
+
+impl Reading {
+    /// `45 °C`, `present, failure detected`, or nothing where there is no reading.
+    pub fn shown(&self) -> String {
+        let words = self.words.join(", ");
+        let number = self.value.map(|value| self.number_shown(value));
+        match (number, words.is_empty()) {
+            (Some(number), true) => number,
+            (Some(number), false) => format!("{number}, {words}"),
+            (None, _) => words,
+        }
+    }
+
+    /// A value of this sensor (a threshold, say) with its unit.
+    pub fn number_shown(&self, value: f64) -> String {
+        number_shown(value, self.places, &self.unit)
+    }
+}
+
+pub(crate) fn number_shown(value: f64, places: usize, unit: &str) -> String {
+    let blank = if unit.is_empty() || unit == "%" { "" } else { " " };
+    format!("{value:.places$}{blank}{unit}")
+}
+
+/// How to read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Asks for the thresholds in force, instead of those that the records were made with: one more request
+    /// for each sensor that has any.
+    pub thresholds: bool,
+    /// Takes readings that claim that scanning is off (Dell PowerEdge 2900, 2950, R410, R610: the bit is
+    /// wrong there).
+    pub ignore_scanning: bool,
+}
+
+/// Requests under way at once. A session lets fewer through where its BMC wants that.
+const WINDOW: usize = 8;
+
+/// Reads every sensor, in the order of the records. An error is the session's: what a controller says of one
+/// sensor is in that sensor's row.
+pub async fn read_all(
+    bmc: &impl Controller,
+    repository: &Repository,
+    options: Options,
+) -> Result<Vec<Reading>, Error> {
+    let readings = repository.sensors.iter().map(|sensor| read(bmc, sensor, options));
+    let readings: Vec<_> = stream::iter(readings).buffered(WINDOW).collect().await;
+    readings.into_iter().collect()
+}
+
+/// Reads one sensor.
+pub async fn read(
+    bmc: &impl Controller,
+    sensor: &Sensor,
+    options: Options,
+) -> Result<Reading, Error> {
+    let mut reading = Reading {
+        name: sensor.name.clone(),
+        number: sensor.key.number,
+        entity: sensor.entity,
+        kind: words::sensor_type(sensor.sensor_type).into(),
+        value: None,
+        unit: if has_numbers(sensor) { sensor.units.to_string() } else { String::new() },
+        state: State::EventOnly,
+        words: Vec::new(),
+        thresholds: Thresholds::default(),
+        note: None,
+        places: sensor.conversion.map_or(0, |conversion| conversion.places()),
+    };
+    if sensor.shape == Shape::EventOnly {
+        return Ok(reading);
+    }
+    if sensor.key.owner != BMC || sensor.key.channel != 0 {
+        reading.state = State::Elsewhere;
+        let (owner, channel) = (sensor.key.owner, sensor.key.channel);
+        reading.note = Some(format!("of the controller at {owner:#04x} on channel {channel}"));
+        return Ok(reading);
+    }
+    let response = busy::ask(bmc, &raw::reading_request(sensor.key)).await?;
+    let raw = match response.completion {
+        Completion::OK => match Raw::decode(&response.data) {
+            Ok(raw) => raw,
+            Err(malformed) => {
+                reading.state = State::Failed;
+                reading.note = Some(malformed.to_string());
+                return Ok(reading);
+            }
+        },
+        completion => {
+            let absent = is_absence(completion);
+            reading.state = if absent { State::NotPresent } else { State::Failed };
+            reading.note = (!absent).then(|| completion.to_string());
+            return Ok(reading);
+        }
+    };
+    let conversion = match sensor.conversion.filter(|_| has_numbers(sensor)) {
+        Some(conversion) if conversion.is_nonlinear() => {
+            factors(bmc, sensor, conversion, raw.value).await?
+        }
+        conversion => conversion,
+    };
+    let thresholds = thresholds(bmc, sensor, options).await?;
+    reading.thresholds = in_units(thresholds, conversion);
+    if !raw.is_scanning() && !options.ignore_scanning {
+        reading.state = State::ScanningDisabled;
+        return Ok(reading);
+    }
+    if raw.is_unavailable() {
+        reading.state = State::Unavailable;
+        return Ok(reading);
+    }
+    reading.value = conversion.and_then(|conversion| conversion.value(raw.value));
+    if sensor.event_type == 1 {
+        reading.state = raw
+            .comparison
+            .map(severity)
+            .or_else(|| reading.value.map(|value| beyond(value, &reading.thresholds)))
+            .unwrap_or(Severity::Ok)
+            .into();
+    } else {
+        let (words, severity) = discrete(sensor, raw.states());
+        (reading.words, reading.state) = (words, severity.into());
+    }
+    Ok(reading)
+}
+
+/// Whether a reading's byte is a number. HP (DL380 G7, ML310 G5) has analog readings under discrete event
+/// types; other firmware leaves the format of a discrete sensor at "unsigned" and means nothing by it.
+fn has_numbers(sensor: &Sensor) -> bool {
+    sensor.shape == Shape::Full
+        && sensor.units.format() != Format::None
+        && (sensor.event_type == 1 || sensor.units.is_specified())
+}
+
+/// How firmware says that there is no such sensor now. There are as many ways as vendors.
+fn is_absence(completion: Completion) -> bool {
+    matches!(
+        completion,
+        Completion::OUT_OF_RANGE
+            | Completion::NOT_PRESENT
+            | Completion::ILLEGAL
+            | Completion::CANNOT_RESPOND
+            | Completion::DESTINATION_UNAVAILABLE
+            | Completion::NOT_NOW
+            | Completion::UNSPECIFIED
+    )
+}
+
+async fn factors(
+    bmc: &impl Controller,
+    sensor: &Sensor,
+    conversion: Conversion,
+    value: u8,
+) -> Result<Option<Conversion>, Error> {
+    let response = busy::ask(bmc, &raw::factors_request(sensor.key, value)).await?;
+    let [_next, m, t, b, a, d, e, ..] = response.data[..] else { return Ok(None) };
+    let units: Units = sensor.units;
+    let factors = Conversion::decode(units, conversion.linearization, [m, t, b, a, d, e]);
+    Ok((response.completion == Completion::OK).then_some(factors))
+}
+
+async fn thresholds(
+    bmc: &impl Controller,
+    sensor: &Sensor,
+    options: Options,
+) -> Result<(u8, [u8; 6]), Error> {
+    let known = sensor.thresholds;
+    if options.thresholds && known.askable && known.mask != 0 {
+        let response = busy::ask(bmc, &raw::thresholds_request(sensor.key)).await?;
+        if response.completion == Completion::OK
+            && let Some((mask, rest)) = response.data.split_first()
+            && let Some(values) = rest.first_chunk()
+        {
+            return Ok((*mask, *values));
+        }
+    }
+    Ok((known.mask, known.values))
+}
+
+fn in_units((mask, values): (u8, [u8; 6]), conversion: Option<Conversion>) -> Thresholds {
+    let Some(conversion) = conversion else { return Thresholds::default() };
+    let one = |at: usize| {
+        let byte = values.get(at).filter(|_| mask & 1 << at != 0)?;
+        conversion.value(*byte)
+    };
+    Thresholds {
+        lower_non_critical: one(0),
+        lower_critical: one(1),
+        lower_non_recoverable: one(2),
+        upper_non_critical: one(3),
+        upper_critical: one(4),
+        upper_non_recoverable: one(5),
+    }
+}
+
+/// What Get Sensor Reading's comparison byte says.
+fn severity(bits: u8) -> Severity {
+    match bits {
+        bits if bits & 0b10_0100 != 0 => Severity::NonRecoverable,
+        bits if bits & 0b01_0010 != 0 => Severity::Critical,
+        bits if bits & 0b00_1001 != 0 => Severity::NonCritical,
+        _ => Severity::Ok,
+    }
+}
+
+/// The same, where the controller does not compare.
+fn beyond(value: f64, thresholds: &Thresholds) -> Severity {
+    let below = |threshold: Option<f64>| threshold.is_some_and(|threshold| value <= threshold);
+    let above = |threshold: Option<f64>| threshold.is_some_and(|threshold| value >= threshold);
+    if below(thresholds.lower_non_recoverable) || above(thresholds.upper_non_recoverable) {
+        Severity::NonRecoverable
+    } else if below(thresholds.lower_critical) || above(thresholds.upper_critical) {
+        Severity::Critical
+    } else if below(thresholds.lower_non_critical) || above(thresholds.upper_non_critical) {
+        Severity::NonCritical
+    } else {
+        Severity::Ok
+    }
+}
+
+/// A discrete sensor's bits in words, and the worst of them. Bits that no table knows (Supermicro X9DRi-LN4F+,
+/// H8SGL-F) are told by their number and are not bad.
+fn discrete(sensor: &Sensor, bits: u16) -> (Vec<Cow<'static, str>>, Severity) {
+    let mut worst = Severity::Ok;
+    let mut all = Vec::new();
+    for at in (0..15u8).filter(|at| bits & 1 << at != 0) {
+        match words::offset(sensor.event_type, sensor.sensor_type, at) {
+            Some((words, severity)) => {
+                worst = worst.max(severity);
+                all.push(words.into());
+            }
+            None => all.push(format!("state {at}").into()),
+        }
+    }
+    (all, worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::sdr::Records;
+    use super::super::sdr::record::tests::{slots, temperature};
+    use super::*;
+    use crate::commands::busy::script::{Scripted, code, ok};
+    use crate::message::Response;
+
+    fn repository(records: Vec<Vec<u8>>) -> Repository {
+        Repository::new(&Records { records, ..Records::default() })
+    }
+
+    async fn one(record: Vec<u8>, options: Options, answer: Response) -> Reading {
+        let bmc = Scripted::new(move |request| match request.command {
+            0x2d => answer.clone(),
+            0x27 => ok([0x18, 0, 0, 0, 40, 60, 0]),
+            _ => code(Completion::INVALID_COMMAND),
+        });
+        read_all(&bmc, &repository(vec![record]), options).await.unwrap().remove(0)
+    }
+
+    async fn inlet(answer: impl Into<Vec<u8>>) -> Reading {
+        one(temperature(1, 9, "Inlet"), Options::default(), ok(answer)).await
+    }
+
+    #[tokio::test]
+    async fn a_reading_its_unit_and_its_state() {
+        let reading = inlet([23, 0xc0, 0xc0]).await;
+        assert_eq!((reading.shown().as_str(), reading.state), ("23 °C", State::Ok));
+        assert_eq!(reading.kind, "temperature");
+        assert_eq!(reading.thresholds.upper_critical, Some(50.0));
+        assert_eq!(reading.thresholds.lower_critical, Some(-10.0));
+        assert_eq!(reading.thresholds.upper_non_recoverable, None);
+        assert_eq!(inlet([51, 0xc0, 0xd8]).await.state, State::Critical);
+        assert_eq!(inlet([2, 0xc0, 0xc1]).await.state, State::NonCritical);
+        assert_eq!(inlet([99, 0xc0, 0xf8]).await.state, State::NonRecoverable);
+        // No comparison: ours.
+        assert_eq!(inlet([0xf0, 0xc0]).await.state, State::Critical);
+        let json = serde_json::to_value(inlet([23, 0xc0, 0xc0]).await).unwrap();
+        assert_eq!(json["state"], "ok");
+        assert_eq!(json["thresholds"]["upper-non-critical"], 45.0);
+        assert_eq!(json["entity"], "system board 1");
+    }
+
+    #[tokio::test]
+    async fn thresholds_in_force_where_they_are_asked_for() {
+        let options = Options { thresholds: true, ..Options::default() };
+        let reading = one(temperature(1, 9, "Inlet"), options, ok([23, 0xc0, 0xc0])).await;
+        assert_eq!(reading.thresholds.upper_non_critical, Some(40.0));
+        assert_eq!(reading.thresholds.upper_critical, Some(60.0));
+        assert_eq!(reading.thresholds.lower_critical, None);
+    }
+
+    #[tokio::test]
+    async fn absence_has_many_names() {
+        for byte in [0xc9, 0xcb, 0xcd, 0xce, 0xd3, 0xd5, 0xff] {
+            let record = temperature(1, 9, "Inlet");
+            let reading = one(record, Options::default(), code(Completion(byte))).await;
+            assert_eq!((reading.state, reading.value), (State::NotPresent, None), "{byte:#x}");
+        }
+        let refused = code(Completion::PRIVILEGE);
+        let reading = one(temperature(1, 9, "Inlet"), Options::default(), refused).await;
+        assert_eq!(reading.state, State::Failed);
+        assert!(reading.note.unwrap().contains("privilege"));
+        assert_eq!(inlet([23, 0xe0, 0xc0]).await.state, State::Unavailable);
+        assert_eq!(inlet([23, 0x80, 0xc0]).await.state, State::ScanningDisabled);
+        assert_eq!(inlet([]).await.state, State::Failed);
+        let options = Options { ignore_scanning: true, ..Options::default() };
+        let reading = one(temperature(1, 9, "Inlet"), options, ok([23, 0x80, 0xc0])).await;
+        assert_eq!(reading.shown(), "23 °C");
+    }
+
+    #[tokio::test]
+    async fn discrete_states_in_words() {
+        let bmc = Scripted::new(|request| match request.data[0] {
+            0x40 => ok([0, 0xc0, 0x01, 0x80]),
+            0x41 => ok([0, 0xc0, 0x02, 0x84]),
+            0x42 => ok([0, 0xc0, 0x41, 0x80]),
+            _ => ok([0, 0xc0, 0x00, 0xd0]),
+        });
+        let repository = repository(vec![slots(1, 0x40)]);
+        let readings = read_all(&bmc, &repository, Options::default()).await.unwrap();
+        let seen: Vec<_> = readings.iter().map(|r| (r.name.as_str(), r.shown(), r.state)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("Slot 1", "correctable ECC".into(), State::NonCritical),
+                ("Slot 2", "uncorrectable ECC, critical overtemperature".into(), State::Critical),
+                ("Slot 3", "correctable ECC, present".into(), State::NonCritical),
+                ("Slot 4", "state 12, state 14".into(), State::Ok),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn factors_are_asked_for_where_they_differ_by_reading() {
+        let mut record = temperature(1, 9, "Flow");
+        record[23] = 0x70;
+        let bmc = Scripted::new(|request| match request.command {
+            0x2d => ok([10, 0xc0, 0xc0]),
+            0x23 => ok([11, 3, 0, request.data[1], 0, 0, 0xf0]),
+            _ => code(Completion::INVALID_COMMAND),
+        });
+        let reading = read_all(&bmc, &repository(vec![record]), Options::default()).await.unwrap();
+        assert_eq!(reading[0].value, Some(4.0));
+    }
+
+    /// A satellite controller's sensor of the same number is another sensor.
+    #[tokio::test]
+    async fn another_controllers_sensor_is_not_ours() {
+        let mut record = temperature(1, 9, "Blade");
+        record[5] = 0x82;
+        let reading = one(record, Options::default(), ok([23, 0xc0, 0xc0])).await;
+        assert_eq!((reading.state, reading.value), (State::Elsewhere, None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_record_and_any_answer(kind in 1u8..4,
+                                     mut record in proptest::collection::vec(any::<u8>(), 5..70),
+                                     answer in proptest::collection::vec(any::<u8>(), 0..10)) {
+            record[3] = kind;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let bmc = Scripted::new(move |_| ok(answer.clone()));
+            let options = Options { thresholds: true, ignore_scanning: true };
+            let readings = runtime.block_on(read_all(&bmc, &repository(vec![record]), options));
+            for reading in readings.unwrap() {
+                prop_assert!(reading.value.is_none_or(f64::is_finite));
+                let _shown = reading.shown();
+            }
+        }
+    }
+}
