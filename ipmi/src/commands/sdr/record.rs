@@ -353,7 +353,7 @@ pub(crate) mod tests {
         assert_eq!(modifier(true, 142), "EM");
     }
 
-    /// ipmi-rs-core panics on this modifier type, and refuses whole records for a direction it does not know.
+    /// A modifier type, a direction and a number that are reserved, as firmware writes them.
     #[test]
     fn reserved_bits_are_no_reason_to_lose_a_sensor() {
         let mut bytes = slots(1, 0x40);
