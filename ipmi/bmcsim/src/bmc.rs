@@ -12,7 +12,7 @@ use crate::chassis::{self, Chassis};
 use crate::config::Config;
 use crate::dcmi::Dcmi;
 use crate::device::Device;
-use crate::dispatch::{self, Asked};
+use crate::dispatch::{self, Who};
 use crate::faults::Faults;
 use crate::fru::Fru;
 use crate::lan::Lan;
@@ -22,7 +22,7 @@ use crate::sensor::Sensors;
 use crate::session::{self, Sessions};
 use crate::sol::{self, Sol};
 use crate::sol_config::SolConfig;
-use crate::user::{Privilege, Users};
+use crate::user::Users;
 use crate::watchdog::{self, Watchdog};
 
 /// One BMC's state.
@@ -118,19 +118,7 @@ impl Bmc {
     /// Asks without a wire, with the privilege of an administrator: for whoever tests a handler.
     pub fn ask(&mut self, request: &Request, now: Instant) -> Response {
         let message = Message::request(request, 0);
-        let asked = Asked {
-            netfn: request.netfn,
-            lun: request.lun,
-            command: request.command,
-            data: &request.data,
-            message: &message,
-            session: None,
-            user: 0,
-            privilege: Some(Privilege::Admin),
-            channel: dispatch::LAN,
-            now,
-        };
-        dispatch::answer(self, &asked)
+        dispatch::answer(self, &Who::admin(now).asks(&message))
     }
 
     /// Lets fire what is due.

@@ -64,6 +64,8 @@ pub enum Serial {
     /// Nowhere: tests speak for the host through [`crate::sol::Sol`].
     #[default]
     Memory,
+    /// Joined with itself: what the console says comes back (`echo`).
+    Echo,
     /// A TCP server (`tcp:HOST:PORT`).
     Tcp(SocketAddr),
     /// A TCP server that speaks telnet, as QEMU's `telnet=on` does: a BREAK gets through (`telnet:HOST:PORT`).

@@ -2,11 +2,13 @@
 //!
 //! IPMI 2.0 appendix G (privilege of each command).
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use koboshi_ipmi::{Completion, Message, NetFn, Response};
 
 use crate::bmc::Bmc;
+use crate::session::Session;
 use crate::user::Privilege;
 use crate::{
     boot, bridge, channel, chassis, dcmi, device, fru, lan, sdr, sel, sensor, session, sol,
@@ -41,8 +43,70 @@ pub struct Asked<'a> {
     pub privilege: Option<Privilege>,
     /// By which channel: [`LAN`] or [`SYSTEM`].
     pub channel: u8,
+    /// From which address; `None` from the host.
+    pub peer: Option<SocketAddr>,
     /// When.
     pub now: Instant,
+}
+
+/// Who sends messages: all of [`Asked`] but the message.
+#[derive(Debug, Clone, Copy)]
+pub struct Who {
+    session: Option<u32>,
+    user: u8,
+    privilege: Option<Privilege>,
+    channel: u8,
+    peer: Option<SocketAddr>,
+    now: Instant,
+}
+
+impl Who {
+    /// Somebody who has not logged in.
+    pub fn nobody(peer: SocketAddr, now: Instant) -> Who {
+        let peer = Some(peer);
+        Who { session: None, user: 0, privilege: None, channel: LAN, peer, now }
+    }
+
+    /// Whoever opened a session.
+    pub fn of(session: &Session, now: Instant) -> Who {
+        Who {
+            session: Some(session.id),
+            user: session.user,
+            privilege: Some(session.privilege),
+            channel: LAN,
+            peer: Some(session.peer),
+            now,
+        }
+    }
+
+    /// The host itself, which may do everything.
+    pub fn host(now: Instant) -> Who {
+        let privilege = Some(Privilege::Admin);
+        Who { session: None, user: 0, privilege, channel: SYSTEM, peer: None, now }
+    }
+
+    /// An administrator by LAN, without a session.
+    pub fn admin(now: Instant) -> Who {
+        Who { channel: LAN, ..Who::host(now) }
+    }
+
+    /// Asks this.
+    pub fn asks(self, message: &Message) -> Asked<'_> {
+        let Who { session, user, privilege, channel, peer, now } = self;
+        Asked {
+            netfn: message.netfn,
+            lun: message.to_lun,
+            command: message.command,
+            data: &message.data,
+            message,
+            session,
+            user,
+            privilege,
+            channel,
+            peer,
+            now,
+        }
+    }
 }
 
 impl Asked<'_> {
@@ -78,6 +142,28 @@ pub fn answer(bmc: &mut Bmc, asked: &Asked<'_>) -> Response {
         }
         _ => route(bmc, asked).unwrap_or_else(|| refused(Completion::INVALID_COMMAND)),
     }
+}
+
+/// The answer to an IPMB message, as bytes. `None`: it is not for us, or we take no notice of it.
+pub fn converse(bmc: &mut Bmc, bytes: &[u8], who: &Who) -> Option<Vec<u8>> {
+    let message = Message::decode(bytes).ok()?;
+    let named = (message.netfn, message.command);
+    let is_request = message.netfn.0 & 1 == 0;
+    if !message.checksums || !is_request || bmc.faults.ignored.contains(&named) {
+        return None;
+    }
+    let response = answer(bmc, &who.asks(&message));
+    if bmc.faults.unanswered.contains(&named) {
+        return None;
+    }
+    let mut bytes = message.respond(&response).encode();
+    if bmc.faults.checksums {
+        let last = bytes.len() - 1;
+        for at in [2, last] {
+            bytes[at] = bytes[at].wrapping_add(1);
+        }
+    }
+    Some(bytes)
 }
 
 /// The modules of each family, in the order they are asked.

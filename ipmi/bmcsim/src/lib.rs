@@ -9,7 +9,7 @@
 //! dispatch   who may ask what, and who answers it
 //! bmc        all that a BMC knows: one field a concern, and the module of its name answers for it
 //! chassis    power; process: the machine behind it, where it is more than a flag
-//! sol/       Serial over LAN
+//! sol/       Serial over LAN; line: the serial port behind it
 //! faults     what it does wrong, and how often
 //! ```
 //!
@@ -35,10 +35,14 @@ pub mod dispatch;
 pub mod faults;
 pub mod fru;
 pub mod lan;
+mod line;
+pub mod machine;
+mod process;
 pub mod sdr;
 pub mod sel;
 pub mod sensor;
 pub mod session;
+pub mod sim;
 pub mod sol;
 pub mod sol_config;
 pub mod user;
@@ -48,3 +52,5 @@ pub use bmc::Bmc;
 pub use config::Config;
 pub use dispatch::Asked;
 pub use faults::Faults;
+pub use machine::Machine;
+pub use sim::Sim;
