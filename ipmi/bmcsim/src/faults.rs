@@ -71,6 +71,12 @@ pub struct Faults {
     pub sol_repeats: bool,
     /// Does not know Get Payload Activation Status (Supermicro X8SIL).
     pub sol_no_status: bool,
+    /// Says that it has no instance of SOL (Dell M605, M610, M915).
+    pub sol_no_instances: bool,
+    /// Acknowledges a SOL packet once, and drops its repetitions without a word (OpenBMC).
+    pub sol_acks_once: bool,
+    /// Takes no more characters than this of a SOL packet.
+    pub sol_part: Option<u8>,
 }
 
 /// What happens to datagrams in one direction.
@@ -123,6 +129,9 @@ pub const NAMES: &[(&str, &str)] = &[
     ("sol-silent-theft", "who loses SOL to another is not told"),
     ("sol-repeats", "repeats SOL packets without end"),
     ("sol-no-status", "does not know Get Payload Activation Status"),
+    ("sol-no-instances", "says that it has no instance of SOL"),
+    ("sol-acks-once", "acknowledges a SOL packet once, and no repetition of it"),
+    ("sol-part=CHARACTERS", "takes no more than this of a SOL packet"),
 ];
 
 /// A fault that is none, or a value that it does not take.
@@ -189,6 +198,9 @@ impl Faults {
             "sol-silent-theft" => self.sol_silent_theft = flag()?,
             "sol-repeats" => self.sol_repeats = flag()?,
             "sol-no-status" => self.sol_no_status = flag()?,
+            "sol-no-instances" => self.sol_no_instances = flag()?,
+            "sol-acks-once" => self.sol_acks_once = flag()?,
+            "sol-part" => self.sol_part = option(name, value)?,
             _ => return Err(NoFault(format!("there is no fault {name:?}"))),
         }
         Ok(())

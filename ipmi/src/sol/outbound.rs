@@ -14,10 +14,14 @@ use crate::wire::sol::{
 
 /// Operations that wait; more are refused.
 const OPERATIONS: usize = 16;
-/// Repetitions without an answer before the next number is tried ([`Outbound::probe`]), where nobody knows
-/// that this BMC needs it, and where it is known.
+/// Repetitions without an answer before numbers behind this one are tried, without characters. OpenBMC drops
+/// without a word what has not the number it waits for, a repetition of what it has too: once an
+/// acknowledgement is lost, only the next number gets an answer, which then may get lost as well. The first
+/// is where nobody knows that this BMC needs it, the other where it is known.
 const PROBE_AFTER: u32 = 10;
 const PROBE_AFTER_KNOWN: u32 = 2;
+/// How far the numbers behind go.
+const PROBES: u8 = 7;
 /// Between attempts while the BMC says that it cannot pass characters on.
 const UNAVAILABLE: Duration = Duration::from_secs(2);
 
@@ -50,8 +54,9 @@ struct Outstanding {
     /// Times that it was sent since anything was heard of it.
     tries: u32,
     repeated: bool,
-    /// The next number, without characters, was sent too.
-    probed: bool,
+    /// How far behind its number the last one was that was sent, 0 for itself, and how far it goes.
+    probe: u8,
+    probes: u8,
 }
 
 pub(super) struct Outbound {
@@ -75,8 +80,12 @@ pub(super) struct Outbound {
     pub deaf: bool,
 }
 
+fn beyond(sequence: u8, by: u8) -> u8 {
+    (sequence + 14 + by) % 15 + 1
+}
+
 fn after(sequence: u8) -> u8 {
-    sequence % 15 + 1
+    beyond(sequence, 1)
 }
 
 impl Outbound {
@@ -150,13 +159,17 @@ impl Outbound {
         }
         self.deaf |= now.saturating_duration_since(one.first) >= patience;
         let limit = if acks_once { PROBE_AFTER_KNOWN } else { PROBE_AFTER };
-        if one.tries > limit && one.tries % 2 == 0 {
-            one.probed = true;
-            return Some(Packet {
-                sequence: after(one.packet.sequence),
-                flags: self.levels,
-                data: Vec::new(),
-            });
+        if one.tries > limit {
+            if one.probe < one.probes {
+                one.probe += 1;
+            } else {
+                one.probe = 0;
+                one.probes = (one.probes + 1).min(PROBES);
+            }
+        }
+        if one.probe > 0 {
+            let sequence = beyond(one.packet.sequence, one.probe);
+            return Some(Packet { sequence, flags: self.levels, data: Vec::new() });
         }
         Some(one.packet.clone())
     }
@@ -176,7 +189,8 @@ impl Outbound {
             due: now + self.wait(),
             tries: 1,
             repeated: false,
-            probed: false,
+            probe: 0,
+            probes: 0,
         });
         Some(packet)
     }
@@ -219,15 +233,15 @@ impl Outbound {
             return;
         }
         let Some(one) = self.outstanding.take() else { return };
-        let probe = one.probed && sol.ack == after(one.packet.sequence);
+        let probe = (1..=one.probes).any(|by| sol.ack == beyond(one.packet.sequence, by));
         if !probe && sol.ack != one.packet.sequence {
             self.outstanding = Some(one);
             return;
         }
         if probe {
-            // It waited for the next number: it has this packet, and its acknowledgement was lost.
+            // It waited for that number: it has this packet, and its acknowledgement was lost.
             self.acks_once = true;
-            self.next = after(self.next);
+            self.next = after(sol.ack);
             self.acked = Some(number);
             return;
         }
