@@ -60,7 +60,7 @@ fn within(bmc: &mut Bmc, peer: SocketAddr, packet: &Packet<'_>, now: Instant) ->
             sealed
         }
         PayloadType::Sol => {
-            sol::payload(bmc, id, &payload, now);
+            sol::payload(bmc, id, packet.sequence, &payload, now);
             None
         }
         _ => None,
