@@ -278,7 +278,7 @@ fn padded(
 }
 
 /// What both ends know after RAKP 1 and 2: all that the codes of RAKP 2, 3 and 4 are taken over (§13.31).
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Exchange {
     /// Its algorithm is used for the codes.
     pub suite: Suite,

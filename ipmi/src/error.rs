@@ -24,6 +24,18 @@ pub enum Error {
     /// Something answers, and not as a BMC does.
     #[error("what answers there is not a BMC: {0}")]
     NotABmc(String),
+    /// It answers some messages and not the one that matters.
+    #[error("the BMC is there, and silent to {what}")]
+    Silent {
+        /// Which one.
+        what: &'static str,
+    },
+    /// It stopped answering after it was asked to do something that must not be done twice.
+    #[error("the BMC stopped answering ({} s): whether it did what was asked is not known", .waited.as_secs_f32().ceil())]
+    Uncertain {
+        /// How long nothing came.
+        waited: Duration,
+    },
     /// It stopped answering in mid-session.
     #[error("the BMC stopped answering ({} s)", .waited.as_secs_f32().ceil())]
     Lost {
@@ -130,6 +142,7 @@ impl Error {
             Error::Unreachable { .. }
             | Error::Network(_)
             | Error::Lost { .. }
+            | Error::Silent { .. }
             | Error::NoFreeSession
             | Error::SolTaken { .. } => true,
             Error::Refused { completion, .. } => completion.is_passing(),
@@ -150,6 +163,10 @@ impl Error {
             Error::Lost { .. } => {
                 "a BMC that shares the host's NIC loses its link while the host starts; else `koboshi bmc WHO reset`"
             }
+            Error::Silent { .. } => {
+                "some firmware is silent where it should refuse: check account and cipher; else its sessions are taken, or `koboshi bmc WHO reset` from the host helps"
+            }
+            Error::Uncertain { .. } => "look what state it is in before asking again",
             Error::WrongPassword { .. } => {
                 "check the password file; some BMCs keep 16 bytes of a longer password (quirk `password-16`)"
             }

@@ -1,0 +1,174 @@
+//! The handle by which everybody asks a BMC, and what stands behind it: sockets shared by many BMCs, each
+//! served by one task ([`shard`]), and what is remembered from one run to the next ([`memory`]).
+//!
+//! ```text
+//!  Bmc ──orders──▶ shard: one UDP socket, up to 128 BMCs told apart by their address,
+//!      ◀─answers── each a `Session` that knows nothing of sockets
+//! ```
+
+mod engine;
+mod payloads;
+mod shard;
+mod socket;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+pub use engine::{Engine, Limits};
+pub use payloads::{PayloadEvent, Payloads};
+
+use crate::controller::Controller;
+use crate::error::Error;
+use crate::message::{Request, Response};
+use crate::session::{Access, Facts, Learned};
+use crate::wire::v20::PayloadType;
+use shard::Order;
+
+/// Requests of one BMC that may wait or be on their way; who comes later waits for a place.
+const WAITING: usize = 64;
+
+/// A BMC. Cheap to make and to clone; nothing is sent until something is asked, and all its clones share
+/// one session. When the last one is dropped the session is closed.
+#[derive(Clone)]
+pub struct Bmc(Arc<Inner>);
+
+struct Inner {
+    access: Arc<Access>,
+    engine: Engine,
+    link: tokio::sync::Mutex<Option<Link>>,
+    places: Arc<Semaphore>,
+    known: Arc<Known>,
+    closed: AtomicBool,
+}
+
+/// What its shard tells of it.
+#[derive(Default)]
+struct Known {
+    learned: Mutex<Learned>,
+    facts: Mutex<Option<Facts>>,
+}
+
+/// Its place in a shard.
+#[derive(Clone)]
+struct Link {
+    orders: mpsc::UnboundedSender<Order>,
+    key: u64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bmc {
+    /// One served by the engine that the whole process shares, which remembers nothing.
+    pub fn new(access: Access) -> Bmc {
+        Engine::shared().bmc(access)
+    }
+
+    /// How it is reached.
+    pub fn access(&self) -> &Access {
+        &self.0.access
+    }
+
+    /// What was found out about it.
+    pub fn learned(&self) -> Learned {
+        locked(&self.0.known.learned).clone()
+    }
+
+    /// The session that is open now, if one is.
+    pub fn facts(&self) -> Option<Facts> {
+        *locked(&self.0.known.facts)
+    }
+
+    /// Closes the session and waits until the BMC was told. Nothing can be asked by this handle and its
+    /// clones afterwards.
+    pub async fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        let Some(link) = self.0.link.lock().await.take() else { return };
+        let (done, told) = oneshot::channel();
+        if link.orders.send(Order::Detach { key: link.key, done: Some(done) }).is_ok() {
+            let _closed_or_the_shard_is_gone = told.await;
+        }
+    }
+
+    /// The payloads of this kind that the BMC sends in the session, and a way to send some; one such handle
+    /// for each kind at a time. The session is kept alive until it is dropped. Nothing is sent yet: a
+    /// session is opened when something is asked (Activate Payload).
+    ///
+    /// # Errors
+    /// As [`Controller::ask`], as far as finding the BMC goes.
+    pub async fn payloads(&self, kind: PayloadType) -> Result<Payloads, Error> {
+        let link = self.link().await?;
+        Payloads::attach(link, kind)
+    }
+
+    /// Its place in a shard, found if it has none.
+    async fn link(&self) -> Result<Link, Error> {
+        self.0.access.check()?;
+        let mut link = self.0.link.lock().await;
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if let Some(link) = link.as_ref().filter(|link| !link.orders.is_closed()) {
+            return Ok(link.clone());
+        }
+        let peer = resolve(&self.0.access.host, self.0.access.port).await?;
+        let made = self.0.engine.attach(peer, &self.0.access, &self.0.known)?;
+        Ok(link.insert(made).clone())
+    }
+
+    /// A name may stand for another address next time.
+    async fn unlink(&self) {
+        if self.0.access.host.parse::<IpAddr>().is_ok() {
+            return;
+        }
+        if let Some(link) = self.0.link.lock().await.take() {
+            let _its_shard_is_gone = link.orders.send(Order::Detach { key: link.key, done: None });
+        }
+    }
+}
+
+impl Controller for Bmc {
+    async fn ask(&self, request: Request) -> Result<Response, Error> {
+        let place = Arc::clone(&self.0.places).acquire_owned().await;
+        let place = place.map_err(|_| Error::Closed)?;
+        let link = self.link().await?;
+        let (reply, answer) = oneshot::channel();
+        let order = Order::Ask { key: link.key, request, reply, place };
+        link.orders.send(order).map_err(|_| Error::Closed)?;
+        let answer = answer.await.unwrap_or(Err(Error::Closed));
+        if matches!(answer, Err(Error::Unreachable { .. } | Error::Network(_) | Error::Lost { .. }))
+        {
+            self.unlink().await;
+        }
+        answer
+    }
+}
+
+impl fmt::Debug for Bmc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bmc({}:{})", self.0.access.host, self.0.access.port)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.get_mut().take() {
+            let _its_shard_is_gone = link.orders.send(Order::Detach { key: link.key, done: None });
+        }
+    }
+}
+
+/// The first address of a host that this machine has a way to.
+async fn resolve(host: &str, port: u16) -> Result<SocketAddr, Error> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, port));
+    }
+    let found = tokio::net::lookup_host((host, port)).await;
+    let mut found = found.map_err(|error| Error::Network(format!("{host}: {error}")))?;
+    found.next().ok_or_else(|| Error::Network(format!("{host} has no address")))
+}

@@ -1,0 +1,340 @@
+//! One task that serves the BMCs of one socket: datagrams and orders in, datagrams and answers out, and the
+//! next deadline of all its sessions. Decisions are the sessions'.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::UdpSocket;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::engine::Home;
+use super::payloads::PayloadEvent;
+use super::{Known, locked, socket};
+use crate::error::Error;
+use crate::message::{Request, Response};
+use crate::session::{Event, Session, Ticket};
+use crate::wire::v20::PayloadType;
+
+/// Datagrams or orders in a row before the others have their turn.
+const ROUND: usize = 128;
+
+/// What a handle wants of its shard.
+pub(super) enum Order {
+    Attach { key: u64, peer: SocketAddr, session: Box<Session>, known: Arc<Known> },
+    Ask { key: u64, request: Request, reply: Reply, place: OwnedSemaphorePermit },
+    Ride { key: u64, kind: PayloadType, sink: mpsc::Sender<PayloadEvent> },
+    Leave { key: u64, kind: PayloadType },
+    Send { key: u64, kind: PayloadType, payload: Vec<u8> },
+    Detach { key: u64, done: Option<oneshot::Sender<()>> },
+}
+
+type Reply = oneshot::Sender<Result<Response, Error>>;
+
+/// One BMC.
+struct Slot {
+    peer: SocketAddr,
+    session: Session,
+    known: Arc<Known>,
+    asked: HashMap<Ticket, (Reply, OwnedSemaphorePermit)>,
+    riders: Vec<(PayloadType, mpsc::Sender<PayloadEvent>)>,
+    /// The earliest entry of it in `timers`.
+    timer: Option<Instant>,
+    /// It counts among those whose session is on its way.
+    counted: bool,
+    /// Its handle is gone; it stays until the BMC was told.
+    detached: bool,
+    done: Vec<oneshot::Sender<()>>,
+}
+
+/// The BMCs of one socket.
+pub(super) struct Shard {
+    socket: UdpSocket,
+    orders: mpsc::UnboundedReceiver<Order>,
+    home: Home,
+    slots: HashMap<u64, Slot>,
+    peers: HashMap<SocketAddr, u64>,
+    /// May name deadlines that have moved on.
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    opening: usize,
+    most_opening: usize,
+    /// Those who wait for their turn to open a session.
+    turns: VecDeque<u64>,
+    over: bool,
+}
+
+impl Shard {
+    pub fn new(
+        socket: UdpSocket,
+        orders: mpsc::UnboundedReceiver<Order>,
+        home: Home,
+        most_opening: usize,
+    ) -> Shard {
+        Shard {
+            socket,
+            orders,
+            home,
+            slots: HashMap::new(),
+            peers: HashMap::new(),
+            timers: BinaryHeap::new(),
+            opening: 0,
+            most_opening: most_opening.max(1),
+            turns: VecDeque::new(),
+            over: false,
+        }
+    }
+
+    /// Serves until the last BMC has left.
+    pub async fn run(mut self) {
+        // Nothing that a BMC sends is longer than a frame, but whole SDR repositories have been seen.
+        let mut buffer = vec![0; 4096];
+        while !self.over {
+            let next = self.timers.peek().map(|Reverse((when, _))| *when);
+            let sleep = async {
+                match next {
+                    Some(when) => tokio::time::sleep_until(when.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ready = self.socket.readable() => {
+                    if ready.is_ok() {
+                        self.receive(&mut buffer);
+                    }
+                }
+                order = self.orders.recv() => {
+                    // The engine and all handles are gone.
+                    let Some(order) = order else { return };
+                    self.obey(order);
+                    for _ in 0..ROUND {
+                        match self.orders.try_recv() {
+                            Ok(order) => self.obey(order),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                () = sleep => {}
+            }
+            self.expire();
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) {
+        for _ in 0..ROUND {
+            match self.socket.try_recv_from(buffer) {
+                Ok((length, from)) => {
+                    let Some(key) = self.peers.get(&from).copied() else { continue };
+                    let Some(datagram) = buffer.get(..length) else { continue };
+                    self.with(key, |slot, now| slot.session.handle(datagram, now));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.refusals(),
+            }
+        }
+    }
+
+    fn refusals(&mut self) {
+        for (peer, error) in socket::refused(&self.socket) {
+            let Some(key) = self.peers.get(&peer).copied() else { continue };
+            self.with(key, |slot, now| slot.session.handle_unreachable(words(&error), now));
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Attach { key, peer, session, known } => {
+                let slot = Slot {
+                    peer,
+                    session: *session,
+                    known,
+                    asked: HashMap::new(),
+                    riders: Vec::new(),
+                    timer: None,
+                    counted: false,
+                    detached: false,
+                    done: Vec::new(),
+                };
+                self.peers.insert(peer, key);
+                self.slots.insert(key, slot);
+            }
+            Order::Ask { key, request, reply, place } => self.with(key, |slot, now| {
+                // Who does not wait any more need not be asked for.
+                if !reply.is_closed() {
+                    let ticket = slot.session.ask(request, now);
+                    slot.asked.insert(ticket, (reply, place));
+                }
+            }),
+            Order::Ride { key, kind, sink } => self.with(key, |slot, _| {
+                match slot.riders.iter_mut().find(|(other, _)| *other == kind) {
+                    Some(rider) => rider.1 = sink,
+                    None => {
+                        slot.riders.push((kind, sink));
+                        slot.session.hold();
+                    }
+                }
+            }),
+            Order::Leave { key, kind } => self.with(key, |slot, now| {
+                let before = slot.riders.len();
+                slot.riders.retain(|(other, sink)| *other != kind || !sink.is_closed());
+                if slot.riders.len() < before {
+                    slot.session.release(now);
+                }
+            }),
+            Order::Send { key, kind, payload } => self.with(key, |slot, now| {
+                slot.session.send_payload(kind, &payload, now);
+            }),
+            Order::Detach { key, done } => self.with(key, |slot, now| {
+                slot.detached = true;
+                slot.done.extend(done);
+                slot.riders.clear();
+                slot.session.close(now);
+            }),
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        while let Some(Reverse((when, key))) = self.timers.peek().copied() {
+            if when > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
+            if slot.timer == Some(when) {
+                slot.timer = None;
+            }
+            self.with(key, |slot, now| slot.session.handle_timeout(now));
+            // A BMC that is silent shall not keep others from their turn.
+            if let Some(slot) = self.slots.get_mut(&key)
+                && slot.counted
+                && slot.session.is_unheard()
+            {
+                slot.counted = false;
+                self.opening -= 1;
+                self.next_turns();
+            }
+        }
+    }
+
+    /// Does something with a BMC's session, and everything that follows from it.
+    fn with(&mut self, key: u64, act: impl FnOnce(&mut Slot, Instant)) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let now = Instant::now();
+        act(slot, now);
+        self.settle(key, now);
+        self.next_turns();
+    }
+
+    fn settle(&mut self, key: u64, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        loop {
+            while let Some(event) = slot.session.poll_event() {
+                if event == Event::Wanted {
+                    self.turns.push_back(key);
+                } else {
+                    slot.tell(event);
+                }
+            }
+            let mut refused = None;
+            while let Some(datagram) = slot.session.poll_transmit() {
+                if let Err(error) = transmit(&self.socket, &datagram, slot.peer) {
+                    refused = Some(error);
+                }
+            }
+            match refused {
+                Some(error) => slot.session.handle_unreachable(words(&error), now),
+                None => break,
+            }
+        }
+        if slot.counted && !slot.session.is_opening() {
+            slot.counted = false;
+            self.opening -= 1;
+        }
+        if slot.detached && slot.session.is_closed() {
+            for done in slot.done.drain(..) {
+                let _who_waited_is_gone = done.send(());
+            }
+            let peer = slot.peer;
+            self.slots.remove(&key);
+            self.peers.remove(&peer);
+            self.over = self.home.left(peer);
+            return;
+        }
+        if let Some(deadline) = slot.session.deadline()
+            && slot.timer.is_none_or(|timer| deadline < timer)
+        {
+            slot.timer = Some(deadline);
+            self.timers.push(Reverse((deadline, key)));
+        }
+    }
+
+    fn next_turns(&mut self) {
+        while self.opening < self.most_opening {
+            let Some(key) = self.turns.pop_front() else { return };
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
+            let now = Instant::now();
+            slot.session.open(now);
+            if slot.session.is_opening() {
+                slot.counted = true;
+                self.opening += 1;
+            }
+            self.settle(key, now);
+        }
+    }
+}
+
+impl Slot {
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Wanted => {}
+            Event::Answer(ticket, answer) => {
+                if let Some((reply, _place)) = self.asked.remove(&ticket) {
+                    let _who_asked_is_gone = reply.send(answer);
+                }
+            }
+            Event::Payload(kind, payload) => {
+                let rider = self.riders.iter().find(|(other, _)| *other == kind);
+                if let Some((_, sink)) = rider
+                    && sink.try_send(PayloadEvent::Payload(payload)).is_err()
+                {
+                    tracing::debug!(peer = %self.peer, "a payload that nobody reads is dropped");
+                }
+            }
+            Event::Lost(error) => {
+                for (_, sink) in &self.riders {
+                    let _nobody_reads = sink.try_send(PayloadEvent::Lost(error.clone()));
+                }
+            }
+            Event::Learned(learned) => *locked(&self.known.learned) = learned,
+            Event::Opened(facts) => *locked(&self.known.facts) = Some(facts),
+            Event::Closed => *locked(&self.known.facts) = None,
+        }
+    }
+}
+
+/// Sends, and once more where the error was one left from before by another BMC.
+fn transmit(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr) -> io::Result<()> {
+    for last in [false, true] {
+        match socket.try_send_to(datagram, peer) {
+            // The network card's queue is full: the session sends it again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if last => return Err(error),
+            Err(_) => {}
+            Ok(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "nothing listens at that port".to_string(),
+        io::ErrorKind::HostUnreachable => "no such host on its network".to_string(),
+        io::ErrorKind::NetworkUnreachable => "there is no way to its network".to_string(),
+        io::ErrorKind::PermissionDenied => "a packet filter forbids it".to_string(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,277 @@
+//! An open session: requests on their way, each with its number until it is answered, repeated or given up.
+//!
+//! IPMI 2.0 §6.12.13, §13.8 and §5.2 (completion codes). A repetition keeps its rqSeq, so that the BMC
+//! recognises it, and gets a new session number, as the BMC drops what it has seen.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::access::{Patience, Privilege};
+use super::numbers::Numbers;
+use super::random::Random;
+use super::repeat::is_repeatable;
+use super::seal::Seal;
+use super::{Pending, Ticket};
+use crate::message::{Completion, Message, NetFn, Request, Response};
+use crate::wire::v20::PayloadType;
+
+/// Times that "it gave up on something behind it" is asked again.
+const TIMEOUTS: u32 = 2;
+/// Before a deed is repeated: most answers that seem lost are slow.
+const SLOWER: u32 = 4;
+
+/// Whose request it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Caller(Ticket),
+    Raise(Privilege),
+    KeepAlive,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub owner: Owner,
+    pub request: Request,
+    pub reopened: bool,
+    seq: u8,
+    /// Times it was sent under this number.
+    tries: u32,
+    timeouts: u32,
+    began: Instant,
+    deadline: Instant,
+    /// The last answer, if it was "not now".
+    refusal: Option<Response>,
+    /// It waits to be asked anew, under another number.
+    busy: bool,
+    /// Send Message was taken: the answer of whom it was for follows.
+    bridged: bool,
+}
+
+/// What an authentic datagram, or the deadline, brought.
+#[derive(Debug)]
+pub(super) enum Event {
+    Answer(Owner, Response),
+    /// Not answered in all the time it had.
+    Expired(Box<Flight>),
+    /// Nothing was heard for too long.
+    Suspect,
+    Payload(PayloadType, Vec<u8>),
+}
+
+/// An open session.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub seal: Seal,
+    /// The level that Set Session Privilege Level was answered with.
+    pub privilege: Privilege,
+    pub flights: Vec<Flight>,
+    /// Nothing is sent for callers before the privilege is raised.
+    pub is_raised: bool,
+    numbers: Numbers,
+    patience: Patience,
+    heard: Instant,
+    /// The last time that something was sent, or somebody had use of it. What the BMC sends does not keep
+    /// its session alive.
+    pub used: Instant,
+}
+
+impl Open {
+    pub fn new(seal: Seal, patience: Patience, now: Instant, random: &mut Random) -> Open {
+        Open {
+            seal,
+            privilege: Privilege::User,
+            flights: Vec::new(),
+            is_raised: false,
+            numbers: Numbers::after(random.bytes::<1>()[0]),
+            patience,
+            heard: now,
+            used: now,
+        }
+    }
+
+    /// How long nothing was heard.
+    pub fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
+    }
+
+    /// Sends a request for the first time.
+    pub fn send(
+        &mut self,
+        owner: Owner,
+        pending: Pending,
+        now: Instant,
+        random: &mut Random,
+        out: &mut VecDeque<Vec<u8>>,
+    ) {
+        let mut flight = Flight {
+            owner,
+            request: pending.request,
+            reopened: pending.reopened,
+            seq: 0,
+            tries: 0,
+            timeouts: 0,
+            began: now,
+            deadline: now,
+            refusal: None,
+            busy: false,
+            bridged: false,
+        };
+        self.launch(&mut flight, now, random, out);
+        self.flights.push(flight);
+    }
+
+    /// Sends a request under a new number.
+    fn launch(
+        &mut self,
+        flight: &mut Flight,
+        now: Instant,
+        random: &mut Random,
+        out: &mut VecDeque<Vec<u8>>,
+    ) {
+        let flights = &self.flights;
+        flight.seq = self.numbers.take(now, |seq| flights.iter().any(|other| other.seq == seq));
+        (flight.tries, flight.busy, flight.bridged) = (0, false, false);
+        self.transmit(flight, now, random, out);
+    }
+
+    fn transmit(
+        &mut self,
+        flight: &mut Flight,
+        now: Instant,
+        random: &mut Random,
+        out: &mut VecDeque<Vec<u8>>,
+    ) {
+        let message = Message::request(&flight.request, flight.seq);
+        out.push_back(self.seal.message(&message, random));
+        let mut wait = self.patience.wait(flight.tries);
+        if !is_repeatable(&flight.request) {
+            wait = wait.max(self.patience.first * SLOWER);
+        }
+        flight.tries += 1;
+        flight.deadline = (now + wait).min(flight.began + self.patience.total);
+        self.used = now;
+    }
+
+    /// When `expire` is due, as far as requests go.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.flights.iter().map(|flight| flight.deadline).min()
+    }
+
+    /// Something came from the BMC's address.
+    pub fn receive(&mut self, datagram: &[u8], now: Instant) -> Option<Event> {
+        let (kind, payload) = self.seal.unwrap(datagram)?;
+        self.heard = now;
+        if kind != PayloadType::Ipmi {
+            return Some(Event::Payload(kind, payload));
+        }
+        let message = self.seal.read(&payload)?;
+        let at = self.flights.iter().position(|flight| flight.is_answered_by(&message))?;
+        let flight = self.flights.get_mut(at)?;
+        let response = match flight.bridged {
+            // Whole, as the controllers do that put it behind Send Message's completion code.
+            true => Response { completion: Completion::OK, data: message.encode() },
+            false => message.response()?,
+        };
+        let wait = self.patience.wait(flight.timeouts.min(2)) / 2;
+        match response.completion {
+            // It works on it still: its answer comes by itself, or is asked for after a while.
+            Completion::DUPLICATE => {
+                flight.deadline = now + self.patience.wait(2);
+                flight.refusal = Some(response);
+                return None;
+            }
+            Completion::NODE_BUSY => flight.again_at(now + wait, response),
+            Completion::TIMEOUT if flight.timeouts < TIMEOUTS && is_repeatable(&flight.request) => {
+                flight.again_at(now + wait, response);
+            }
+            Completion::OK
+                if flight.is_tracked() && !flight.bridged && response.data.is_empty() =>
+            {
+                flight.bridged = true;
+                flight.deadline = now + self.patience.wait(2);
+            }
+            _ => {
+                let flight = self.land(at, now)?;
+                return Some(Event::Answer(flight.owner, response));
+            }
+        }
+        None
+    }
+
+    /// The deadline has passed.
+    pub fn expire(
+        &mut self,
+        now: Instant,
+        random: &mut Random,
+        out: &mut VecDeque<Vec<u8>>,
+    ) -> Option<Event> {
+        let at = self.flights.iter().position(|flight| flight.deadline <= now)?;
+        let flight = self.flights.get(at)?;
+        if now >= flight.began + self.patience.total {
+            let mut flight = self.land(at, now)?;
+            return Some(match flight.refusal.take() {
+                Some(refusal) => Event::Answer(flight.owner, refusal),
+                None => Event::Expired(Box::new(flight)),
+            });
+        }
+        if flight.tries >= 3 && self.silence(now) >= self.patience.suspect {
+            return Some(Event::Suspect);
+        }
+        let mut flight = self.flights.swap_remove(at);
+        match flight.busy {
+            true => {
+                self.numbers.rest(flight.seq, now);
+                self.launch(&mut flight, now, random, out);
+            }
+            false => self.transmit(&mut flight, now, random, out),
+        }
+        self.flights.push(flight);
+        None
+    }
+
+    /// Takes a request out. Its number rests if an answer to it may still be on the way.
+    fn land(&mut self, at: usize, now: Instant) -> Option<Flight> {
+        if at >= self.flights.len() {
+            return None;
+        }
+        let flight = self.flights.swap_remove(at);
+        if flight.tries > 1 {
+            self.numbers.rest(flight.seq, now);
+        }
+        Some(flight)
+    }
+}
+
+impl Flight {
+    fn is_answered_by(&self, message: &Message) -> bool {
+        if self.busy || message.seq != self.seq {
+            return false;
+        }
+        if self.bridged {
+            // [channel, then the message: to, netfn and lun, checksum, from, number, command]
+            let data = &self.request.data;
+            let netfn = data.get(2).map(|function| NetFn(function >> 2).answer());
+            return netfn == Some(message.netfn)
+                && data.get(6) == Some(&message.command)
+                && data.get(1) == Some(&message.from);
+        }
+        message.netfn == self.request.netfn.answer()
+            && message.command == self.request.command
+            && message.from == crate::message::BMC
+            && message.to == crate::message::CONSOLE
+    }
+
+    /// Send Message that the BMC keeps track of (§6.13.4, table 22-… bits 7:6 of the channel byte: 01).
+    fn is_tracked(&self) -> bool {
+        let first = self.request.data.first();
+        self.request.netfn == NetFn::APP
+            && self.request.command == 0x34
+            && first.is_some_and(|channel| channel >> 6 == 1)
+    }
+
+    fn again_at(&mut self, when: Instant, refusal: Response) {
+        (self.busy, self.deadline, self.refusal) = (true, when, Some(refusal));
+        self.timeouts += 1;
+    }
+}
