@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -100,10 +101,11 @@ impl Shard {
                 }
             };
             tokio::select! {
-                ready = self.socket.readable() => {
-                    if ready.is_ok() {
-                        self.receive(&mut buffer);
+                ready = self.socket.ready(Interest::READABLE | Interest::ERROR) => {
+                    if ready.is_ok_and(|ready| ready.is_error()) {
+                        self.refusals();
                     }
+                    self.receive(&mut buffer);
                 }
                 order = self.orders.recv() => {
                     // The engine and all handles are gone.

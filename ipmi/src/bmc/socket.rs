@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr, RcvBuf};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 /// Answers that may wait while the task is at work: a burst of all BMCs of a socket.
@@ -34,35 +35,30 @@ pub(super) fn bind(v4: bool) -> io::Result<UdpSocket> {
 /// The datagrams that were refused since the last time: to whom, and by what error.
 pub(super) fn refused(socket: &UdpSocket) -> Vec<(SocketAddr, io::Error)> {
     let mut found = Vec::new();
-    let mut space = nix::cmsg_space!([u8; 128]);
     // As many as a burst brings; the rest the next time.
     while found.len() < 1024 {
-        let mut none = [io::IoSliceMut::new(&mut [])];
-        let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-        let Ok(told) =
-            recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut none, Some(&mut space), flags)
-        else {
-            break;
-        };
-        let peer = told.address.and_then(|address| {
-            let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
-            v4.or_else(|| {
-                address.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port())))
-            })
-        });
-        let Ok(control) = told.cmsgs() else { continue };
-        for message in control {
-            let number = match message {
-                ControlMessageOwned::Ipv4RecvErr(error, _)
-                | ControlMessageOwned::Ipv6RecvErr(error, _) => match error {
-                    error => error.ee_errno,
-                },
-                _ => continue,
-            };
-            if let (Some(peer), Ok(number)) = (peer, i32::try_from(number)) {
-                found.push((peer, io::Error::from_raw_os_error(number)));
-            }
+        match socket.try_io(Interest::ERROR, || next_refused(socket)) {
+            Ok(refused) => found.extend(refused),
+            Err(_) => break,
         }
     }
     found
+}
+
+fn next_refused(socket: &UdpSocket) -> io::Result<Option<(SocketAddr, io::Error)>> {
+    let mut none = [io::IoSliceMut::new(&mut [])];
+    let mut space = nix::cmsg_space!([u8; 128]);
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    let told = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut none, Some(&mut space), flags)?;
+    let peer = told.address.and_then(|address| {
+        let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port()))))
+    });
+    let number = told.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
+            i32::try_from(error.ee_errno).ok()
+        }
+        _ => None,
+    });
+    Ok(peer.zip(number.map(io::Error::from_raw_os_error)))
 }

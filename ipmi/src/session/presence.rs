@@ -18,19 +18,12 @@ const EXTENDED: u8 = 0x80;
 pub struct Capabilities {
     /// Authentication types of IPMI 1.5, as bits.
     pub types: u8,
-    /// Its status byte.
-    pub status: u8,
 }
 
 impl Capabilities {
     /// Whether it takes this type.
     pub fn takes(self, auth: Auth) -> bool {
         self.types & auth.bit() != 0
-    }
-
-    /// Whether messages within a 1.5 session need no authentication.
-    pub fn is_per_message_off(self) -> bool {
-        self.status & 0x10 != 0
     }
 }
 
@@ -75,11 +68,11 @@ impl Presence {
         self.heard = true;
         let extended = self.asks_v20(message.seq);
         match (response.completion, response.data.as_slice()) {
-            (Completion::OK, [_, types, status, versions, ..]) => {
+            (Completion::OK, [_, types, _, versions, ..]) => {
                 if extended {
                     self.v20 = Some(types & EXTENDED != 0 && versions & 0x02 != 0);
                 }
-                self.capabilities = Some(Capabilities { types: *types, status: *status });
+                self.capabilities = Some(Capabilities { types: *types });
             }
             (Completion::OK, _) => return false,
             _ if extended => self.v20 = Some(false),
@@ -135,7 +128,6 @@ mod tests {
         assert!(presence.receive(&answer(&second, 0, &[1, 0x14, 0x08, 0, 0, 0, 0, 0])));
         let said = presence.v15_only().unwrap();
         assert!(said.takes(Auth::Md5) && said.takes(Auth::Password) && !said.takes(Auth::None));
-        assert!(!said.is_per_message_off());
     }
 
     #[test]
