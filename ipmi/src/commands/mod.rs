@@ -3,10 +3,13 @@
 
 pub mod boot;
 pub mod busy;
+pub mod channel;
 pub mod chassis;
 pub mod parameters;
 pub mod refusal;
-#[cfg(test)]
-pub(crate) mod script;
 pub mod sdr;
 pub mod sensor;
+pub mod watchdog;
+
+#[cfg(test)]
+pub(crate) mod script;

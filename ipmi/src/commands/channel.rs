@@ -1,0 +1,536 @@
+//! A BMC's channels: what they are, who may use them, and which of them is the LAN one is talking over.
+//!
+//! IPMI 2.0 §22.13, §22.15, §22.22–22.24; tables 22-15, 22-18, 22-28 (access), 22-29 (info), 6-3 (media).
+
+use serde::Serialize;
+
+use crate::controller::Controller;
+use crate::error::Error;
+use crate::message::{Completion, NetFn, Request};
+use crate::wire::{Malformed, take};
+
+/// Get Channel Authentication Capabilities.
+pub const AUTHENTICATION: u8 = 0x38;
+/// Set Channel Access.
+pub const SET_ACCESS: u8 = 0x40;
+/// Get Channel Access.
+pub const GET_ACCESS: u8 = 0x41;
+/// Get Channel Info.
+pub const INFO: u8 = 0x42;
+/// Get Channel Cipher Suites.
+pub const CIPHER_SUITES: u8 = 0x54;
+
+/// "The channel this is asked over".
+pub const PRESENT: u8 = 0x0e;
+
+/// How far a session or an account may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Privilege {
+    /// Unspecified: no limit is set.
+    Unset,
+    /// May only ask to be called back.
+    Callback,
+    /// May read.
+    User,
+    /// May switch the power, and more that does not change the BMC.
+    Operator,
+    /// May do everything.
+    Administrator,
+    /// What the maker thought of.
+    Oem,
+    /// None at all: the account is shut out of the channel.
+    NoAccess,
+    /// A number without a meaning.
+    Reserved(u8),
+}
+
+impl Privilege {
+    /// Its number.
+    pub fn number(self) -> u8 {
+        match self {
+            Privilege::Unset => 0,
+            Privilege::Callback => 1,
+            Privilege::User => 2,
+            Privilege::Operator => 3,
+            Privilege::Administrator => 4,
+            Privilege::Oem => 5,
+            Privilege::NoAccess => 0x0f,
+            Privilege::Reserved(number) => number & 0x0f,
+        }
+    }
+
+    /// From its number.
+    pub fn from_number(number: u8) -> Privilege {
+        match number & 0x0f {
+            0 => Privilege::Unset,
+            1 => Privilege::Callback,
+            2 => Privilege::User,
+            3 => Privilege::Operator,
+            4 => Privilege::Administrator,
+            5 => Privilege::Oem,
+            0x0f => Privilege::NoAccess,
+            number => Privilege::Reserved(number),
+        }
+    }
+
+    /// As an operator writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Privilege::Unset => "unset",
+            Privilege::Callback => "callback",
+            Privilege::User => "user",
+            Privilege::Operator => "operator",
+            Privilege::Administrator => "administrator",
+            Privilege::Oem => "oem",
+            Privilege::NoAccess => "no-access",
+            Privilege::Reserved(_) => "reserved",
+        }
+    }
+
+    /// From what an operator writes.
+    pub fn by_name(name: &str) -> Option<Privilege> {
+        [
+            Privilege::Callback,
+            Privilege::User,
+            Privilege::Operator,
+            Privilege::Administrator,
+            Privilege::Oem,
+            Privilege::NoAccess,
+        ]
+        .into_iter()
+        .find(|known| known.name() == name)
+        .or((name == "admin").then_some(Privilege::Administrator))
+    }
+}
+
+/// What a channel runs over (table 6-3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Medium {
+    /// A bus between controllers.
+    Ipmb,
+    /// A network.
+    Lan,
+    /// A serial line or a modem.
+    Serial,
+    /// The host's own interface.
+    System,
+    /// Another number.
+    Other(u8),
+}
+
+impl Medium {
+    fn number(self) -> u8 {
+        match self {
+            Medium::Ipmb => 1,
+            Medium::Lan => 4,
+            Medium::Serial => 5,
+            Medium::System => 12,
+            Medium::Other(number) => number & 0x7f,
+        }
+    }
+
+    fn from_number(number: u8) -> Medium {
+        match number & 0x7f {
+            1 => Medium::Ipmb,
+            4 | 6 => Medium::Lan,
+            5 => Medium::Serial,
+            12 => Medium::System,
+            number => Medium::Other(number),
+        }
+    }
+}
+
+/// Get Channel Info (table 22-29).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ChannelInfo {
+    /// Its number.
+    pub channel: u8,
+    /// Over what.
+    pub medium: Medium,
+    /// Its protocol (table 6-2).
+    pub protocol: u8,
+    /// Whether it has sessions, and more than one.
+    pub sessions: u8,
+    /// How many are open now.
+    pub active: u8,
+}
+
+impl ChannelInfo {
+    /// From an answer's data.
+    pub fn decode(mut data: &[u8]) -> Result<ChannelInfo, Malformed> {
+        let [channel, medium, protocol, sessions] =
+            take(&mut data, "channel info of less than 4 bytes")?;
+        Ok(ChannelInfo {
+            channel: channel & 0x0f,
+            medium: Medium::from_number(medium),
+            protocol: protocol & 0x1f,
+            sessions: sessions >> 6,
+            active: sessions & 0x3f,
+        })
+    }
+
+    /// As an answer's data, of the vendor that defined IPMI.
+    pub fn encode(&self) -> Vec<u8> {
+        let sessions = self.sessions << 6 | self.active & 0x3f;
+        vec![self.channel, self.medium.number(), self.protocol, sessions, 0xf2, 0x1b, 0, 0, 0]
+    }
+}
+
+/// What a channel is; [`PRESENT`] is the one this is asked over.
+pub async fn info(bmc: &impl Controller, channel: u8) -> Result<ChannelInfo, Error> {
+    let data = bmc.call(Request::new(NetFn::APP, INFO, [channel & 0x0f])).await?;
+    Ok(ChannelInfo::decode(&data)?)
+}
+
+/// Every channel there is.
+pub async fn list(bmc: &impl Controller) -> Result<Vec<ChannelInfo>, Error> {
+    let mut found = Vec::new();
+    for channel in (0..=0x0b).chain([0x0f]) {
+        match info(bmc, channel).await {
+            // Some answer for channels they do not have, with the data of another or with nothing.
+            Ok(info) if info.channel == channel && info.medium != Medium::Other(0) => {
+                found.push(info);
+            }
+            Ok(_) | Err(Error::Refused { .. } | Error::Malformed(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// The LAN channel's number: the one this is asked over if that is a LAN, else the first that is.
+pub async fn lan(bmc: &impl Controller) -> Result<u8, Error> {
+    for channel in [PRESENT].into_iter().chain(1..=0x0b) {
+        match info(bmc, channel).await {
+            Ok(info) if info.medium == Medium::Lan && info.channel != PRESENT => {
+                return Ok(info.channel);
+            }
+            Ok(_) | Err(Error::Refused { .. } | Error::Malformed(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Unsupported("a LAN channel"))
+}
+
+/// When a channel may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Never.
+    Disabled,
+    /// Until an operating system starts.
+    PreBoot,
+    /// Always.
+    Always,
+    /// Always, and the host shares the line.
+    Shared,
+    /// A number without a meaning.
+    Reserved(u8),
+}
+
+impl Mode {
+    fn number(self) -> u8 {
+        match self {
+            Mode::Disabled => 0,
+            Mode::PreBoot => 1,
+            Mode::Always => 2,
+            Mode::Shared => 3,
+            Mode::Reserved(number) => number & 7,
+        }
+    }
+
+    fn from_number(number: u8) -> Mode {
+        match number & 7 {
+            0 => Mode::Disabled,
+            1 => Mode::PreBoot,
+            2 => Mode::Always,
+            3 => Mode::Shared,
+            number => Mode::Reserved(number),
+        }
+    }
+}
+
+/// Channel access (table 22-28).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ChannelAccess {
+    /// When it may be used.
+    pub mode: Mode,
+    /// Alerts go out.
+    pub alerting: bool,
+    /// Each packet of IPMI 1.5 is authenticated, not only the first ones.
+    pub per_message: bool,
+    /// Commands of user privilege are authenticated.
+    pub user_level: bool,
+    /// The most that anybody may be raised to.
+    pub limit: Privilege,
+}
+
+impl ChannelAccess {
+    /// From an answer's data.
+    pub fn decode(mut data: &[u8]) -> Result<ChannelAccess, Malformed> {
+        let [access, limit] = take(&mut data, "channel access of less than 2 bytes")?;
+        Ok(ChannelAccess {
+            mode: Mode::from_number(access),
+            alerting: access & 0x20 == 0,
+            per_message: access & 0x10 == 0,
+            user_level: access & 0x08 == 0,
+            limit: Privilege::from_number(limit),
+        })
+    }
+
+    /// As an answer's data.
+    pub fn encode(&self) -> [u8; 2] {
+        let access = self.mode.number()
+            | u8::from(!self.alerting) << 5
+            | u8::from(!self.per_message) << 4
+            | u8::from(!self.user_level) << 3;
+        [access, self.limit.number()]
+    }
+}
+
+/// Which of the two settings of a channel: the one in force, or the one kept over a BMC's restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// Kept.
+    NonVolatile,
+    /// In force.
+    Volatile,
+}
+
+impl Store {
+    fn bits(self) -> u8 {
+        match self {
+            Store::NonVolatile => 0x40,
+            Store::Volatile => 0x80,
+        }
+    }
+}
+
+/// Who may use a channel.
+pub async fn access(
+    bmc: &impl Controller,
+    channel: u8,
+    store: Store,
+) -> Result<ChannelAccess, Error> {
+    let request = Request::new(NetFn::APP, GET_ACCESS, [channel & 0x0f, store.bits()]);
+    Ok(ChannelAccess::decode(&bmc.call(request).await?)?)
+}
+
+/// Sets who may use a channel, in force and kept, and reads both back.
+pub async fn set_access(
+    bmc: &impl Controller,
+    channel: u8,
+    wanted: ChannelAccess,
+) -> Result<(), Error> {
+    let [mode, limit] = wanted.encode();
+    for store in [Store::NonVolatile, Store::Volatile] {
+        let data = [channel & 0x0f, store.bits() | mode, store.bits() | limit];
+        bmc.call(Request::new(NetFn::APP, SET_ACCESS, data)).await?;
+        let reads = access(bmc, channel, store).await?;
+        if reads != wanted {
+            let reads = format!("{:?}, {}", reads.mode, reads.limit.name());
+            return Err(Error::NotKept { what: "the channel's access", reads });
+        }
+    }
+    Ok(())
+}
+
+/// Get Channel Authentication Capabilities (table 22-15): how sessions may be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Capabilities {
+    /// The channel.
+    pub channel: u8,
+    /// It speaks IPMI 2.0.
+    pub v20: bool,
+    /// It speaks IPMI 1.5.
+    pub v15: bool,
+    /// Ways of IPMI 1.5, as bits: none, MD2, MD5, (reserved), password, OEM.
+    pub ways: u8,
+    /// The BMC's own key is set.
+    pub kg: bool,
+    /// There are accounts with names.
+    pub named: bool,
+    /// There are accounts without a name.
+    pub nameless: bool,
+    /// Anybody may log in without name and password.
+    pub anonymous: bool,
+}
+
+impl Capabilities {
+    /// From an answer's data.
+    pub fn decode(mut data: &[u8]) -> Result<Capabilities, Malformed> {
+        let [channel, ways, status] =
+            take(&mut data, "authentication capabilities of less than 3 bytes")?;
+        let extended = ways & 0x80 != 0;
+        let versions = if extended { data.first().copied().unwrap_or(0) } else { 0x01 };
+        Ok(Capabilities {
+            channel: channel & 0x0f,
+            v20: versions & 0x02 != 0,
+            v15: versions & 0x01 != 0,
+            ways: ways & 0x3f,
+            kg: extended && status & 0x20 != 0,
+            named: status & 0x04 != 0,
+            nameless: status & 0x02 != 0,
+            anonymous: status & 0x01 != 0,
+        })
+    }
+}
+
+/// How sessions of this privilege may be opened. Old firmware refuses the bit that asks for IPMI 2.0, and
+/// is asked again without it.
+pub async fn capabilities(
+    bmc: &impl Controller,
+    channel: u8,
+    privilege: Privilege,
+) -> Result<Capabilities, Error> {
+    let ask = |first: u8| Request::new(NetFn::APP, AUTHENTICATION, [first, privilege.number()]);
+    let channel = channel & 0x0f;
+    let data = match bmc.call(ask(0x80 | channel)).await {
+        Err(error) if error.completion() == Some(Completion::INVALID_FIELD) => {
+            bmc.call(ask(channel)).await?
+        }
+        outcome => outcome?,
+    };
+    Ok(Capabilities::decode(&data)?)
+}
+
+/// Ids of the cipher suites in a channel's records (table 22-18), the maker's own left out. Firmware of Sun
+/// leaves tags out or sends ids without a record around them: what is no record is passed over.
+pub fn suites(records: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    let mut rest = records;
+    while let [start, after @ ..] = rest {
+        rest = after;
+        match (start, after) {
+            (0xc0, [id, after @ ..]) => {
+                rest = after;
+                if !found.contains(id) {
+                    found.push(*id);
+                }
+            }
+            (0xc1, [_, _, _, _, after @ ..]) => rest = after,
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Most that the records take: 64 parts of 16 bytes (§22.15).
+const PARTS: u8 = 0x40;
+
+/// Cipher suites that a channel says it has, for sessions that carry IPMI messages. Not to be relied on:
+/// some advertise what they refuse, some refuse to say.
+pub async fn cipher_suites(bmc: &impl Controller, channel: u8) -> Result<Vec<u8>, Error> {
+    let mut records = Vec::new();
+    for part in 0..PARTS {
+        let request = Request::new(NetFn::APP, CIPHER_SUITES, [channel & 0x0f, 0, 0x80 | part]);
+        let data = match bmc.call(request).await {
+            Err(Error::Refused { .. }) if part > 0 => break,
+            outcome => outcome?,
+        };
+        let [_, part @ ..] = data.as_slice() else { break };
+        records.extend_from_slice(part);
+        if part.len() < 16 {
+            break;
+        }
+    }
+    Ok(suites(&records))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::commands::script::{Script, ok, refuse};
+
+    proptest! {
+        #[test]
+        fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = (Capabilities::decode(&data), suites(&data));
+            if let Ok(info) = ChannelInfo::decode(&data) {
+                prop_assert_eq!(ChannelInfo::decode(&info.encode()), Ok(info));
+            }
+            if let Ok(access) = ChannelAccess::decode(&data) {
+                prop_assert_eq!(ChannelAccess::decode(&access.encode()), Ok(access));
+            }
+        }
+    }
+
+    fn ask(channel: u8) -> Request {
+        Request::new(NetFn::APP, INFO, [channel])
+    }
+
+    #[tokio::test]
+    async fn the_lan_channel_where_the_present_one_is_not_told() {
+        let bmc = Script::new([
+            (ask(0x0e), refuse(0xcc)),
+            (ask(1), ok([1, 5, 0, 0])),
+            (ask(2), ok([2])),
+            (ask(3), ok([3, 4, 1, 0x81, 0xf2, 0x1b, 0, 0, 0])),
+        ]);
+        assert_eq!(lan(&bmc).await, Ok(3));
+        bmc.finish();
+        let bmc = Script::new([(ask(0x0e), ok([8, 4, 1, 0x81]))]);
+        assert_eq!(lan(&bmc).await, Ok(8));
+    }
+
+    #[tokio::test]
+    async fn capabilities_of_old_firmware() {
+        let bmc = Script::new([
+            (Request::new(NetFn::APP, AUTHENTICATION, [0x8e, 4]), refuse(0xcc)),
+            (Request::new(NetFn::APP, AUTHENTICATION, [0x0e, 4]), ok([1, 0x14, 0x04, 0])),
+        ]);
+        let found = capabilities(&bmc, PRESENT, Privilege::Administrator).await.unwrap();
+        assert!(found.v15 && !found.v20 && found.named && found.ways == 0x14);
+        bmc.finish();
+    }
+
+    #[tokio::test]
+    async fn cipher_suites_in_parts_and_broken_ones() {
+        let part = |part| Request::new(NetFn::APP, CIPHER_SUITES, [0x0e, 0, 0x80 | part]);
+        let bmc = Script::new([
+            (
+                part(0),
+                ok([
+                    1, 0xc0, 0, 0, 0x40, 0x80, 0xc0, 1, 1, 0x40, 0x80, 0xc0, 3, 1, 0x41, 0x81, 0xc0,
+                ]),
+            ),
+            (part(1), ok([1, 17, 3, 0x44, 0x81, 0xc1, 0x80, 1, 2, 3, 4])),
+        ]);
+        assert_eq!(cipher_suites(&bmc, PRESENT).await.unwrap(), [0, 1, 3, 17]);
+        bmc.finish();
+        assert_eq!(suites(&[0xc0, 3, 0xc0, 3, 1, 0x41, 0xc1, 1]), [3]);
+        // One that never comes to an end is left after 64 parts.
+        let bmc = Script::new((0..PARTS).map(|n| (part(n), ok([0xc0; 17]))));
+        assert_eq!(cipher_suites(&bmc, PRESENT).await.unwrap(), [0xc0]);
+        bmc.finish();
+    }
+
+    #[tokio::test]
+    async fn access_that_is_not_kept() {
+        let wanted = ChannelAccess {
+            mode: Mode::Always,
+            alerting: false,
+            per_message: true,
+            user_level: true,
+            limit: Privilege::Administrator,
+        };
+        let set = |bits: u8| Request::new(NetFn::APP, SET_ACCESS, [1, bits | 0x22, bits | 4]);
+        let get = |bits| Request::new(NetFn::APP, GET_ACCESS, [1, bits]);
+        let bmc = Script::new([
+            (set(0x40), ok([])),
+            (get(0x40), ok([0x22, 4])),
+            (set(0x80), ok([])),
+            (get(0x80), ok([0x22, 3])),
+        ]);
+        let error = set_access(&bmc, 1, wanted).await.unwrap_err();
+        assert!(error.to_string().contains("operator"), "{error}");
+        bmc.finish();
+    }
+}
