@@ -121,16 +121,6 @@ pub enum Medium {
 }
 
 impl Medium {
-    fn number(self) -> u8 {
-        match self {
-            Medium::Ipmb => 1,
-            Medium::Lan => 4,
-            Medium::Serial => 5,
-            Medium::System => 12,
-            Medium::Other(number) => number & 0x7f,
-        }
-    }
-
     fn from_number(number: u8) -> Medium {
         match number & 0x7f {
             1 => Medium::Ipmb,
@@ -170,12 +160,6 @@ impl ChannelInfo {
             sessions: sessions >> 6,
             active: sessions & 0x3f,
         })
-    }
-
-    /// As an answer's data, of the vendor that defined IPMI.
-    pub fn encode(&self) -> Vec<u8> {
-        let sessions = self.sessions << 6 | self.active & 0x3f;
-        vec![self.channel, self.medium.number(), self.protocol, sessions, 0xf2, 0x1b, 0, 0, 0]
     }
 }
 
@@ -452,10 +436,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..40)) {
-            let _ = (Capabilities::decode(&data), suites(&data));
-            if let Ok(info) = ChannelInfo::decode(&data) {
-                prop_assert_eq!(ChannelInfo::decode(&info.encode()), Ok(info));
-            }
+            let _ = (Capabilities::decode(&data), ChannelInfo::decode(&data));
+            prop_assert!(suites(&data).len() <= data.len() / 2);
             if let Ok(access) = ChannelAccess::decode(&data) {
                 prop_assert_eq!(ChannelAccess::decode(&access.encode()), Ok(access));
             }

@@ -182,32 +182,6 @@ impl ChassisStatus {
         })
     }
 
-    /// As an answer's data.
-    pub fn encode(&self) -> Vec<u8> {
-        let now = [self.power, self.overload, self.interlock, self.power_fault, self.control_fault];
-        let last = &self.last;
-        let last = [last.mains, last.overload, last.interlock, last.fault, last.command];
-        let misc = [self.intrusion, self.locked, self.drive_fault, self.cooling_fault];
-        let light = match self.identify {
-            None => 0,
-            Some(Light::Off) => 0x40,
-            Some(Light::Temporary) => 0x50,
-            Some(Light::On) => 0x60,
-        };
-        let mut out =
-            vec![bits(&now) | self.restore.number() << 5, bits(&last), bits(&misc) | light];
-        if let Some(panel) = self.front_panel {
-            let disabled = [
-                panel.power_disabled,
-                panel.reset_disabled,
-                panel.diag_disabled,
-                panel.standby_disabled,
-            ];
-            out.push(bits(&disabled) | panel.may_disable << 4);
-        }
-        out
-    }
-
     /// What is wrong with it, in words; nothing in a healthy one.
     pub fn complaints(&self) -> Vec<&'static str> {
         [
@@ -433,10 +407,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_and_back(data in prop::collection::vec(any::<u8>(), 0..8)) {
-            if let Ok(status) = ChassisStatus::decode(&data) {
-                prop_assert_eq!(ChassisStatus::decode(&status.encode()), Ok(status));
-            }
+        fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..8)) {
+            prop_assert_eq!(ChassisStatus::decode(&data).is_ok(), data.len() >= 3);
         }
     }
 
@@ -446,7 +418,6 @@ mod tests {
         assert!(status.power && status.last.command && status.complaints().is_empty());
         assert_eq!((status.restore, status.identify), (Restore::On, Some(Light::On)));
         assert!(status.front_panel.unwrap().power_disabled);
-        assert_eq!(status.encode(), [0x41, 0x10, 0x60, 0xf1]);
         let status = ChassisStatus::decode(&[0x1e, 0x0f, 0x0f]).unwrap();
         assert_eq!(status.complaints().len(), 8);
         assert_eq!((status.front_panel, status.identify), (None, None));

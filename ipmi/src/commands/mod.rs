@@ -5,10 +5,15 @@ pub mod boot;
 pub mod busy;
 pub mod channel;
 pub mod chassis;
+pub mod device;
+pub mod guid;
 pub mod parameters;
+pub mod raw;
 pub mod refusal;
 pub mod sdr;
 pub mod sensor;
+pub mod sessions;
+pub mod system_info;
 pub mod watchdog;
 
 #[cfg(test)]

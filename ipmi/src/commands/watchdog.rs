@@ -215,38 +215,12 @@ impl Setting {
     }
 }
 
-/// What Set Watchdog Timer carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Set {
-    /// How.
-    pub setting: Setting,
-    /// A running timer goes on with the new count; otherwise it stops until it is started.
-    pub keep_running: bool,
-    /// Bits of [`Use`] whose "expired" is forgotten.
-    pub forget: u8,
-}
-
-impl Set {
-    /// As a request.
-    pub fn request(&self) -> Request {
-        let [user, action, warning] = self.setting.head();
-        let [low, high] = tenths(self.setting.countdown).to_le_bytes();
-        let user = user | u8::from(self.keep_running) << 6;
-        Request::new(NetFn::APP, SET, [user, action, warning, self.forget, low, high])
-    }
-
-    /// From a request's data.
-    pub fn decode(mut data: &[u8]) -> Result<Set, Malformed> {
-        let short = "a watchdog setting of less than 6 bytes";
-        let head: [u8; 3] = take(&mut data, short)?;
-        let [forget] = take(&mut data, short)?;
-        let countdown = from_tenths(take(&mut data, short)?);
-        Ok(Set {
-            setting: Setting::from_head(head, countdown),
-            keep_running: head[0] & 0x40 != 0,
-            forget,
-        })
-    }
+/// Sets it, and forgets the "expired" of these uses (bits). It stops unless it is to keep running.
+pub fn set_request(setting: &Setting, keep_running: bool, forget: u8) -> Request {
+    let [user, action, warning] = setting.head();
+    let [low, high] = tenths(setting.countdown).to_le_bytes();
+    let user = user | u8::from(keep_running) << 6;
+    Request::new(NetFn::APP, SET, [user, action, warning, forget, low, high])
 }
 
 /// How it is (table 27-5).
@@ -283,16 +257,6 @@ impl Watchdog {
             left,
         })
     }
-
-    /// As an answer's data.
-    pub fn encode(&self) -> Vec<u8> {
-        let [user, action, warning] = self.setting.head();
-        let expired = self.expired.iter().fold(0, |bits, user| bits | 1 << user.number());
-        let mut out = vec![user | u8::from(self.running) << 6, action, warning, expired];
-        out.extend(tenths(self.setting.countdown).to_le_bytes());
-        out.extend(tenths(self.left).to_le_bytes());
-        out
-    }
 }
 
 /// How it is. Boards of Supermicro now and then answer with nothing: asked again.
@@ -318,8 +282,7 @@ pub async fn set(bmc: &impl Controller, setting: Setting) -> Result<(), Error> {
         return Err(Error::Invalid("a warning comes before the watchdog runs out".into()));
     }
     // "Expired" of earlier times is forgotten, so that what shows later is of this time.
-    let set = Set { setting, keep_running: false, forget: 0x3e };
-    bmc.call(set.request()).await.map(drop)
+    bmc.call(set_request(&setting, false, 0x3e)).await.map(drop)
 }
 
 /// Starts it, or starts it again from its full count.
@@ -331,8 +294,7 @@ pub async fn start(bmc: &impl Controller) -> Result<(), Error> {
 /// "keep running".
 pub async fn stop(bmc: &impl Controller) -> Result<(), Error> {
     let now = get(bmc).await?;
-    let set = Set { setting: now.setting, keep_running: false, forget: 0 };
-    bmc.call(set.request()).await.map(drop)
+    bmc.call(set_request(&now.setting, false, 0)).await.map(drop)
 }
 
 #[cfg(test)]
@@ -353,13 +315,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_and_back(data in prop::collection::vec(any::<u8>(), 0..12)) {
-            if let Ok(watchdog) = Watchdog::decode(&data) {
-                prop_assert_eq!(Watchdog::decode(&watchdog.encode()), Ok(watchdog));
-            }
-            if let Ok(set) = Set::decode(&data) {
-                prop_assert_eq!(Set::decode(&set.request().data), Ok(set));
-            }
+        fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..12)) {
+            prop_assert_eq!(Watchdog::decode(&data).is_ok(), data.len() >= 8);
         }
     }
 
