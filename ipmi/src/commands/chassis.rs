@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::busy;
 use crate::controller::Controller;
 use crate::error::Error;
 use crate::message::{Completion, NetFn, Request};
@@ -202,7 +203,7 @@ impl ChassisStatus {
 
 /// Whether the machine is on, and how it is.
 pub async fn status(bmc: &impl Controller) -> Result<ChassisStatus, Error> {
-    let data = bmc.call(Request::new(NetFn::CHASSIS, STATUS, [])).await?;
+    let data = busy::call(bmc, &Request::new(NetFn::CHASSIS, STATUS, [])).await?;
     Ok(ChassisStatus::decode(&data)?)
 }
 

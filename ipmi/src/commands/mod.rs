@@ -7,13 +7,18 @@ pub mod channel;
 pub mod chassis;
 pub mod device;
 pub mod guid;
+pub mod lan;
+pub mod lan_ipv6;
+pub mod lan_set;
 pub mod parameters;
 pub mod raw;
 pub mod refusal;
 pub mod sdr;
 pub mod sensor;
 pub mod sessions;
+pub mod sol_config;
 pub mod system_info;
+pub mod user;
 pub mod watchdog;
 
 #[cfg(test)]

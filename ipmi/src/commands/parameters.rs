@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use super::busy;
 use crate::controller::Controller;
 use crate::error::Error;
 use crate::message::{Completion, NetFn, Request};
@@ -132,7 +133,7 @@ impl Table {
         set: u8,
         block: u8,
     ) -> Result<Vec<u8>, Error> {
-        let mut data = bmc.call(self.get_request(parameter, set, block)).await?;
+        let mut data = busy::call(bmc, &self.get_request(parameter, set, block)).await?;
         if data.len() < self.head {
             return Err(Malformed("a parameter that is cut").into());
         }
@@ -175,7 +176,8 @@ impl Table {
         let guarded = self.begin(bmc).await?;
         let mut outcome = Ok(());
         for setting in settings {
-            outcome = bmc.call(self.set_request(setting.parameter, &setting.data)).await.map(drop);
+            let request = self.set_request(setting.parameter, &setting.data);
+            outcome = busy::call(bmc, &request).await.map(drop);
             match &outcome {
                 Err(Error::Refused { .. }) if !setting.must => outcome = Ok(()),
                 Err(_) => break,
@@ -200,7 +202,8 @@ impl Table {
     /// Whether "in progress" is ours; `false` where the BMC has no such thing.
     async fn begin(&self, bmc: &impl Controller) -> Result<bool, Error> {
         for wait in 0..=WAITS {
-            let response = bmc.ask(self.set_request(SET_IN_PROGRESS, &[BEGUN])).await?;
+            let request = self.set_request(SET_IN_PROGRESS, &[BEGUN]);
+            let response = busy::ask(bmc, &request).await?;
             match response.completion {
                 Completion::OK => return Ok(true),
                 IN_PROGRESS if wait < WAITS => tokio::time::sleep(self.patience).await,
