@@ -14,6 +14,7 @@ pub mod parameters;
 pub mod raw;
 pub mod refusal;
 pub mod sdr;
+pub mod sel;
 pub mod sensor;
 pub mod sessions;
 pub mod sol_config;
