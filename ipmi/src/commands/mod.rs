@@ -5,7 +5,9 @@ pub mod boot;
 pub mod busy;
 pub mod channel;
 pub mod chassis;
+pub mod dcmi;
 pub mod device;
+pub mod fru;
 pub mod guid;
 pub mod lan;
 pub mod lan_ipv6;
@@ -13,6 +15,8 @@ pub mod lan_set;
 pub mod parameters;
 pub mod raw;
 pub mod refusal;
+#[cfg(test)]
+pub(crate) mod script;
 pub mod sdr;
 pub mod sel;
 pub mod sensor;
@@ -21,6 +25,3 @@ pub mod sol_config;
 pub mod system_info;
 pub mod user;
 pub mod watchdog;
-
-#[cfg(test)]
-pub(crate) mod script;

@@ -104,7 +104,7 @@ fn six_bit(bytes: &[u8]) -> String {
 fn unicode(bytes: &[u8]) -> String {
     let tail = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     match std::str::from_utf8(bytes.get(..tail).unwrap_or_default()) {
-        Ok(text) if !text.contains('\0') => text.to_owned(),
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
         _ => {
             let units = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
             char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
