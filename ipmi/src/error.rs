@@ -105,6 +105,9 @@ pub enum Error {
     /// An answer that cannot be read.
     #[error("an answer that cannot be read: {0}")]
     Malformed(#[from] Malformed),
+    /// Serial over LAN is switched off, for all or for this account.
+    #[error("the BMC's Serial over LAN is switched off")]
+    SolDisabled,
     /// Somebody else has the console.
     #[error("Serial over LAN is taken{}", .by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
     SolTaken {
@@ -195,6 +198,9 @@ impl Error {
             }
             Error::Refused { .. } | Error::NotKept { .. } | Error::Invalid(_) | Error::Closed => {
                 return None;
+            }
+            Error::SolDisabled => {
+                "switch Serial over LAN on in the BMC's settings, and for the account"
             }
             Error::SolTaken { .. } => "`--take` ends the other's session",
         })

@@ -22,6 +22,12 @@ pub fn words(netfn: NetFn, command: u8, completion: Completion) -> Option<&'stat
         (NetFn::APP, 0x40 | 0x41, 0x83) => "that channel does not have this access mode",
         (NetFn::APP, 0x47, 0x80) => "the password is another",
         (NetFn::APP, 0x47, 0x81) => "the password is kept at another length (16 or 20 bytes)",
+        (NetFn::APP, 0x48, 0x80) => "Serial over LAN is active in another session",
+        (NetFn::APP, 0x48, 0x83) => "it does Serial over LAN without encryption only",
+        (NetFn::APP, 0x48, 0x84) => {
+            "it does Serial over LAN with encryption only: that takes cipher suite 3 or 17"
+        }
+        (NetFn::APP, 0x49, 0x80) => "Serial over LAN is not active",
         (NetFn::APP, 0x3d, 0xcb) => "there is no such session",
         (NetFn::APP, 0x58 | 0x59, 0x80) => "it has no such system information",
         (NetFn::APP, 0x58, 0x81) => "somebody else is changing its system information",

@@ -2,12 +2,18 @@
 //!
 //! IPMI 2.0 §15 (the protocol), §24 (activating payloads), §26 (settings).
 //! - [`engine`]: one activation as a state machine, of [`inbound`] and [`outbound`];
-//! - [`event`]: what a reader gets.
+//! - [`event`]: what a reader gets;
+//! - [`activate`], of [`payload`] and [`owner`]: how one is come by, and whose it is.
 
+pub mod activate;
 pub mod engine;
 pub mod event;
 mod inbound;
 mod outbound;
+pub mod owner;
+pub mod payload;
 
+pub use activate::Takeover;
 pub use engine::{Ended, Engine, Settings};
 pub use event::{Event, Operation};
+pub use payload::Alerts;
