@@ -39,7 +39,10 @@ pub struct Chassis {
     /// What the driver is to do to the process, in order.
     pub orders: VecDeque<Order>,
     later: Option<(Instant, Later)>,
-    host: Host,
+    /// There is a process.
+    is_process: bool,
+    /// … and it can be reset without being started anew.
+    in_place: bool,
 }
 
 /// Acts that are remembered.
@@ -99,6 +102,7 @@ enum Later {
 impl Chassis {
     /// Off, or started because mains power came.
     pub fn new(config: &Config, _now: Instant) -> Chassis {
+        let has_monitor = matches!(&config.host, Host::Process { monitor: Some(_), .. });
         let mut chassis = Chassis {
             on: config.on,
             policy: 1,
@@ -111,7 +115,8 @@ impl Chassis {
             boots: VecDeque::new(),
             orders: VecDeque::new(),
             later: None,
-            host: config.host.clone(),
+            is_process: config.host != Host::Memory,
+            in_place: config.vm.is_some() || has_monitor,
         };
         if chassis.on {
             chassis.cause = Cause::Restored;
@@ -122,7 +127,7 @@ impl Chassis {
     }
 
     fn order(&mut self, order: Order) {
-        if self.host != Host::Memory {
+        if self.is_process {
             self.orders.push_back(order);
         }
     }
@@ -151,12 +156,8 @@ pub fn act(bmc: &mut Bmc, act: Act, cause: Cause, now: Instant) -> Completion {
         }
         Act::Reset => reset(bmc, cause),
         Act::Diag => bmc.chassis.order(Order::Interrupt),
-        Act::Soft => match bmc.chassis.host {
-            Host::Memory => {
-                bmc.chassis.later = Some((now + bmc.chassis.shutdown, Later::Off));
-            }
-            Host::Process { .. } => bmc.chassis.order(Order::Shutdown),
-        },
+        Act::Soft if bmc.chassis.is_process => bmc.chassis.order(Order::Shutdown),
+        Act::Soft => bmc.chassis.later = Some((now + bmc.chassis.shutdown, Later::Off)),
     }
     remember(&mut bmc.chassis.acts, act);
     Completion::OK
@@ -186,8 +187,7 @@ fn reset(bmc: &mut Bmc, cause: Cause) {
     chassis.cause = cause;
     remember(&mut chassis.boots, device);
     // QEMU takes its boot order when it starts: for another one it has to be started again.
-    let in_place = matches!(&chassis.host, Host::Process { monitor: Some(_), .. });
-    if in_place && device.is_none() {
+    if chassis.in_place && device.is_none() {
         chassis.order(Order::Reset);
     } else {
         chassis.order(Order::Kill);

@@ -38,6 +38,8 @@ pub struct Config {
     pub host: Host,
     /// Where its host's serial port is reached.
     pub serial: Serial,
+    /// Where QEMU's `ipmi-bmc-extern` finds the host's own interface.
+    pub vm: Option<SocketAddr>,
     /// Whether the machine is on from the beginning.
     pub on: bool,
 }
@@ -52,8 +54,8 @@ pub enum Host {
     Process {
         /// For `/bin/sh -c`, with `KOBOSHI_BOOT` set to the boot device asked for.
         start: String,
-        /// QEMU's monitor (QMP) socket, for reset, ACPI shutdown and NMI. Without one, reset starts it anew
-        /// and shutdown is SIGTERM.
+        /// QEMU's monitor (QMP) socket, for reset, ACPI shutdown and NMI. Without one these go by
+        /// [`Config::vm`]; without that too, reset starts it anew and shutdown is SIGTERM.
         monitor: Option<PathBuf>,
     },
 }
@@ -90,6 +92,7 @@ impl Default for Config {
             faults: Faults::default(),
             host: Host::Memory,
             serial: Serial::Memory,
+            vm: None,
             on: false,
         }
     }

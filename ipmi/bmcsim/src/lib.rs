@@ -10,6 +10,8 @@
 //! bmc        all that a BMC knows: one field a concern, and the module of its name answers for it
 //! chassis    power; process: the machine behind it, where it is more than a flag
 //! sol/       Serial over LAN; line: the serial port behind it
+//! vm         the host's own interface: a QEMU guest's /dev/ipmi0
+//! control    what tests say to a running program
 //! faults     what it does wrong, and how often
 //! ```
 //!
@@ -29,6 +31,7 @@ pub mod bridge;
 pub mod channel;
 pub mod chassis;
 pub mod config;
+pub mod control;
 pub mod dcmi;
 pub mod device;
 pub mod dispatch;
@@ -46,6 +49,7 @@ pub mod sim;
 pub mod sol;
 pub mod sol_config;
 pub mod user;
+mod vm;
 pub mod watchdog;
 
 pub use bmc::Bmc;

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::chassis::{self, Order};
 use crate::sim::Cell;
+use crate::vm::Tell;
 
 /// A monitor that says nothing for so long has hung.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -99,20 +100,20 @@ pub(crate) async fn run(cell: Arc<Cell>, command: String, monitor: Option<PathBu
                 running = start(&cell, &command, boot);
             }
             Order::Reset => {
-                if !tell(monitor.as_deref(), "system_reset").await {
+                if !tell(&cell, monitor.as_deref(), Tell::Reset).await {
                     kill(&mut running).await;
                     running = start(&cell, &command, booted);
                 }
             }
             Order::Shutdown => {
-                if !tell(monitor.as_deref(), "system_powerdown").await
+                if !tell(&cell, monitor.as_deref(), Tell::Shutdown).await
                     && let Some(running) = &running
                 {
                     running.signal(Signal::SIGTERM);
                 }
             }
             Order::Interrupt => {
-                tell(monitor.as_deref(), "inject-nmi").await;
+                tell(&cell, monitor.as_deref(), Tell::Interrupt).await;
             }
         }
     }
@@ -143,9 +144,14 @@ async fn ended(running: &mut Option<Running>) {
     }
 }
 
-/// Has QEMU's monitor do something; whether it did.
-async fn tell(monitor: Option<&Path>, command: &str) -> bool {
-    let Some(path) = monitor else { return false };
+/// Has QEMU do something, by its monitor or by the host's own interface; whether it did.
+async fn tell(cell: &Cell, monitor: Option<&Path>, what: Tell) -> bool {
+    let Some(path) = monitor else { return cell.vm.tell(what) };
+    let command = match what {
+        Tell::Reset => "system_reset",
+        Tell::Shutdown => "system_powerdown",
+        Tell::Interrupt => "inject-nmi",
+    };
     match timeout(PATIENCE, execute(path, command)).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {

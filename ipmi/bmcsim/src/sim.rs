@@ -2,7 +2,7 @@
 //! whoever holds a [`Sim`] may block as it likes.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::bmc::Bmc;
 use crate::config::{Config, Host, Serial};
 use crate::machine::Machine;
+use crate::vm::{self, Link};
 use crate::{line, process, sol};
 
 /// Datagrams read before anything else is looked at.
@@ -39,6 +40,15 @@ pub(crate) struct Cell {
     pub(crate) ordered: Notify,
     /// There is something for the serial line, or room for what it says.
     pub(crate) line: Notify,
+    /// The virtual machine on the host's own interface.
+    pub(crate) vm: Link,
+}
+
+/// A BMC with its sockets, on the way to its thread.
+struct Bound {
+    cell: Arc<Cell>,
+    socket: UdpSocket,
+    vm: Option<TcpListener>,
 }
 
 impl Cell {
@@ -69,19 +79,24 @@ impl Sim {
             };
             let socket = UdpSocket::bind(config.listen).map_err(failed)?;
             socket.set_nonblocking(true)?;
+            let vm = config.vm.map(TcpListener::bind).transpose()?;
+            if let Some(vm) = &vm {
+                vm.set_nonblocking(true)?;
+            }
             let cell = Arc::new(Cell {
                 address: socket.local_addr()?,
                 machine: Mutex::new(Machine::new(config, now)),
                 poked: Notify::new(),
                 ordered: Notify::new(),
                 line: Notify::new(),
+                vm: Link::default(),
             });
-            bound.push((cell, socket));
+            bound.push(Bound { cell, socket, vm });
         }
-        let cells = bound.iter().map(|(cell, _)| Arc::clone(cell)).collect();
+        let cells = bound.iter().map(|one| Arc::clone(&one.cell)).collect();
         let (stop, stopped) = watch::channel(());
         let mut sim = Sim { cells, stop, threads: Vec::new() };
-        let mut shares: Vec<Vec<(Arc<Cell>, UdpSocket)>> = Vec::new();
+        let mut shares: Vec<Vec<Bound>> = Vec::new();
         shares.resize_with(threads.max(1), Vec::new);
         for (n, one) in bound.into_iter().enumerate() {
             let share = n % shares.len();
@@ -135,9 +150,9 @@ impl Drop for Sim {
     }
 }
 
-async fn serve_all(share: Vec<(Arc<Cell>, UdpSocket)>, mut stopped: watch::Receiver<()>) {
+async fn serve_all(share: Vec<Bound>, mut stopped: watch::Receiver<()>) {
     let mut tasks = JoinSet::new();
-    for (cell, socket) in share {
+    for Bound { cell, socket, vm } in share {
         let (host, serial) = {
             let machine = cell.lock();
             (machine.bmc.config.host.clone(), machine.bmc.config.serial.clone())
@@ -147,6 +162,9 @@ async fn serve_all(share: Vec<(Arc<Cell>, UdpSocket)>, mut stopped: watch::Recei
         }
         if serial != Serial::Memory {
             tasks.spawn(line::run(Arc::clone(&cell), serial));
+        }
+        if let Some(vm) = vm {
+            tasks.spawn(vm::run(Arc::clone(&cell), vm));
         }
         tasks.spawn(async move {
             if let Err(error) = serve(&cell, socket).await {

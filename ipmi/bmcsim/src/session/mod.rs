@@ -3,7 +3,11 @@
 //! IPMI 2.0 §6.12 (sessions, sequence numbers, inactivity), §13 (RMCP+).
 
 pub mod commands;
+#[cfg(test)]
+pub(crate) mod console;
 pub mod rakp;
+#[cfg(test)]
+mod tests;
 pub mod v15;
 pub mod v20;
 pub mod window;
