@@ -8,13 +8,18 @@ use crate::error::Error;
 use crate::wire::v20::PayloadType;
 
 /// Payloads that may wait to be read. What comes beyond is dropped, as if the network had lost it.
-const UNREAD: usize = 256;
+const UNREAD: usize = 64;
 
 /// What a session has for who reads its payloads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PayloadEvent {
     /// One payload, proved and in its order of arrival.
-    Payload(Vec<u8>),
+    Payload {
+        /// Its datagram's number in the session.
+        number: u32,
+        /// The payload.
+        bytes: Vec<u8>,
+    },
     /// The session is gone, and what was activated in it: activate it again, which opens another.
     Lost(Error),
 }

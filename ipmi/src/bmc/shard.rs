@@ -297,10 +297,10 @@ impl Slot {
                     let _who_asked_is_gone = reply.send(answer);
                 }
             }
-            Event::Payload(kind, payload) => {
+            Event::Payload(kind, number, bytes) => {
                 let rider = self.riders.iter().find(|(other, _)| *other == kind);
                 if let Some((_, sink)) = rider
-                    && sink.try_send(PayloadEvent::Payload(payload)).is_err()
+                    && sink.try_send(PayloadEvent::Payload { number, bytes }).is_err()
                 {
                     tracing::debug!(peer = %self.peer, "a payload that nobody reads is dropped");
                 }

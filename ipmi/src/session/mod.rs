@@ -59,8 +59,8 @@ pub enum Event {
     Opened(Facts),
     /// A request was answered, or came to nothing.
     Answer(Ticket, Result<Response, Error>),
-    /// A payload that is not a command's, in the order they came.
-    Payload(PayloadType, Vec<u8>),
+    /// A payload that is not a command's, with its datagram's number in the session, in the order they came.
+    Payload(PayloadType, u32, Vec<u8>),
     /// Something was learned of the BMC that holds for the next session.
     Learned(Learned),
     /// A session that was open is gone, and with it whatever was activated in it.
@@ -315,7 +315,7 @@ impl Session {
                 }
             }
             Phase::Closing(closing) => {
-                let Some((PayloadType::Ipmi, payload)) = closing.seal.unwrap(datagram) else {
+                let Some((PayloadType::Ipmi, _, payload)) = closing.seal.unwrap(datagram) else {
                     return;
                 };
                 let Some(message) = closing.seal.read(&payload) else { return };
@@ -457,8 +457,8 @@ impl Session {
 
     fn react(&mut self, event: open::Event, now: Instant) {
         match event {
-            open::Event::Payload(kind, payload) => {
-                self.events.push_back(Event::Payload(kind, payload));
+            open::Event::Payload(kind, number, payload) => {
+                self.events.push_back(Event::Payload(kind, number, payload));
             }
             open::Event::Answer(Owner::Caller(ticket), response) => {
                 self.events.push_back(Event::Answer(ticket, Ok(response)));

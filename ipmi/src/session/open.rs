@@ -56,7 +56,7 @@ pub(super) enum Event {
     Expired(Box<Flight>),
     /// Nothing was heard for too long.
     Suspect,
-    Payload(PayloadType, Vec<u8>),
+    Payload(PayloadType, u32, Vec<u8>),
 }
 
 /// An open session.
@@ -160,10 +160,10 @@ impl Open {
 
     /// Something came from the BMC's address.
     pub fn receive(&mut self, datagram: &[u8], now: Instant) -> Option<Event> {
-        let (kind, payload) = self.seal.unwrap(datagram)?;
+        let (kind, number, payload) = self.seal.unwrap(datagram)?;
         self.heard = now;
         if kind != PayloadType::Ipmi {
-            return Some(Event::Payload(kind, payload));
+            return Some(Event::Payload(kind, number, payload));
         }
         let message = self.seal.read(&payload)?;
         let at = self.flights.iter().position(|flight| flight.is_answered_by(&message))?;

@@ -84,11 +84,12 @@ impl Seal {
         }
     }
 
-    /// What a datagram carries, if it is of this session, proved, and new.
-    pub fn unwrap(&mut self, datagram: &[u8]) -> Option<(PayloadType, Vec<u8>)> {
+    /// What a datagram carries, if it is of this session, proved, and new; and its number in the session,
+    /// by which what was delayed on the way can be told from what is new.
+    pub fn unwrap(&mut self, datagram: &[u8]) -> Option<(PayloadType, u32, Vec<u8>)> {
         let Ok(Rmcp::Ipmi(rest)) = Rmcp::decode(datagram) else { return None };
         match self {
-            Seal::V15(seal) => Some((PayloadType::Ipmi, seal.unwrap(rest)?)),
+            Seal::V15(seal) => Some((PayloadType::Ipmi, 0, seal.unwrap(rest)?)),
             Seal::V20(seal) => seal.unwrap(rest),
         }
     }
@@ -131,12 +132,12 @@ impl V15 {
 }
 
 impl V20 {
-    fn unwrap(&mut self, rest: &[u8]) -> Option<(PayloadType, Vec<u8>)> {
+    fn unwrap(&mut self, rest: &[u8]) -> Option<(PayloadType, u32, Vec<u8>)> {
         let packet = v20::Packet::decode(rest).ok()?;
         if packet.session != self.console {
             return None;
         }
         let payload = packet.open(&self.keys).ok()?;
-        self.window.take(packet.sequence).then_some((packet.kind, payload))
+        self.window.take(packet.sequence).then_some((packet.kind, packet.sequence, payload))
     }
 }
