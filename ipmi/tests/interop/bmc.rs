@@ -1,0 +1,116 @@
+//! The BMC that is asked, and what its machine says was done to it: the witness that no client can talk to.
+
+use std::net::SocketAddrV4;
+
+use super::desk::{Device, Lan, Server, Verb};
+use crate::peers::ipmi_sim::IpmiSim;
+use crate::peers::line::Line;
+use crate::peers::{Place, until};
+
+/// A running BMC.
+pub enum Served {
+    /// OpenIPMI's.
+    IpmiSim(IpmiSim),
+}
+
+impl Served {
+    /// Starts it.
+    pub async fn start(server: Server) -> Served {
+        match server {
+            Server::IpmiSim15 | Server::IpmiSim3 => Served::IpmiSim(IpmiSim::start().await),
+        }
+    }
+
+    /// Where it listens.
+    pub fn at(&self) -> SocketAddrV4 {
+        match self {
+            Served::IpmiSim(sim) => sim.at(),
+        }
+    }
+
+    /// The test's folder.
+    pub fn place(&self) -> &Place {
+        match self {
+            Served::IpmiSim(sim) => sim.place(),
+        }
+    }
+
+    /// The machine's end of its serial line.
+    pub fn line(&self) -> &Line {
+        match self {
+            Served::IpmiSim(sim) => sim.line(),
+        }
+    }
+
+    /// What its analog sensors measure.
+    pub fn measures(&self) -> Vec<(String, f64)> {
+        match self {
+            Served::IpmiSim(_) => IpmiSim::sensors()
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        }
+    }
+
+    /// Its network, as it left the factory.
+    pub fn network(&self) -> Lan {
+        match self {
+            Served::IpmiSim(_) => Lan {
+                address: "10.78.0.9".into(),
+                mask: "255.255.255.0".into(),
+                gateway: "10.78.0.1".into(),
+                mac: "52:54:00:78:00:09".into(),
+                vlan: None,
+            },
+        }
+    }
+
+    /// Waits until the machine has been through this, as the last thing.
+    pub async fn did(&self, verb: Verb) {
+        match self {
+            Served::IpmiSim(sim) => {
+                let wanted: &[&str] = match verb {
+                    Verb::On => &["power 1"],
+                    Verb::Off => &["power 0"],
+                    Verb::Cycle => &["power 0", "power 1"],
+                    Verb::Reset => &["reset 1"],
+                    Verb::Soft => &["shutdown 1"],
+                };
+                let look = || {
+                    let told = sim.told();
+                    told.ends_with(&wanted.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>())
+                        .then_some(())
+                };
+                until(&format!("{verb:?} reaches the machine ({:?})", sim.told()), look).await;
+            }
+        }
+    }
+
+    /// Waits until the watchdog reset the machine.
+    pub async fn watchdog_reset(&self) {
+        match self {
+            Served::IpmiSim(sim) => {
+                until("the watchdog resets", || sim.vm().told().contains(&"reset").then_some(()))
+                    .await;
+            }
+        }
+    }
+
+    /// What the machine would boot from, once it starts.
+    pub async fn would_boot(&self, device: Device) {
+        match self {
+            Served::IpmiSim(sim) => {
+                let wanted = match device {
+                    Device::None => "boot none",
+                    Device::Pxe => "boot pxe",
+                    Device::Disk => "boot default",
+                };
+                let look = || {
+                    let told = sim.told();
+                    (told.iter().rfind(|told| told.starts_with("boot"))? == wanted).then_some(())
+                };
+                until(wanted, look).await;
+            }
+        }
+    }
+}
