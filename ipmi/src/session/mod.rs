@@ -285,7 +285,9 @@ impl Session {
                         opening.receive(&packet, now, &mut self.random, &mut self.out)
                     }
                     Ok(Wrapped::V15(packet)) => match Message::decode(packet.payload) {
-                        Ok(message) if packet.session == 0 => opening.receive_legacy(&message),
+                        Ok(message) if packet.session == 0 => {
+                            opening.receive_legacy(&message, &mut self.out)
+                        }
                         _ => Outcome::Wait,
                     },
                     Ok(Wrapped::Other) => Outcome::Wait,
@@ -492,6 +494,15 @@ impl Session {
     fn lost(&mut self, now: Instant) {
         let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         let waited = open.silence(now);
+        self.out.push_back(farewell(open.seal, &mut self.random));
+        if !open.is_raised {
+            // It opens sessions and answers nothing in them.
+            let error = match self.reopening {
+                true => Error::Lost { waited },
+                false => Error::Silent { what: "commands in the session that it opened" },
+            };
+            return self.follow(Outcome::Fail(error), now);
+        }
         let mut again = Vec::new();
         for flight in open.flights {
             let Owner::Caller(ticket) = flight.owner else { continue };
@@ -507,7 +518,6 @@ impl Session {
         for entry in again {
             self.queue.push_front(entry);
         }
-        self.out.push_back(farewell(open.seal, &mut self.random));
         self.events.push_back(Event::Lost(Error::Lost { waited }));
         self.events.push_back(Event::Closed);
         self.reopening = true;

@@ -38,6 +38,8 @@ pub(super) struct Flight {
     /// Times it was sent under this number.
     tries: u32,
     timeouts: u32,
+    /// Times that the answer was "not now".
+    refusals: u32,
     began: Instant,
     deadline: Instant,
     /// The last answer, if it was "not now".
@@ -111,6 +113,7 @@ impl Open {
             seq: 0,
             tries: 0,
             timeouts: 0,
+            refusals: 0,
             began: now,
             deadline: now,
             refusal: None,
@@ -173,7 +176,7 @@ impl Open {
             true => Response { completion: Completion::OK, data: message.encode() },
             false => message.response()?,
         };
-        let wait = self.patience.wait(flight.timeouts.min(2)) / 2;
+        let wait = self.patience.wait(flight.refusals) / 2;
         match response.completion {
             // It works on it still: its answer comes by itself, or is asked for after a while.
             Completion::DUPLICATE => {
@@ -272,6 +275,6 @@ impl Flight {
 
     fn again_at(&mut self, when: Instant, refusal: Response) {
         (self.busy, self.deadline, self.refusal) = (true, when, Some(refusal));
-        self.timeouts += 1;
+        self.refusals += 1;
     }
 }

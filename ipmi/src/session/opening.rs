@@ -170,8 +170,11 @@ impl Opening {
     }
 
     /// Something in the wrapper of IPMI 1.5: an answer to what was asked of a silent BMC.
-    pub fn receive_legacy(&mut self, message: &Message) -> Outcome {
-        self.presence.receive(message);
+    pub fn receive_legacy(&mut self, message: &Message, out: &mut VecDeque<Vec<u8>>) -> Outcome {
+        if self.presence.receive(message) && self.presence.capabilities().is_none() {
+            // It refused the bit of 2.0: at once without.
+            out.push_back(self.presence.ask(self.privilege));
+        }
         let may = self.access.version == Version::Auto
             && self.access.cipher == Cipher::Auto
             && self.learned.suite.is_none();
@@ -244,7 +247,7 @@ impl Opening {
                 } else {
                     self.send_open(now, out);
                 }
-                if !self.presence.has_heard() {
+                if self.presence.capabilities().is_none() {
                     out.push_back(self.presence.ask(self.privilege));
                 }
             }
@@ -282,7 +285,7 @@ impl Opening {
             console: self.console,
             suite: (*suite).into(),
         };
-        self.deadline = now + self.access.patience.wait(self.tries + self.restarts);
+        self.deadline = now + self.access.patience.wait(self.tries);
         out.push_back(v20::encode_open(PayloadType::OpenRequest, &request.encode()));
     }
 
