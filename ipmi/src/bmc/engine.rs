@@ -1,12 +1,15 @@
 //! Which shard serves whom: BMCs are put together on sockets, so that thousands of them cost a few dozen.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use tokio::sync::{Semaphore, mpsc};
 
+use super::memory::Memory;
 use super::shard::{Order, Shard};
 use super::{Bmc, Inner, Known, Link, WAITING, locked, socket};
 use crate::error::Error;
@@ -35,6 +38,7 @@ pub(super) struct Core {
     limits: Limits,
     shards: Mutex<Vec<Handle>>,
     keys: AtomicU64,
+    memory: Option<Arc<Memory>>,
 }
 
 struct Handle {
@@ -51,10 +55,23 @@ impl Default for Engine {
 }
 
 impl Engine {
-    /// Without any BMC yet.
+    /// Without any BMC yet, and remembering nothing.
     pub fn new(limits: Limits) -> Engine {
+        Engine::with(limits, None)
+    }
+
+    /// One that keeps what it learns of its BMCs in a folder, and which sessions it has open: after it was
+    /// killed, the next one of the same folder closes them first. One process at a time.
+    ///
+    /// # Errors
+    /// The folder cannot be made or read.
+    pub fn remembering(limits: Limits, folder: &Path) -> io::Result<Engine> {
+        Ok(Engine::with(limits, Some(Memory::open(folder)?)))
+    }
+
+    fn with(limits: Limits, memory: Option<Arc<Memory>>) -> Engine {
         let keys = AtomicU64::new(1);
-        Engine(Arc::new(Core { limits, shards: Mutex::default(), keys }))
+        Engine(Arc::new(Core { limits, shards: Mutex::default(), keys, memory }))
     }
 
     /// The one of the process.
@@ -66,11 +83,11 @@ impl Engine {
     /// A BMC that is reached this way.
     pub fn bmc(&self, access: Access) -> Bmc {
         Bmc(Arc::new(Inner {
+            known: Arc::new(Known::new(&access, self.0.memory.clone())),
             access: Arc::new(access),
             engine: self.clone(),
             link: tokio::sync::Mutex::default(),
             places: Arc::new(Semaphore::new(WAITING)),
-            known: Arc::new(Known::default()),
             closed: AtomicBool::new(false),
         }))
     }
@@ -82,6 +99,9 @@ impl Engine {
         access: &Arc<Access>,
         known: &Arc<Known>,
     ) -> Result<Link, Error> {
+        if let Some(memory) = &self.0.memory {
+            memory.keep();
+        }
         let key = self.0.keys.fetch_add(1, Ordering::Relaxed);
         let learned = locked(&known.learned).clone();
         let session = Session::new(Arc::clone(access), learned, Random::system());

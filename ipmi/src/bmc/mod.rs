@@ -7,6 +7,8 @@
 //! ```
 
 mod engine;
+mod memory;
+mod orphan;
 mod payloads;
 mod shard;
 mod socket;
@@ -26,6 +28,7 @@ use crate::error::Error;
 use crate::message::{Request, Response};
 use crate::session::{Access, Facts, Learned};
 use crate::wire::v20::PayloadType;
+use memory::{Memory, Orphan};
 use shard::Order;
 
 /// Requests of one BMC that may wait or be on their way; who comes later waits for a place.
@@ -46,10 +49,44 @@ struct Inner {
 }
 
 /// What its shard tells of it.
-#[derive(Default)]
 struct Known {
     learned: Mutex<Learned>,
     facts: Mutex<Option<Facts>>,
+    /// Where it is kept, under which name.
+    memory: Option<Arc<Memory>>,
+    name: String,
+}
+
+impl Known {
+    fn new(access: &Access, memory: Option<Arc<Memory>>) -> Known {
+        let name = match access.host.contains(':') {
+            true => format!("[{}]:{}", access.host, access.port),
+            false => format!("{}:{}", access.host, access.port),
+        };
+        let learned = memory.as_ref().map(|memory| memory.learned(&name)).unwrap_or_default();
+        Known { learned: Mutex::new(learned), facts: Mutex::default(), memory, name }
+    }
+
+    fn learned(&self, learned: Learned) {
+        if let Some(memory) = &self.memory {
+            memory.learn(&self.name, &learned);
+        }
+        *locked(&self.learned) = learned;
+    }
+
+    fn opened(&self, facts: Facts, port: u16) {
+        if let Some(memory) = &self.memory {
+            memory.opened(&self.name, Orphan { managed: facts.managed, port });
+        }
+        *locked(&self.facts) = Some(facts);
+    }
+
+    fn closed(&self) {
+        if let Some(memory) = &self.memory {
+            memory.closed(&self.name);
+        }
+        *locked(&self.facts) = None;
+    }
 }
 
 /// Its place in a shard.
@@ -77,6 +114,15 @@ impl Bmc {
     /// What was found out about it.
     pub fn learned(&self) -> Learned {
         locked(&self.0.known.learned).clone()
+    }
+
+    /// Drops what was found out about it, the pinned cipher suite above all: for firmware that was changed on
+    /// purpose. A session that is open stays so.
+    pub async fn forget(&self) {
+        self.0.known.learned(Learned::default());
+        if let Some(link) = self.0.link.lock().await.as_ref() {
+            let _its_shard_is_gone = link.orders.send(Order::Forget { key: link.key });
+        }
     }
 
     /// The session that is open now, if one is.
@@ -118,7 +164,26 @@ impl Bmc {
         }
         let peer = resolve(&self.0.access.host, self.0.access.port).await?;
         let made = self.0.engine.attach(peer, &self.0.access, &self.0.known)?;
-        Ok(link.insert(made).clone())
+        let made = link.insert(made).clone();
+        // Whoever else asks waits here for as long.
+        self.bury(&made).await?;
+        Ok(made)
+    }
+
+    /// Closes the session that the run before left behind, if it did.
+    async fn bury(&self, link: &Link) -> Result<(), Error> {
+        let Known { memory: Some(memory), name, .. } = &*self.0.known else { return Ok(()) };
+        let Some(orphan) = memory.orphan(name) else { return Ok(()) };
+        match orphan::close(link, orphan).await {
+            Ok(burial) => {
+                tracing::info!(bmc = name, ?burial, "the session of the run before");
+                Ok(())
+            }
+            Err(error) => {
+                memory.keep_orphan(name, orphan);
+                Err(error)
+            }
+        }
     }
 
     /// A name may stand for another address next time.
@@ -135,17 +200,25 @@ impl Bmc {
 impl Controller for Bmc {
     async fn ask(&self, request: Request) -> Result<Response, Error> {
         let place = Arc::clone(&self.0.places).acquire_owned().await;
-        let place = place.map_err(|_| Error::Closed)?;
-        let link = self.link().await?;
-        let (reply, answer) = oneshot::channel();
-        let order = Order::Ask { key: link.key, request, reply, place };
-        link.orders.send(order).map_err(|_| Error::Closed)?;
-        let answer = answer.await.unwrap_or(Err(Error::Closed));
+        let _place = place.map_err(|_| Error::Closed)?;
+        let answer = match self.link().await {
+            Ok(link) => link.ask(request).await,
+            Err(error) => Err(error),
+        };
         if matches!(answer, Err(Error::Unreachable { .. } | Error::Network(_) | Error::Lost { .. }))
         {
             self.unlink().await;
         }
         answer
+    }
+}
+
+impl Controller for Link {
+    async fn ask(&self, request: Request) -> Result<Response, Error> {
+        let (reply, answer) = oneshot::channel();
+        let order = Order::Ask { key: self.key, request, reply };
+        self.orders.send(order).map_err(|_| Error::Closed)?;
+        answer.await.unwrap_or(Err(Error::Closed))
     }
 }
 

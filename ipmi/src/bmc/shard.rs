@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::engine::Home;
 use super::payloads::PayloadEvent;
-use super::{Known, locked, socket};
+use super::{Known, socket};
 use crate::error::Error;
 use crate::message::{Request, Response};
 use crate::session::{Event, Session, Ticket};
@@ -26,7 +26,8 @@ const ROUND: usize = 128;
 /// What a handle wants of its shard.
 pub(super) enum Order {
     Attach { key: u64, peer: SocketAddr, session: Box<Session>, known: Arc<Known> },
-    Ask { key: u64, request: Request, reply: Reply, place: OwnedSemaphorePermit },
+    Ask { key: u64, request: Request, reply: Reply },
+    Forget { key: u64 },
     Ride { key: u64, kind: PayloadType, sink: mpsc::Sender<PayloadEvent> },
     Leave { key: u64, kind: PayloadType },
     Send { key: u64, kind: PayloadType, payload: Vec<u8> },
@@ -40,7 +41,7 @@ struct Slot {
     peer: SocketAddr,
     session: Session,
     known: Arc<Known>,
-    asked: HashMap<Ticket, (Reply, OwnedSemaphorePermit)>,
+    asked: HashMap<Ticket, Reply>,
     riders: Vec<(PayloadType, mpsc::Sender<PayloadEvent>)>,
     /// The earliest entry of it in `timers`.
     timer: Option<Instant>,
@@ -54,6 +55,8 @@ struct Slot {
 /// The BMCs of one socket.
 pub(super) struct Shard {
     socket: UdpSocket,
+    /// Of the socket.
+    port: u16,
     orders: mpsc::UnboundedReceiver<Order>,
     home: Home,
     slots: HashMap<u64, Slot>,
@@ -75,6 +78,7 @@ impl Shard {
         most_opening: usize,
     ) -> Shard {
         Shard {
+            port: socket.local_addr().map_or(0, |address| address.port()),
             socket,
             orders,
             home,
@@ -162,11 +166,11 @@ impl Shard {
                 self.peers.insert(peer, key);
                 self.slots.insert(key, slot);
             }
-            Order::Ask { key, request, reply, place } => self.with(key, |slot, now| {
+            Order::Ask { key, request, reply } => self.with(key, |slot, now| {
                 // Who does not wait any more need not be asked for.
                 if !reply.is_closed() {
                     let ticket = slot.session.ask(request, now);
-                    slot.asked.insert(ticket, (reply, place));
+                    slot.asked.insert(ticket, reply);
                 }
             }),
             Order::Ride { key, kind, sink } => self.with(key, |slot, _| {
@@ -188,6 +192,7 @@ impl Shard {
             Order::Send { key, kind, payload } => self.with(key, |slot, now| {
                 slot.session.send_payload(kind, &payload, now);
             }),
+            Order::Forget { key } => self.with(key, |slot, _| slot.session.forget()),
             Order::Detach { key, done } => self.with(key, |slot, now| {
                 slot.detached = true;
                 slot.done.extend(done);
@@ -237,7 +242,7 @@ impl Shard {
                 if event == Event::Wanted {
                     self.turns.push_back(key);
                 } else {
-                    slot.tell(event);
+                    slot.tell(event, self.port);
                 }
             }
             let mut refused = None;
@@ -289,11 +294,11 @@ impl Shard {
 }
 
 impl Slot {
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: Event, port: u16) {
         match event {
             Event::Wanted => {}
             Event::Answer(ticket, answer) => {
-                if let Some((reply, _place)) = self.asked.remove(&ticket) {
+                if let Some(reply) = self.asked.remove(&ticket) {
                     let _who_asked_is_gone = reply.send(answer);
                 }
             }
@@ -310,9 +315,9 @@ impl Slot {
                     let _nobody_reads = sink.try_send(PayloadEvent::Lost(error.clone()));
                 }
             }
-            Event::Learned(learned) => *locked(&self.known.learned) = learned,
-            Event::Opened(facts) => *locked(&self.known.facts) = Some(facts),
-            Event::Closed => *locked(&self.known.facts) = None,
+            Event::Learned(learned) => self.known.learned(learned),
+            Event::Opened(facts) => self.known.opened(facts, port),
+            Event::Closed => self.known.closed(),
         }
     }
 }

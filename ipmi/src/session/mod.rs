@@ -248,6 +248,11 @@ impl Session {
         &self.learned
     }
 
+    /// Drops it, for the next session.
+    pub fn forget(&mut self) {
+        self.learned = Learned::default();
+    }
+
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         self.out.pop_front()

@@ -224,7 +224,7 @@ impl Fake {
     }
 
     fn within(&mut self, session: u32, datagram: &[u8]) -> Option<Vec<u8>> {
-        let (kind, payload) = self.sessions.get_mut(&session)?.unwrap(datagram)?;
+        let (kind, _, payload) = self.sessions.get_mut(&session)?.unwrap(datagram)?;
         if kind != PayloadType::Ipmi {
             self.payloads.push(payload);
             return None;

@@ -153,7 +153,7 @@ fn one_in_five_is_lost_each_way() {
         let mut rig = rig(Odd::none());
         let mut random = Random::seeded(seed + 1);
         let mut fates = || {
-            let fate = |byte: &u8| if byte % 5 == 0 { Fate::Lose } else { Fate::Pass };
+            let fate = |byte: &u8| if byte.is_multiple_of(5) { Fate::Lose } else { Fate::Pass };
             random.bytes::<200>().iter().map(fate).collect::<Vec<_>>()
         };
         (rig.there, rig.back) = (fates(), fates());
