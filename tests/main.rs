@@ -4,10 +4,12 @@
 //!   where they can: a boot costs half a minute of both cores.
 //! - `wire`: the appliance on a network with reference clients, without machines.
 //! - `program`: the command line: `check`, `explain`, `image`, exit codes. No root needed.
+//! - `ipmi`: power and what else is reached out of band, with simulated BMCs. Half of it needs no root.
 //! - `soak`: real machines that take their time, by `make soak` only.
 //! - `world`: what the first two stand on: a site, an appliance, a rack.
 
 mod boot;
+mod ipmi;
 mod program;
 mod soak;
 mod wire;

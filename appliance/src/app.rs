@@ -13,6 +13,7 @@ use koboshi_pxe::{dhcp, http, tftp};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::bmcs::Bmcs;
 use crate::diagnosis::Silence;
 use crate::home::Homes;
 use crate::ledger::Ledger;
@@ -55,6 +56,8 @@ pub struct App {
     pub revision: Mutex<u64>,
     /// What TFTP and HTTP count; DHCP is asked for its own.
     pub counters: Counters,
+    /// BMCs of the site.
+    pub bmcs: Arc<Bmcs>,
     /// Machines that ran and have not come back.
     pub silent: ArcSwap<BTreeMap<String, Silence>>,
     /// The end of the process.

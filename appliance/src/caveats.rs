@@ -5,6 +5,7 @@
 use crate::loaders;
 use crate::site::{Kind, MachineName, Mode, NfsRoot, Problem, Problems, RootMode, Site};
 
+mod bmcs;
 mod nics;
 
 /// A warning for each.
@@ -12,6 +13,7 @@ pub fn caveats(site: &Site) -> Problems {
     let mut found = Problems::default();
     missing(site, &mut found);
     nics::nics(site, &mut found);
+    bmcs::bmcs(site, &mut found);
     shared(site, &mut found);
     loaders::unfit(site, &mut found);
     found

@@ -1,6 +1,7 @@
 //! The ledger: hears what DHCP, TFTP, HTTP and the machines themselves say of each boot, keeps the
 //! timelines, who holds which seat, and the event log. One task writes; everyone may look.
 
+mod power;
 mod reports;
 mod seats;
 
@@ -115,7 +116,7 @@ impl Ledger {
         let mut inner = Inner { hardware, firmware, began: now_ms(), ..Inner::default() };
         for boot in boots {
             inner.ids.insert(boot.id, boot.mac);
-            let signs = boot.marks.iter().rev().find(|mark| mark.late.is_none());
+            let signs = boot.marks.iter().rev().find(|mark| mark.is_sign());
             let last = signs.map_or(boot.opened, |mark| mark.at);
             inner.heard.insert(boot.mac, last);
             inner.boots.insert(boot.mac, boot);
@@ -422,7 +423,7 @@ impl Ledger {
                 Source::Wire => record.stage.max(stage),
                 Source::Machine => stage,
             };
-            push(record, Mark { at, stage, note, late: None });
+            push(record, Mark { at, stage, note, late: None, power: None });
             record.clone()
         };
         if let Err(error) = self.store.record_boot(record).await {
@@ -449,7 +450,7 @@ impl Ledger {
                 return;
             }
             let (note, late) = (finding.cause.seen.clone(), Some(finding.cause.late.clone()));
-            push(record, Mark { at, stage: finding.stage, note, late });
+            push(record, Mark { at, stage: finding.stage, note, late, power: None });
             record.clone()
         };
         if let Err(error) = self.store.record_boot(record).await {

@@ -10,6 +10,7 @@
 //! roots     archive, squashfs or export: where a role's root comes from; `squasher` makes what lacks
 //! serve     the services stood up in order
 //! app       the running appliance as its operations see it
+//! bmcs      the BMCs of the site: one session each, opened when it is needed
 //! ledger    timelines, holdings, events; `store` keeps them
 //! hardware  what machines say they are made of, and where that disagrees with the site
 //! diagnosis/  where a boot hangs and why, who has not come back
@@ -22,6 +23,7 @@
 
 pub mod api;
 pub mod app;
+pub mod bmcs;
 pub mod caveats;
 pub mod cli;
 pub mod diagnosis;

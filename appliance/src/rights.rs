@@ -34,6 +34,10 @@ pub enum Verb {
     Change,
     /// Say that a machine cannot run, so that another one may have its seat.
     Fence,
+    /// Switch a machine: power, boot device, watchdog.
+    Operate,
+    /// Change a BMC: its network, its accounts, its log.
+    Administer,
 }
 
 /// Whether `principal` may do `verb`, to one machine or (`None`) to the whole site.

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Counters, Reloaded};
+use crate::bmcs::Bmcs;
 use crate::diagnosis::Learned;
 use crate::diagnosis::learned::Lesson;
 use crate::home::Homes;
@@ -88,6 +89,9 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         common,
         revision: Mutex::new(1),
         counters: Counters::default(),
+        bmcs: Arc::new(Bmcs::new(Some(options.state.join("bmcs")), |text| {
+            tracing::warn!("{text}")
+        })),
         silent: ArcSwap::default(),
         cancel: cancel.clone(),
     });
@@ -161,6 +165,10 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let drain = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(Duration::from_secs(5), drain).await.is_err() {
         tracing::warn!("a service did not stop in time");
+    }
+    // A BMC has few sessions, and some keep one that nobody closed for a minute.
+    if tokio::time::timeout(Duration::from_secs(5), app.bmcs.close()).await.is_err() {
+        tracing::warn!("sessions with BMCs could not all be closed");
     }
     last.cancel();
     if !writes.is_finished() && tokio::time::timeout(Duration::from_secs(5), writes).await.is_err()

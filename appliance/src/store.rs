@@ -17,7 +17,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTran
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{oneshot, watch};
 
-pub use records::{BootRecord, Event, Holding, Late, Mark};
+pub use records::{BootRecord, Event, Holding, Late, Mark, Switched};
 
 use crate::hardware;
 

@@ -38,6 +38,9 @@ pub enum ClientError {
     /// It said no.
     #[error("{}{}", .0.error, .0.help.as_ref().map(|help| format!("\n  help: {help}")).unwrap_or_default())]
     Refused(Refusal),
+    /// What it says cannot be shown.
+    #[error("writing what it says")]
+    Output(#[source] std::io::Error),
     /// The answer was cut or not understood.
     #[error("the appliance's answer was not understood: {0}")]
     Garbled(String),
@@ -96,6 +99,26 @@ impl Client {
                 {
                     return Ok(());
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for a change, and hears of it line by line; ends early when `each` fails.
+    pub async fn lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        mut each: impl FnMut(T) -> std::io::Result<()>,
+    ) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| garbled(&error))?;
+        let mut response = self.send(Method::POST, path, body.into()).await?;
+        let mut rest = BytesMut::new();
+        while let Some(frame) = response.body_mut().frame().await {
+            let frame = frame.map_err(|error| garbled(&error))?;
+            rest.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                each(parse(&rest.split_to(end + 1))?).map_err(ClientError::Output)?;
             }
         }
         Ok(())

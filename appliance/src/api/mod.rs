@@ -2,6 +2,7 @@
 //! operation lives in a module of `ops`, which serves the handler here and the command there.
 
 mod client;
+mod machines;
 mod server;
 
 pub use client::{Client, ClientError};

@@ -55,6 +55,16 @@ impl Refusal {
         Refusal { status: 409, error: error.into(), help }
     }
 
+    /// It is a lot, and whoever asks has to say that he knows.
+    pub fn unsure(error: impl Into<String>, help: impl Into<String>) -> Refusal {
+        Refusal { status: 428, error: error.into(), help: Some(help.into()) }
+    }
+
+    /// Whether it is only that.
+    pub fn is_unsure(&self) -> bool {
+        self.status == 428
+    }
+
     /// Something failed on this side.
     pub fn failed(error: impl Into<String>) -> Refusal {
         Refusal { status: 500, error: error.into(), help: None }
@@ -70,7 +80,14 @@ impl IntoResponse for Refusal {
 
 /// Who is at the other end.
 #[derive(Clone)]
-struct Caller(Option<Principal>);
+pub(super) struct Caller(pub(super) Option<Principal>);
+
+impl Caller {
+    /// For the event log.
+    pub(super) fn name(&self) -> String {
+        self.0.as_ref().map_or_else(|| "somebody".to_string(), ToString::to_string)
+    }
+}
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Caller {
@@ -110,14 +127,15 @@ fn routes(app: Arc<App>) -> Router {
         .route("/seat", post(seat))
         .route("/adopt", post(adopt))
         .route("/fence", post(fence))
-        .route("/reload", post(reload));
+        .route("/reload", post(reload))
+        .merge(super::machines::routes());
     Router::new().nest("/api/v1", v1).with_state(app)
 }
 
-type Api = State<Arc<App>>;
-type From = ConnectInfo<Caller>;
+pub(super) type Api = State<Arc<App>>;
+pub(super) type From = ConnectInfo<Caller>;
 
-fn allow(caller: &Caller, verb: Verb, machine: Option<&str>) -> Result<(), Refusal> {
+pub(super) fn allow(caller: &Caller, verb: Verb, machine: Option<&str>) -> Result<(), Refusal> {
     if caller.0.as_ref().is_some_and(|principal| may(principal, verb, machine)) {
         return Ok(());
     }
@@ -178,8 +196,7 @@ async fn fence(
 ) -> Result<Json<ops::fence::Answer>, Refusal> {
     let verb = if query.dry { Verb::Look } else { Verb::Fence };
     allow(&caller, verb, Some(&query.machine))?;
-    let who = caller.0.as_ref().map_or_else(|| "somebody".to_string(), ToString::to_string);
-    ops::fence::answer(&app, &query, &who).await.map(Json)
+    ops::fence::answer(&app, &query, &caller.name()).await.map(Json)
 }
 
 async fn reload(

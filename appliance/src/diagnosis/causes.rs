@@ -164,7 +164,7 @@ pub fn cause(boot: &BootRecord, standing: Standing<'_>, waited: u64, pace: Optio
             &format!("ping {address}; {look}; is it powered?"),
         ),
         Stage::Trouble => {
-            let said = standing.marks.iter().rev().find(|mark| mark.late.is_none());
+            let said = standing.marks.iter().rev().find(|mark| mark.is_sign());
             row(
                 format!(
                     "said {:?} and nothing for {}",
@@ -255,7 +255,7 @@ fn evidence<'a>(boot: &'a BootRecord, standing: Standing<'a>) -> Evidence<'a> {
     let mut given = boot.marks.iter().filter_map(|mark| Some(mark.note.split_once(said::THEN)?.1));
     let loader = if given.any(other) { Loader::Other } else { Loader::Ipxe };
     let mut seen = Evidence { uefi, loader, ..Evidence::default() };
-    for mark in standing.marks.iter().filter(|mark| mark.late.is_none()) {
+    for mark in standing.marks.iter().filter(|mark| mark.is_sign()) {
         let note = mark.note.as_str();
         let name = |rest: &'a str| rest.split(": ").next().unwrap_or(rest);
         if let Some(rest) = note.strip_prefix(said::SIZE_ASKED) {

@@ -65,7 +65,7 @@ pub fn steps(boot: &BootRecord) -> Vec<Step> {
 /// of itself is so.
 fn after(stage: Stage, mark: &Mark) -> Stage {
     match mark.stage {
-        _ if mark.late.is_some() => stage,
+        _ if !mark.is_sign() => stage,
         Stage::Script if stage == Stage::Waiting => Stage::Script,
         told if told >= Stage::Init => told,
         seen => stage.max(seen),
@@ -87,6 +87,7 @@ pub mod tests {
             stage: *stage,
             note: note.to_string(),
             late: None,
+            power: None,
         };
         BootRecord {
             id: BootId([1; 16]),

@@ -45,7 +45,8 @@ pub fn late<'a>(
     boots: impl Iterator<Item = (&'a BootRecord, u64)> + Clone,
     class_of: impl Fn(&str) -> Option<String>,
 ) -> Vec<Finding> {
-    let live = boots.filter(|(boot, _)| !boot.over);
+    // One that somebody here switched off is missed by nobody.
+    let live = boots.filter(|(boot, heard)| !boot.over && !boot.is_off(*heard));
     let share = live.clone().filter(|(boot, _)| boot.stage == Stage::Root).count() as u64;
     let mut found = Vec::new();
     for (boot, heard) in live {
@@ -191,10 +192,11 @@ mod tests {
 
         let late = Some(found[0].cause.late.clone());
         let note = found[0].cause.seen.clone();
-        boot.marks.push(Mark { at: 1_125_000, stage: Stage::Ack, note, late });
+        boot.marks.push(Mark { at: 1_125_000, stage: Stage::Ack, note, late, power: None });
         assert!(at(&boot, &learned, 9_000, 4, 0).is_empty(), "it was said");
         // What comes later in the same stage does not say it again; a new stage does.
-        let mark = |at, stage, note: &str| Mark { at, stage, note: note.into(), late: None };
+        let mark =
+            |at, stage, note: &str| Mark { at, stage, note: note.into(), late: None, power: None };
         boot.marks.push(mark(1_130_000, Stage::Ack, "asked the size of ipxe.efi: 1023 KiB"));
         assert!(at(&boot, &learned, 9_000, 130, 0).is_empty());
         boot.marks.push(mark(1_140_000, Stage::Loader, "ipxe.efi, 1023 KiB in 1.2 s"));
@@ -228,7 +230,13 @@ mod tests {
         let learned = Learned::default();
         let mut boot = planned(&[OFFER, (60, Stage::Up, "systemd running")]);
         let late = Some(Late { usual: String::new(), next: String::new() });
-        boot.marks.push(Mark { at: 1_160_000, stage: Stage::Up, note: String::new(), late });
+        boot.marks.push(Mark {
+            at: 1_160_000,
+            stage: Stage::Up,
+            note: String::new(),
+            late,
+            power: None,
+        });
         assert!(at(&boot, &learned, 500, 60, 0).is_empty());
         assert_eq!(at(&boot, &learned, 500, 200, 0).len(), 1);
     }

@@ -1,27 +1,23 @@
-//! What else is known of a machine that is silent: whether it has power, by the command that the site
-//! names for it (`power = "exec:…"`), and who answers ARP at its address.
+//! What else is known of a machine that is silent: whether it has power, by its BMC or by the command that the
+//! site names for it (`power = "exec:…"`), and who answers ARP at its address.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Stdio;
 use std::time::Duration;
 
 use futures::StreamExt;
+use koboshi_ipmi::Controller;
+use koboshi_ipmi::commands::chassis;
 use koboshi_pxe::Mac;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 
 use super::silent::{Evidence, Gone};
+use crate::bmcs::{Switch, command};
 
-/// Power commands at a time: a dead BMC costs its ten seconds, and five hundred of them must not cost
+/// Machines asked at a time: a dead BMC costs its ten seconds, and five hundred of them must not cost
 /// three quarters of an hour.
 const AT_ONCE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of a command's answer that are read.
-const ANSWER_MAX: u64 = 4096;
 /// Addresses asked at a time: the kernel's neighbour table ends at 1,024 (`gc_thresh3`).
 const NEIGHBOURS: usize = 256;
 /// The kernel doubts an old neighbour for 5 s, asks it three times and then everybody three times.
@@ -31,26 +27,29 @@ const ARP_TAKES: Duration = Duration::from_secs(12);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Power {
-    /// Its command says so.
+    /// Its BMC or its command says so.
     On,
-    /// Its command says so.
+    /// Its BMC or its command says so.
     Off,
-    /// The site names no command.
+    /// The site names neither.
     #[default]
     NotAsked,
-    /// The command failed, or said something else.
+    /// It could not be asked, or said something else.
     Unknown(String),
 }
 
-/// Asks for all of them. `commands`: by machine.
-pub async fn ask(gone: &[Gone], commands: &HashMap<String, String>) -> HashMap<String, Evidence> {
-    let asked: Vec<(String, Option<String>)> = gone
-        .iter()
-        .map(|gone| (gone.machine.clone(), commands.get(&gone.machine).cloned()))
-        .collect();
-    let power = futures::stream::iter(asked).map(|(machine, command)| async {
-        let power = match command {
-            Some(command) => status(&command, PATIENCE).await,
+/// Asks for all of them. `switches`: by machine.
+pub async fn ask(
+    gone: &[Gone],
+    mut switches: HashMap<String, Result<Switch, String>>,
+) -> HashMap<String, Evidence> {
+    let asked: Vec<(String, Option<Result<Switch, String>>)> =
+        gone.iter().map(|gone| (gone.machine.clone(), switches.remove(&gone.machine))).collect();
+    let power = futures::stream::iter(asked).map(|(machine, switch)| async {
+        let power = match switch {
+            Some(Ok(Switch::Command(command))) => status(&command, PATIENCE).await,
+            Some(Ok(Switch::Bmc(bmc))) => told(&bmc).await,
+            Some(Err(why)) => Power::Unknown(why),
             None => Power::NotAsked,
         };
         (machine, power)
@@ -72,55 +71,24 @@ pub async fn ask(gone: &[Gone], commands: &HashMap<String, String>) -> HashMap<S
         .collect()
 }
 
-/// `COMMAND status`, by the shell, as the operator wrote it.
-async fn status(command: &str, patience: Duration) -> Power {
-    let spawned = Command::new("/bin/sh")
-        .args(["-c", &format!("{command} status")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) => return Power::Unknown(error.to_string()),
-    };
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    let mut text = Vec::new();
-    let answer = async {
-        if let Some(out) = child.stdout.take() {
-            out.take(ANSWER_MAX).read_to_end(&mut text).await?;
-        }
-        child.wait().await
-    };
-    match tokio::time::timeout(patience, answer).await {
-        Ok(Ok(_)) => says(&String::from_utf8_lossy(&text)),
+/// What its BMC says.
+async fn told(bmc: &impl Controller) -> Power {
+    match tokio::time::timeout(PATIENCE, chassis::status(bmc)).await {
+        Ok(Ok(status)) if status.power => Power::On,
+        Ok(Ok(_)) => Power::Off,
         Ok(Err(error)) => Power::Unknown(error.to_string()),
-        Err(_) => {
-            // With whatever the shell started.
-            if let Some(group) = group
-                && let Err(error) = killpg(group, Signal::SIGKILL)
-            {
-                tracing::debug!(%error, command, "a power command that hangs");
-            }
-            Power::Unknown(format!("no answer within {} s", patience.as_secs()))
-        }
+        Err(_) => Power::Unknown(format!("no answer within {} s", PATIENCE.as_secs())),
     }
 }
 
-/// `Chassis Power is on`, `m07: off`, `running`, `shut off`.
-fn says(text: &str) -> Power {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase);
-    for word in words {
-        match word.as_str() {
-            "on" | "running" => return Power::On,
-            "off" => return Power::Off,
-            _ => {}
-        }
+/// What its power command says.
+async fn status(command: &str, patience: Duration) -> Power {
+    let on = command::run(command, "status", patience).await;
+    match on.and_then(|spoken| command::is_on(&spoken.text)) {
+        Ok(true) => Power::On,
+        Ok(false) => Power::Off,
+        Err(why) => Power::Unknown(why),
     }
-    let said: String = text.trim().chars().filter(|c| !c.is_control()).take(40).collect();
-    Power::Unknown(format!("it says {said:?}, not on or off"))
 }
 
 /// Who answers ARP at these addresses. The kernel asks, once there is something to send to them.

@@ -69,6 +69,7 @@ pub fn gone<'a>(
         // Without a plan and not waiting: it passed by, on its way to a disk perhaps.
         let waits = boot.stage == Stage::Waiting;
         if boot.over
+            || boot.is_off(heard)
             || (boot.plan.is_none() && !waits)
             || matches!(boot.stage, Stage::Down | Stage::Rescue)
         {
@@ -122,11 +123,11 @@ fn says(gone: &Gone, evidence: Option<&Evidence>) -> String {
             "it has power and gave up before the appliance was back, or hangs: power-cycle it".to_string()
         }
         (Power::NotAsked, None) => {
-            "silent past its start time, power unknown (no power = \"exec:…\" in the site): if it has power it gave up, power-cycle it"
+            "silent past its start time, power unknown (neither bmc nor power = \"exec:…\" in the site): if it has power it gave up, power-cycle it"
                 .to_string()
         }
         (Power::Unknown(why), None) => {
-            format!("silent past its start time, its power command failed ({why}): look at its lamp, then power-cycle it")
+            format!("silent past its start time, its power could not be asked for ({why}): look at its lamp, then power-cycle it")
         }
     }
 }

@@ -62,7 +62,7 @@ fn of(heard: &HashMap<koboshi_pxe::Mac, u64>, boot: &BootRecord) -> u64 {
 #[derive(Default)]
 struct Silent {
     known: HashMap<String, Known>,
-    /// Power commands may hang: they are asked beside the clock, one round at a time.
+    /// BMCs and power commands may hang: they are asked beside the clock, one round at a time.
     asking: Option<JoinHandle<HashMap<String, Evidence>>>,
 }
 
@@ -132,11 +132,12 @@ impl Silent {
             return;
         }
         let site = app.site.load();
-        let command = |gone: &Gone| {
-            let power = site.machines.get(&*gone.machine)?.power.as_ref()?;
-            Some((gone.machine.clone(), power.value.0.clone()))
+        let switch = |gone: &Gone| {
+            let (name, machine) = site.machines.get_key_value(&*gone.machine)?;
+            let switch = app.bmcs.switch(name, machine)?.map_err(|failure| failure.error);
+            Some((gone.machine.clone(), switch))
         };
-        let commands: HashMap<String, String> = gone.iter().filter_map(command).collect();
-        self.asking = Some(tokio::spawn(async move { power::ask(&gone, &commands).await }));
+        let switches = gone.iter().filter_map(switch).collect();
+        self.asking = Some(tokio::spawn(async move { power::ask(&gone, switches).await }));
     }
 }

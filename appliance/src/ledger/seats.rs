@@ -76,7 +76,13 @@ impl Ledger {
         }
         boot.over = true;
         boot.fenced = fenced;
-        boot.marks.push(Mark { at, stage: boot.stage, note: note.to_string(), late: None });
+        boot.marks.push(Mark {
+            at,
+            stage: boot.stage,
+            note: note.to_string(),
+            late: None,
+            power: None,
+        });
         Some(boot.clone())
     }
 

@@ -79,7 +79,11 @@ pub fn show(boots: &[Boot]) -> String {
                 "  {:>4}.{} s  {:<10}  {}",
                 after / 1000,
                 after % 1000 / 100,
-                if mark.late.is_some() { "LATE" } else { mark.stage.as_str() },
+                match (&mark.late, mark.power) {
+                    (Some(_), _) => "LATE",
+                    (None, Some(_)) => "POWER",
+                    (None, None) => mark.stage.as_str(),
+                },
                 mark.note
             );
             let line: String = line.chars().map(|c| if c.is_control() { '·' } else { c }).collect();

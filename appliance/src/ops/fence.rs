@@ -1,5 +1,5 @@
-//! `koboshi fence m01 --by-hand`: somebody has made sure that a machine cannot run, and says so. Its
-//! seats are free by that, and who waits for one boots into it.
+//! `koboshi fence m01`: it is made sure that a machine cannot run. Its seats are free by that, and who waits for
+//! one boots into it. Its BMC switches it off and says so, or with `--by-hand` somebody says so who looked.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,17 +8,24 @@ use koboshi_pxe::seats::Holder;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::table::ago;
+use super::many::Failure;
+use super::table::{ago, clock};
 use crate::api::Refusal;
 use crate::app::App;
+use crate::bmcs::Switch;
 use crate::ledger::now_ms;
+use crate::site::{Fence, MachineName};
+
+mod proof;
+
+pub use proof::Reading;
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Query {
     /// Machine.
     pub machine: String,
-    /// Whoever asks has made sure of it.
+    /// Whoever asks has made sure of it himself.
     #[serde(default)]
     pub by_hand: bool,
     /// Only say what it would free.
@@ -37,6 +44,12 @@ pub struct Answer {
     pub heard: Option<u64>,
     /// It was done, not only looked at.
     pub done: bool,
+    /// How it is, or was, made sure of: `its BMC at 10.78.0.1`, `by hand`.
+    #[serde(default)]
+    pub means: String,
+    /// What was read of its power, and when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<Reading>,
 }
 
 /// A seat.
@@ -60,29 +73,136 @@ const WRITTEN: Duration = Duration::from_secs(20);
 /// Looks, or fences; `who` asks.
 pub async fn answer(app: &App, query: &Query, who: &str) -> Result<Answer, Refusal> {
     let machine = machine(app, &query.machine)?;
-    let answer = look(app, machine);
-    let machine = &answer.machine;
-    if !query.by_hand {
-        let error = "fencing by BMC, PDU or switch port is not built yet: koboshi cannot make sure of it itself";
-        let help = format!(
-            "make sure that {machine} is off and stays off (pull its power, or its network cable), then: koboshi fence {machine} --by-hand\n{}",
-            show(&answer).trim_end()
-        );
-        return Err(Refusal::conflict(error, Some(help)));
+    let mut answer = look(app, machine);
+    if query.by_hand {
+        answer.means = "by hand".to_string();
+        if query.dry {
+            return Ok(answer);
+        }
+        let by = match answer.heard {
+            Some(heard) => {
+                let silent = ago(now_ms().saturating_sub(heard));
+                format!("by hand, by {who} (its last sign of life was {silent} before)")
+            }
+            None => format!("by hand, by {who}"),
+        };
+        return free(app, answer, by).await;
     }
+    let ways = ways(app, &answer)?;
     if query.dry {
+        let names: Vec<&str> = ways.iter().map(|way| way.name.as_str()).collect();
+        answer.means = names.join(", then ");
         return Ok(answer);
     }
-    let (done, mut written) = mpsc::channel(1);
-    let by = match answer.heard {
-        Some(heard) => {
-            let silent = ago(now_ms().saturating_sub(heard));
-            format!("by hand, by {who} (its last sign of life was {silent} before)")
+    let mut failures = Vec::new();
+    for way in ways {
+        let mut said = Vec::new();
+        let outcome = match &way.switch {
+            Ok(switch) => proof::off(switch, &mut said).await.map_err(|unproved| Failure {
+                help: unproved.help.clone(),
+                ..Failure::new("", unproved.to_string())
+            }),
+            Err(failure) => Err(failure.clone()),
+        };
+        match outcome {
+            Ok(()) => {
+                let by = format!("by {}, by {who}: {}", way.name, told(&said));
+                answer.means = way.name;
+                answer.evidence = said;
+                return free(app, answer, by).await;
+            }
+            Err(failure) => {
+                let so_far = match said.as_slice() {
+                    [] => String::new(),
+                    said => format!(" ({})", told(said)),
+                };
+                let text = format!("by {}: {}{so_far}", way.name, failure.error);
+                let event = format!("is not fenced, {text}");
+                app.ledger.event("fence-failed", Some(answer.machine.clone()), event).await;
+                failures.push((text, failure.help));
+            }
         }
-        None => format!("by hand, by {who}"),
+    }
+    let machine = &answer.machine;
+    let errors: Vec<&str> = failures.iter().map(|(error, _)| error.as_str()).collect();
+    let error = format!("{machine} is not fenced, and keeps what it holds: {}", errors.join("; "));
+    let mut help: Vec<String> = failures.iter().filter_map(|(_, help)| help.clone()).collect();
+    help.push(by_hand(machine));
+    Err(Refusal::conflict(error, Some(help.join("\n"))))
+}
+
+/// A way to make sure.
+struct Way {
+    /// `its BMC at 10.78.0.1`
+    name: String,
+    switch: Result<Switch, Failure>,
+}
+
+/// The ways there are for a machine, in the order that the site says.
+fn ways(app: &App, answer: &Answer) -> Result<Vec<Way>, Refusal> {
+    let site = app.site.load();
+    let machine = site.machines.get_key_value(answer.machine.as_str());
+    let help = || format!("{}\n{}", by_hand(&answer.machine), show(answer).trim_end());
+    let Some((name, machine)) = machine else {
+        let error = format!("the site does not know {} any more, nor its BMC", answer.machine);
+        return Err(Refusal::conflict(error, Some(help())));
     };
-    if app.desk.fence(machine, by, done).is_none() {
-        let help = Some("nothing was done; try it again".to_string());
+    if machine.protected {
+        let error = format!("{name} is protected: koboshi does not switch it off");
+        return Err(Refusal::conflict(error, Some(help())));
+    }
+    let by_bmc = |name: &MachineName| {
+        machine.bmc.as_ref().map(|bmc| Way {
+            name: format!("its BMC at {}", bmc.host),
+            switch: app.bmcs.of(name, machine).map(Switch::Bmc),
+        })
+    };
+    let by_command = || {
+        machine.power.as_ref().map(|power| Way {
+            name: "its power command".to_string(),
+            switch: Ok(Switch::Command(power.value.0.clone())),
+        })
+    };
+    if machine.fence.is_empty() {
+        let way = by_command().or_else(|| by_bmc(name));
+        return way.map(|way| vec![way]).ok_or_else(|| {
+            let error = format!(
+                "{name} has no BMC and no power command: koboshi cannot make sure of it itself"
+            );
+            Refusal::conflict(error, Some(help()))
+        });
+    }
+    let unbuilt = |what: &str| {
+        let error = format!("fencing by {what} is not built yet");
+        Way { name: what.to_string(), switch: Err(Failure::new("unbuilt", error)) }
+    };
+    let ways = machine.fence.iter().map(|means| match means {
+        Fence::Bmc => by_bmc(name).or_else(by_command).unwrap_or_else(|| Way {
+            name: "its BMC".to_string(),
+            switch: Err(Failure::new("no BMC", "the site names none")),
+        }),
+        Fence::Pdu => unbuilt("its outlet"),
+        Fence::Port => unbuilt("its switch port"),
+    });
+    Ok(ways.collect())
+}
+
+fn by_hand(machine: &str) -> String {
+    format!(
+        "make sure that {machine} is off and stays off (pull its power, or its network cable), then: koboshi fence {machine} --by-hand"
+    )
+}
+
+/// `was on 14:03:27, told to switch off 14:03:27, reads off 14:03:29`.
+fn told(said: &[Reading]) -> String {
+    let said = said.iter().map(|reading| format!("{} {}", reading.says, clock(reading.at)));
+    said.collect::<Vec<_>>().join(", ")
+}
+
+async fn free(app: &App, answer: Answer, by: String) -> Result<Answer, Refusal> {
+    let (done, mut written) = mpsc::channel(1);
+    if app.desk.fence(&answer.machine, by, done).is_none() {
+        let help = Some("nothing was written; try it again".to_string());
         return Err(Refusal::conflict("the ledger is behind", help));
     }
     match tokio::time::timeout(WRITTEN, written.recv()).await {
@@ -143,12 +263,12 @@ fn look(app: &App, machine: String) -> Answer {
     }
     frees.sort_by(|a, b| a.seat.cmp(&b.seat));
     let heard = macs.into_iter().filter_map(|mac| app.ledger.heard(mac)).max();
-    Answer { machine, frees, heard, done: false }
+    Answer { machine, frees, heard, done: false, means: String::new(), evidence: Vec::new() }
 }
 
 /// For a terminal: what it holds and how it was last heard of, or what is free now.
 pub fn show(answer: &Answer) -> String {
-    let Answer { machine, frees, heard, done } = answer;
+    let Answer { machine, frees, heard, done, means, evidence } = answer;
     let now = now_ms();
     let age = |at: u64| now.saturating_sub(at);
     let mut text = String::new();
@@ -172,9 +292,14 @@ pub fn show(answer: &Answer) -> String {
         };
         text.push_str(&line);
     }
+    for Reading { at, says } in evidence {
+        text.push_str(&format!("{machine} {says} at {}\n", clock(*at)));
+    }
     match heard {
         None => text.push_str(&format!("{machine} was never heard of\n")),
-        Some(heard) if age(*heard) < ALIVE_MS => text.push_str(&format!(
+        // It may well have run until it was switched off.
+        Some(_) if !evidence.is_empty() => {}
+        Some(heard) if age(*heard) < ALIVE_MS && means == "by hand" => text.push_str(&format!(
             "WARNING: {machine} was heard of {} ago: it may well be running. If it is not off, two machines will answer at one address\n",
             ago(age(*heard))
         )),

@@ -2,14 +2,19 @@
 //! handler and the command line both come here.
 
 pub mod adopt;
+pub mod bootdev;
 pub mod boots;
 pub mod check;
 pub mod events;
 pub mod explain;
 pub mod fence;
 pub mod image;
+pub mod many;
+pub mod power;
 pub mod reload;
+pub mod scan;
 pub mod seat;
+pub mod sensors;
 pub mod status;
 pub mod table;
 

@@ -170,7 +170,7 @@ fn row(
     let plan = boot.and_then(|boot| boot.plan.as_ref());
     let stage = boot.map_or("off", |boot| boot.stage.as_str());
     let mut notes = Vec::new();
-    let happened = |mark: &&Mark| mark.late.is_none();
+    let happened = |mark: &&Mark| mark.is_sign();
     let last = boot.and_then(|boot| boot.marks.iter().rev().find(happened));
     if let Some(mark) = last
         && matches!(mark.stage, Stage::Trouble | Stage::Rescue | Stage::Waiting)

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use koboshi_ipmi::Version;
 use koboshi_pxe::Mac;
 use serde::{Serialize, Serializer};
 
@@ -50,6 +51,8 @@ pub struct Bmc {
     pub kg: Option<At<PathBuf>>,
     /// The cipher suite.
     pub cipher: Cipher,
+    /// Which IPMI it speaks.
+    pub version: Version,
     /// Workarounds, by name.
     pub quirks: Vec<String>,
     /// The blade behind a bridging BMC.
@@ -73,6 +76,8 @@ pub struct BmcPart {
     pub kg: Option<At<PathBuf>>,
     /// The cipher suite.
     pub cipher: Option<At<Cipher>>,
+    /// Which IPMI it speaks.
+    pub version: Option<At<Version>>,
     /// Workarounds, by name.
     pub quirks: Option<Vec<String>>,
     /// The blade behind a bridging BMC.
@@ -94,6 +99,8 @@ impl BmcPart {
             password: first(of.map(|part| &part.password)),
             kg: first(of.map(|part| &part.kg)),
             cipher: first(of.map(|part| &part.cipher)).map_or(Cipher::Auto, |cipher| cipher.value),
+            version: first(of.map(|part| &part.version))
+                .map_or(Version::Auto, |version| version.value),
             quirks: first(of.map(|part| &part.quirks)).unwrap_or_default(),
             target: first(of.map(|part| &part.target)).map(|target| target.value),
         })

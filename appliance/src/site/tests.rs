@@ -79,7 +79,7 @@ fn the_whole_format_reads_as_it_is_meant() {
     assert_eq!(m01.boot_nic(), Some("eno1"));
     let bmc = m01.bmc.as_ref().unwrap();
     assert_eq!((bmc.host.as_str(), bmc.cipher), ("10.78.0.11", Cipher::Suite(17)));
-    assert_eq!(bmc.quirks, ["slow-sol"]);
+    assert_eq!(bmc.quirks, ["sol-port"]);
     assert_eq!(bmc.password.as_ref().unwrap().value, Secret::File(data().join("good/bmc.pw")));
     let m02 = site.machines[&name("m02")].bmc.as_ref().unwrap();
     assert_eq!(m02.user.as_ref().unwrap().value, "root");

@@ -53,6 +53,14 @@ impl BootRecord {
     pub fn sits(&self) -> bool {
         !self.over && self.stage >= Stage::Init && self.stage != Stage::Down
     }
+
+    /// Whether somebody here switched the machine off, and nothing was heard of it since. `heard`:
+    /// when that was last, Unix milliseconds.
+    pub fn is_off(&self, heard: u64) -> bool {
+        let last = self.marks.iter().rev().find_map(|mark| Some((mark.power?, mark.at)));
+        // A last report may still be under way.
+        last.is_some_and(|(power, at)| power == Switched::Off && heard < at + 5000)
+    }
 }
 
 /// A line of a boot's timeline.
@@ -68,6 +76,26 @@ pub struct Mark {
     /// Nothing happened, for too long: what the note says is what was seen until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<Late>,
+    /// Somebody here switched the machine's power: the machine itself said nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<Switched>,
+}
+
+impl Mark {
+    /// Whether it is the machine's own doing.
+    pub fn is_sign(&self) -> bool {
+        self.late.is_none() && self.power.is_none()
+    }
+}
+
+/// What was done to a machine's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Switched {
+    /// It is off, or on its way there: nobody waits for it.
+    Off,
+    /// It starts, or starts anew.
+    On,
 }
 
 /// What a boot that went no further suffers from, as a rule.

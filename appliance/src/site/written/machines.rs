@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use koboshi_ipmi::crypto::{Authentication, Confidentiality, Integrity};
+use koboshi_ipmi::{Quirk, Suite, Version};
 use koboshi_pxe::Mac;
 
 use super::nics::{Nics, nics};
@@ -10,7 +12,7 @@ use super::walk::{Key, Value, Walk};
 use crate::site::hardware::{BmcPart, Cipher, Console, Fence, Outlet, Power, Secret, SwitchPort};
 use crate::site::names::{ClassName, MachineName, Malformed};
 use crate::site::origin::At;
-use crate::site::problem::Problem;
+use crate::site::problem::{Problem, did_you_mean};
 use crate::site::values::{Serial, shown};
 
 /// What a class and a machine may both say. The machine's word counts.
@@ -68,6 +70,7 @@ const BMC_KEYS: &[&str] = &[
     "password-env",
     "kg-file",
     "cipher",
+    "version",
     "quirks",
     "target",
 ];
@@ -216,6 +219,41 @@ fn pair(walk: &mut Walk, what: &str, value: &Value, keys: [&str; 2]) -> Option<(
     Some((first??.value, second??.value))
 }
 
+/// Those that leave something open are there for BMCs that have nothing else.
+fn cipher_suite(walk: &mut Walk, suite: At<u8>) -> Option<At<Cipher>> {
+    let Some(known) = Suite::by_id(suite.value) else {
+        let message = format!("cipher suite {} is not one we speak", suite.value);
+        let problem = Problem::error("value", &suite.origin, message);
+        walk.error(problem.label("\"auto\", 3 or 17"));
+        return None;
+    };
+    let open = match known {
+        Suite { authentication: Authentication::None, .. } => "asks for no password",
+        Suite { integrity: Integrity::None, .. } => "lets anybody on the way switch machines",
+        Suite { confidentiality: Confidentiality::None, .. } => "sends consoles in the clear",
+        _ => return Some(suite.map(Cipher::Suite)),
+    };
+    let message = format!("cipher suite {} {open}", suite.value);
+    let problem = Problem::warning("weak-cipher", &suite.origin, message);
+    walk.error(
+        problem.label("leaves something open").help("17, 3 or \"auto\" if the BMC has them"),
+    );
+    Some(suite.map(Cipher::Suite))
+}
+
+/// A mistake in it switches no machine off, and must not keep any from booting.
+fn quirk_known(walk: &mut Walk, quirk: &At<String>) {
+    if quirk.value.parse::<Quirk>().is_ok() {
+        return;
+    }
+    let names: Vec<&str> = Quirk::ALL.iter().map(|quirk| quirk.name()).collect();
+    let message = format!("no BMC has the quirk {}", shown(&quirk.value));
+    let problem = Problem::warning("quirk", &quirk.origin, message);
+    let help = did_you_mean(&quirk.value, names.iter().copied());
+    let help = help.unwrap_or_else(|| format!("known are {}", names.join(", ")));
+    walk.error(problem.label("without effect").help(help));
+}
+
 /// `"10.78.0.1"`, or a table. Only a machine's has a host.
 pub(super) fn bmc(walk: &mut Walk, place: &str, value: &Value, machine: bool) -> Option<BmcPart> {
     let mut bmc = BmcPart::default();
@@ -241,22 +279,17 @@ pub(super) fn bmc(walk: &mut Walk, place: &str, value: &Value, machine: bool) ->
             "kg-file" => bmc.kg = walk.path("kg-file", value),
             "cipher" if value.get_ref().is_integer() => {
                 let suite = walk.number("cipher", value, 0..=255);
-                bmc.cipher = suite.and_then(|suite: At<u8>| match suite.value {
-                    3 | 17 => Some(suite.map(Cipher::Suite)),
-                    other => {
-                        let problem = Problem::error(
-                            "value",
-                            &suite.origin,
-                            format!("cipher suite {other} is not one we speak"),
-                        );
-                        walk.error(problem.label("\"auto\", 3 or 17"));
-                        None
-                    }
-                });
+                bmc.cipher = suite.and_then(|suite| cipher_suite(walk, suite));
+            }
+            "version" => {
+                let versions =
+                    [("auto", Version::Auto), ("1.5", Version::V15), ("2.0", Version::V20)];
+                bmc.version = walk.word("version", value, &versions);
             }
             "cipher" => bmc.cipher = walk.word("cipher", value, &[("auto", Cipher::Auto)]),
             "quirks" => {
                 let quirks = walk.one_or_many("quirks", value, Walk::text);
+                quirks.iter().for_each(|quirk| quirk_known(walk, quirk));
                 bmc.quirks = Some(quirks.into_iter().map(|quirk| quirk.value).collect());
             }
             "target" => bmc.target = walk.number("target", value, 0..=255),

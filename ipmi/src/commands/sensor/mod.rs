@@ -166,7 +166,9 @@ pub async fn read_all(
     repository: &Repository,
     options: Options,
 ) -> Result<Vec<Reading>, Error> {
-    let readings = repository.sensors.iter().map(|sensor| read(bmc, sensor, options));
+    // Made beforehand: as a closure in the stream they would not be Send.
+    let readings: Vec<_> =
+        repository.sensors.iter().map(|sensor| read(bmc, sensor, options)).collect();
     let readings: Vec<_> = stream::iter(readings).buffered(WINDOW).collect().await;
     readings.into_iter().collect()
 }

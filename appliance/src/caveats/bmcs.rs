@@ -1,0 +1,70 @@
+//! BMCs that cannot be logged into, or that everybody could; and machines whose fence is not built yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::bmcs::secrets;
+use crate::site::hostlist::fold;
+use crate::site::{At, Bmc, Fence, MachineName, Origin, Problem, Problems, Secret, Site};
+
+pub(super) fn bmcs(site: &Site, found: &mut Problems) {
+    let bmcs = || {
+        let machines = site.machines.iter();
+        machines.filter_map(|(name, machine)| Some((name, machine.bmc.as_ref()?)))
+    };
+    let without = |lacks: fn(&Bmc) -> bool| bmcs().filter(move |(_, bmc)| lacks(bmc));
+    nobody(without(|bmc| bmc.user.is_none()), "account", "user = \"NAME\"", found);
+    nobody(without(|bmc| bmc.password.is_none()), "password", "password-file = \"FILE\"", found);
+    let mut files = BTreeMap::new();
+    for (_, bmc) in bmcs() {
+        if let Some(At { value: Secret::File(path), origin }) = &bmc.password {
+            files.entry(path).or_insert(origin);
+        }
+        if let Some(path) = &bmc.kg {
+            files.entry(&path.value).or_insert(&path.origin);
+        }
+    }
+    for (path, origin) in files {
+        let message = match (secrets::file(path), secrets::careless(path)) {
+            (Err(why), _) => why.to_string(),
+            (Ok(_), Some(careless)) => format!("{}: {careless}", path.display()),
+            (Ok(_), None) => continue,
+        };
+        let problem = Problem::warning("secret-file", origin, message);
+        let help = format!("chmod 600 {0}, owned by whom the appliance runs as", path.display());
+        found.push(problem.label("this file").help(help));
+    }
+    unbuilt(site, found);
+}
+
+/// Machines whose BMC lets nobody in, for want of this.
+fn nobody<'a>(
+    bmcs: impl Iterator<Item = (&'a MachineName, &'a Bmc)>,
+    what: &str,
+    example: &str,
+    found: &mut Problems,
+) {
+    let bmcs: Vec<(&MachineName, &Bmc)> = bmcs.collect();
+    let Some((_, first)) = bmcs.first() else { return };
+    let names = fold(bmcs.iter().map(|(name, _)| name));
+    let message = format!("no {what} is given for the BMC of {names}");
+    let problem = Problem::warning("no-login", &first.host.origin, message);
+    let help = format!("{example} in [defaults.bmc], in the class or with the machine's bmc");
+    found.push(problem.label("cannot be logged into").help(help));
+}
+
+/// Machines that are to be fenced by a means that is not built yet, and by no other.
+fn unbuilt(site: &Site, found: &mut Problems) {
+    let other = |machine: &&At<crate::site::Machine>| {
+        !machine.fence.is_empty() && !machine.fence.contains(&Fence::Bmc)
+    };
+    let machines = site.machines.iter().filter(|(_, machine)| other(machine));
+    let machines: Vec<(&MachineName, &Origin)> =
+        machines.map(|(name, machine)| (name, &machine.origin)).collect();
+    let Some((_, origin)) = machines.first() else { return };
+    let names: BTreeSet<&MachineName> = machines.iter().map(|(name, _)| *name).collect();
+    let message = format!("fencing by outlet or switch port is not built yet: {}", fold(names));
+    let problem = Problem::warning("no-fence", origin, message);
+    found.push(
+        problem.label("only by hand").help("fence = \"bmc\", or `koboshi fence … --by-hand`"),
+    );
+}

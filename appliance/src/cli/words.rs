@@ -1,0 +1,191 @@
+//! The command line, and nothing else: what may be typed. Completions and the manual page come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::machines;
+use crate::{lab, ops};
+
+/// Boots diskless machines into roles, and says what they do.
+#[derive(Debug, Parser)]
+#[command(name = "koboshi", version, arg_required_else_help = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Where {
+    /// State directory of the appliance
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/koboshi", env = "KOBOSHI_STATE")]
+    pub(super) state: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Format {
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the appliance in the foreground
+    Serve {
+        /// Site file
+        #[arg(long, value_name = "FILE")]
+        site: PathBuf,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Show every error of a site file at once (exit code 2 if there is one)
+    Check {
+        /// Site file
+        #[arg(long, value_name = "FILE", default_value = "site.toml")]
+        site: PathBuf,
+        /// Also show what would change in the running appliance
+        #[arg(long)]
+        diff: bool,
+        /// State directory; with it, images are looked up too
+        #[arg(long, value_name = "DIR", env = "KOBOSHI_STATE")]
+        state: Option<PathBuf>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Read the site file again, now
+    Reload {
+        /// Also if it unseats running machines or drops many
+        #[arg(long)]
+        accept: bool,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Say what a machine would boot, and which line of the site file decided
+    Explain {
+        /// Machine, seat or MAC
+        who: String,
+        /// bios, efi64, http64, arm64, or a number of DHCP option 93
+        #[arg(long)]
+        arch: Option<String>,
+        /// Ask this site file instead of the running appliance
+        #[arg(long, value_name = "FILE")]
+        site: Option<PathBuf>,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show every machine, its seat and how far its boot is
+    Status {
+        /// Machines (m[01-40]), a seat, @group, @role or @all
+        who: Option<String>,
+        /// Stay and show it anew every second
+        #[arg(long, short)]
+        watch: bool,
+        /// Only machines that ran and have not come back, as host lists, with what is known of each
+        #[arg(long)]
+        silent: bool,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show a machine's last boots with their timelines
+    Boots {
+        /// Machine, seat or MAC
+        who: String,
+        /// How many
+        #[arg(long, short = 'n', default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show what happened
+    Events {
+        /// Stay and tell what happens
+        #[arg(short, long)]
+        follow: bool,
+        /// Only after the event with this id
+        #[arg(long, default_value_t = 0)]
+        since: u64,
+        /// How many
+        #[arg(long, short = 'n', default_value_t = 50)]
+        count: usize,
+        #[command(flatten)]
+        at: Where,
+        /// For programs: one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a machine a seat, or make it a spare: one line of the matrix
+    Seat {
+        /// Machine
+        machine: String,
+        /// Seat, or `spare`
+        place: String,
+        /// Also if the machine is running in another seat
+        #[arg(long)]
+        accept: bool,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Write a machine that the site does not know into the site file, with what it says of itself
+    Adopt {
+        /// Its MAC; with --accept also the name of a machine of the site
+        who: String,
+        /// Its name; the next free one of the site's own (m01, m02: m03) if none
+        #[arg(long)]
+        name: Option<String>,
+        /// Its place in the matrix: a seat, or `spare`
+        #[arg(long, value_name = "SEAT|spare")]
+        seat: Option<String>,
+        /// Of a machine of the site: take it on as it answers now, exchanged board and all
+        #[arg(long, conflicts_with_all = ["name", "seat"])]
+        accept: bool,
+        /// Only show what would be written
+        #[arg(long)]
+        dry: bool,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Make sure that a machine is off: its BMC switches it off and says so twice. Its seats are free, and
+    /// who waits for one boots
+    Fence {
+        /// Machine
+        machine: String,
+        /// You have made sure of it yourself: its power is off, or its network cable is pulled
+        #[arg(long)]
+        by_hand: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
+    #[command(flatten)]
+    Machines(machines::Command),
+    /// Import, build, publish and show images
+    #[command(subcommand)]
+    Image(ops::image::Command),
+    /// A rack of virtual machines with real firmware
+    #[command(subcommand)]
+    Lab(lab::cli::LabCommand),
+    /// Print completions for a shell
+    Completions {
+        /// Shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}

@@ -1,0 +1,345 @@
+//! Machines reached out of band, as a user does it: `power`, `bootdev`, `sensors` … with simulated BMCs on
+//! loopback addresses, through the appliance and without one.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use koboshi_bmcsim::sim::Sim;
+use koboshi_bmcsim::{Bmc, Config};
+use koboshi_ipmi::Password;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::world::{KOBOSHI, World, in_world, text};
+
+const PASSWORD: &str = "s3cret-of-bmcs";
+
+/// BMCs of machines m01, m02 …, all of them on in the beginning.
+struct Bmcs {
+    sim: Sim,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Bmcs {
+    /// On 127.44.`net`.1 and so on, with what each does otherwise.
+    fn new(net: u8, many: u8, change: impl Fn(u8, &mut Config)) -> Bmcs {
+        let config = |number: u8| {
+            let password = Password::new(PASSWORD).expect("short enough");
+            let mut config = Config::with_admin("admin", password);
+            config.listen = SocketAddr::from((Ipv4Addr::new(127, 44, net, number), 0));
+            config.seed = u64::from(number);
+            config.on = true;
+            change(number, &mut config);
+            config
+        };
+        let sim = Sim::fleet((1..=many).map(config).collect(), 1).expect("BMCs run");
+        let addresses = sim.addresses().collect();
+        Bmcs { sim, addresses }
+    }
+
+    /// Their lines in `[machines]`.
+    fn lines(&self) -> String {
+        let line = |(number, at): (usize, &SocketAddr)| {
+            let number = number + 1;
+            format!(
+                "m{number:02} = {{ mac = [\"52:54:00:77:00:{number:02x}\"], bmc = {{ host = \"{}\", port = {} }} }}\n",
+                at.ip(),
+                at.port()
+            )
+        };
+        self.addresses.iter().enumerate().map(line).collect()
+    }
+
+    /// Looks at m01's, m02's …, or changes it.
+    fn with<T>(&self, number: usize, look: impl FnOnce(&mut Bmc) -> T) -> T {
+        self.sim.with_at(self.addresses[number - 1], look).expect("it is there")
+    }
+
+    fn is_on(&self, number: usize) -> bool {
+        self.with(number, |bmc| bmc.chassis.on)
+    }
+}
+
+/// A site file with these machines, and the password beside it.
+fn write_site(folder: &Path, machines: &str, interface: &str) {
+    let site = format!(
+        "[site]\nname = \"ipmi\"\n\n[net]\ninterface = \"{interface}\"\ncidr = \"10.77.0.0/24\"\n\
+         pool = \"10.77.0.200-10.77.0.250\"\n\n\
+         [defaults.bmc]\nuser = \"admin\"\npassword-file = \"bmc.pw\"\n\n\
+         [roles.web]\nimage = \"web\"\n\n[machines]\n{machines}\n"
+    );
+    std::fs::write(folder.join("site.toml"), site).expect("written");
+    secret(&folder.join("bmc.pw"), PASSWORD);
+}
+
+fn secret(path: &Path, password: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, format!("{password}\n")).expect("written");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("changed");
+}
+
+/// Somebody with a site file, and no appliance.
+struct Here(TempDir);
+
+impl Here {
+    fn new(machines: &str) -> Here {
+        let dir = TempDir::new().expect("a directory");
+        write_site(dir.path(), machines, "nowhere0");
+        Here(dir)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(KOBOSHI);
+        command.current_dir(self.0.path()).args(words).args(["--site", "site.toml"]);
+        command.env("XDG_CACHE_HOME", self.0.path().join("cache")).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("koboshi runs")
+    }
+
+    /// Exit code, and everything it printed.
+    fn says(&self, words: &[&str]) -> (i32, String) {
+        let output = self.run(words);
+        (output.status.code().expect("an exit code"), text(&output))
+    }
+
+    /// What it printed as JSON, by machine.
+    fn json(&self, words: &[&str]) -> Vec<Value> {
+        let mut all = words.to_vec();
+        all.push("--json");
+        let output = self.run(&all);
+        let out = String::from_utf8(output.stdout).expect("UTF-8");
+        let mut lines: Vec<Value> =
+            out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        lines.sort_by_key(|line| line["machine"].to_string());
+        lines
+    }
+}
+
+#[test]
+fn a_row_each_as_it_comes_and_who_is_how_at_the_end() {
+    let bmcs = Bmcs::new(1, 4, |number, config| match number {
+        2 => config.on = false,
+        3 => config.faults.dead = true,
+        4 => config.users[0].password = Password::new("another").expect("short enough"),
+        _ => {}
+    });
+    let here = Here::new(&(bmcs.lines() + "sw1 = { console = \"serial:/dev/ttyUSB1@9600\" }\n"));
+    let mut command = here.command(&["power", "@all", "status", "--patience", "4"]);
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("koboshi runs");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let lines: Vec<String> = lines.map(|line| line.expect("UTF-8")).collect();
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{lines:?}\n{said}");
+    assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["MACHINE", "POWER", "NOTE"]);
+    let row = |name: &str| {
+        let row = lines.iter().find(|line| line.starts_with(name));
+        row.unwrap_or_else(|| panic!("{name}: {lines:?}")).as_str()
+    };
+    assert_eq!((row("m01"), row("m02")), ("m01      on", "m02      off"));
+    assert!(row("m03").contains("no answer within"), "{lines:?}");
+    assert!(row("m04").contains("wrong password for admin"), "{lines:?}");
+    assert!(row("sw1").contains("the site names no BMC for sw1"), "{lines:?}");
+    // The dead one holds nobody up.
+    assert!(lines.last().is_some_and(|line| line.starts_with("m03")), "{lines:?}");
+    let end = "off: m02; on: m01; no BMC: sw1; no answer: m03; wrong password: m04";
+    assert!(said.contains(end), "{said}");
+    assert!(said.contains("check the password file"), "{said}");
+
+    let rows = here.json(&["power", "m[01-02]"]);
+    assert_eq!((&rows[0]["power"], &rows[1]["power"]), (&"on".into(), &"off".into()));
+    let rows = here.json(&["power", "m04"]);
+    assert_eq!(rows[0]["failed"], "wrong password");
+    assert!(rows[0]["error"].as_str().is_some_and(|error| error.contains("admin")));
+}
+
+#[test]
+fn power_is_switched_read_back_and_staggered() {
+    let bmcs = Bmcs::new(2, 3, |_, _| {});
+    let here = Here::new(&bmcs.lines());
+    let (code, said) = here.says(&["power", "m[01-03]", "off"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("m01      off    was on") && said.contains("off: m[01-03]"), "{said}");
+    assert!((1..=3).all(|number| !bmcs.is_on(number)));
+    let (code, said) = here.says(&["power", "m01", "off"]);
+    assert!(code == 0 && said.contains("as before"), "{said}");
+    let (code, said) = here.says(&["power", "m01", "reset"]);
+    assert!(code == 1 && said.contains("it is off, and stays so"), "{said}");
+    let begun = Instant::now();
+    let (code, said) = here.says(&["power", "m[01-03]", "on", "--stagger", "0.5"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "they started all at once");
+    assert!((1..=3).all(|number| bmcs.is_on(number)));
+    let (code, said) = here.says(&["power", "m02", "cycle"]);
+    assert!(code == 0 && said.contains("cycled"), "{said}");
+    // Its operating system does not listen.
+    bmcs.with(3, |bmc| bmc.chassis.shutdown = Duration::from_secs(3600));
+    let (code, said) = here.says(&["power", "m03", "soft", "--wait", "1"]);
+    assert!(code == 1 && said.contains("still on after 1 s"), "{said}");
+}
+
+#[test]
+fn many_are_not_switched_off_on_one_word_and_protected_ones_not_at_all() {
+    let bmcs = Bmcs::new(3, 6, |_, _| {});
+    let lines = bmcs.lines().replacen("m06 = {", "m06 = { protected = true,", 1);
+    let here = Here::new(&lines);
+    let (code, said) = here.says(&["power", "@all", "off"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains("power off for 6 machines: m[01-06]") && said.contains("--yes"),
+        "{said}"
+    );
+    assert!((1..=6).all(|number| bmcs.is_on(number)));
+    let (code, said) = here.says(&["power", "@all", "off", "--yes"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("off: m[01-05]; protected: m06"), "{said}");
+    assert!((1..=5).all(|number| !bmcs.is_on(number)) && bmcs.is_on(6));
+    // Looking takes nothing away.
+    let (code, said) = here.says(&["power", "@all"]);
+    assert!(code == 0 && said.contains("off: m[01-05]; on: m06"), "{said}");
+}
+
+#[test]
+fn hardware_without_ipmi_answers_the_same_words() {
+    let here = Here::new("m01 = { power = \"exec:./power\" }\n");
+    let script = "#!/bin/sh\necho \"$1\" >> log\ncase \"$1\" in\nstatus) cat state ;;\non|off) echo \"$1\" > state ;;\nesac\n";
+    let folder = here.0.path();
+    std::fs::write(folder.join("power"), script).expect("written");
+    std::fs::write(folder.join("state"), "off\n").expect("written");
+    let made = Command::new("chmod").args(["+x", "power"]).current_dir(folder).status();
+    assert!(made.expect("chmod runs").success());
+    for (words, code, says) in [
+        (&["power", "m01"][..], 0, "off"),
+        (&["power", "m01", "on"], 0, "was off"),
+        (&["power", "m01", "cycle"], 0, "on"),
+        (&["power", "m01", "diag"], 1, "its power command has no diag"),
+        (&["power", "m01", "off"], 0, "was on"),
+        (&["bootdev", "m01", "pxe"], 1, "the site names no BMC for m01"),
+    ] {
+        let (ended, said) = here.says(words);
+        assert!(ended == code && said.contains(says), "{words:?}: {said}");
+    }
+    let log = std::fs::read_to_string(folder.join("log")).expect("it was run");
+    let log: Vec<&str> = log.lines().filter(|line| *line != "status").collect();
+    assert_eq!(log, ["on", "off", "on", "off"]);
+}
+
+#[test]
+fn bmcs_are_found_and_told_apart_by_what_the_site_knows() {
+    let bmcs = Bmcs::new(5, 3, |number, config| {
+        config.listen.set_port(46_623);
+        config.faults.no_ping = number == 2;
+        config.faults.dead = number == 3;
+    });
+    let lines = bmcs.lines();
+    let known: Vec<&str> = lines.lines().collect();
+    let here = Here::new(&format!("{}\n{}\n", known[0], known[2]));
+    let (code, said) = here.says(&["bmc", "scan", "127.44.5.0/29", "--port", "46623"]);
+    assert_eq!(code, 0, "{said}");
+    let words = |address: &str| -> Vec<String> {
+        let line = said.lines().find(|line| line.starts_with(address));
+        line.unwrap_or_else(|| panic!("{address}: {said}"))
+            .split_whitespace()
+            .map(str::to_string)
+            .collect()
+    };
+    assert_eq!(words("127.44.5.1")[1..4], ["m01", "IPMI", "2.0"]);
+    assert_eq!(words("127.44.5.2")[1..], ["unknown", "IPMI", "2.0", "answers", "no", "pings"]);
+    assert_eq!(words("127.44.5.3")[1..], ["m03", "silent"]);
+    assert!(
+        said.contains("1 of the site, 1 that it does not know; 1 of the site silent"),
+        "{said}"
+    );
+    let (code, said) = here.says(&["bmc", "scan", "10.0.0.0/8"]);
+    assert!(code == 2 && said.contains("/16 at most"), "{said}");
+}
+
+#[test]
+fn a_password_is_nowhere_but_in_its_file() {
+    let bmcs = Bmcs::new(6, 1, |_, config| config.faults.slow = Duration::from_millis(300));
+    let here = Here::new(&bmcs.lines());
+    let mut command = here.command(&["power", "m01"]);
+    let child = command.env("KOBOSHI_LOG", "trace").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = child.spawn().expect("koboshi runs");
+    let line = std::fs::read(format!("/proc/{}/cmdline", child.id())).expect("it runs");
+    let line = String::from_utf8_lossy(&line).into_owned();
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!line.contains(PASSWORD) && !text(&output).contains(PASSWORD));
+    // One that everybody may read is told of; one that is missing says where it was looked for.
+    use std::os::unix::fs::PermissionsExt;
+    let path = here.0.path().join("bmc.pw");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("changed");
+    let (code, said) = here.says(&["power", "m01"]);
+    assert!(code == 0 && said.contains("everybody on this host may read it"), "{said}");
+    std::fs::remove_file(&path).expect("removed");
+    let (code, said) = here.says(&["power", "m01"]);
+    assert!(code == 1 && said.contains("bmc.pw: No such file"), "{said}");
+}
+
+/// Everything that the appliance adds: one door for all, the event log, timelines, fencing.
+#[test]
+fn the_appliance_switches_remembers_and_fences() {
+    in_world("", vec![], async |mut world| {
+        let bmcs = Bmcs::new(7, 6, |number, config| config.faults.dead = number == 4);
+        let folder = world.site.parent().expect("a folder").to_path_buf();
+        let lines = bmcs.lines().replacen("m05 = {", "m05 = { fence = [\"pdu\", \"bmc\"],", 1);
+        write_site(&folder, &lines, "kb0");
+        world.serve().await;
+        assert_eq!(world.ok(&["power", "m01"]).lines().last(), Some("m01      on"));
+        let refused = world.run(&["power", "@all", "off"]);
+        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+        assert!(text(&refused).contains("power off for 6 machines"), "{}", text(&refused));
+        let rows = world.run(&["power", "m[01-02]", "off", "--json"]);
+        assert!(rows.status.success(), "{}", text(&rows));
+        assert_eq!(String::from_utf8_lossy(&rows.stdout).lines().count(), 2);
+        assert!(!bmcs.is_on(1) && !bmcs.is_on(2));
+        event(&world, "power           m01 power off by root: off").await;
+
+        fences(&world, &bmcs).await;
+        // It was not in any file, nor is it in the log.
+        assert!(!world.log().contains(PASSWORD) && !world.ok(&["events"]).contains(PASSWORD));
+        assert!(world.stop().await);
+        let open = bmcs.with(1, |bmc| bmc.sessions.open().count());
+        assert_eq!(open, 0, "a session was left open");
+    });
+}
+
+async fn fences(world: &World, bmcs: &Bmcs) {
+    let fenced = world.ok(&["fence", "m03", "--yes"]);
+    for part in ["m03 was on at", "m03 told to switch off at", "m03 reads off again at"] {
+        assert!(fenced.contains(part), "{part}: {fenced}");
+    }
+    assert!(!bmcs.is_on(3));
+    let dead = world.run(&["fence", "m04", "--yes"]);
+    assert_eq!(dead.status.code(), Some(1), "{}", text(&dead));
+    let said = text(&dead);
+    assert!(said.contains("reading its power failed: no answer within"), "{said}");
+    assert!(said.contains("koboshi fence m04 --by-hand"), "{said}");
+    // What is not built is said, and the next means is taken.
+    let second = world.ok(&["fence", "m05", "--yes"]);
+    assert!(second.contains("m05 reads off again"), "{second}");
+    event(world, "m03 is fenced, by its BMC at 127.44.7.3, by root: was on").await;
+    event(world, "is not fenced, by its outlet: fencing by its outlet is not built").await;
+    event(world, "m04 is not fenced, by its BMC at 127.44.7.4").await;
+}
+
+/// Waits until the event log says so: it is written in batches.
+async fn event(world: &World, says: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let events = world.ok(&["events"]);
+        if events.contains(says) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{says}: {events}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
