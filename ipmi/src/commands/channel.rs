@@ -23,10 +23,11 @@ pub const CIPHER_SUITES: u8 = 0x54;
 /// "The channel this is asked over".
 pub const PRESENT: u8 = 0x0e;
 
-/// How far a session or an account may go.
+/// How far a session, an account, a channel or a cipher suite may go. What a session is asked for is a
+/// [`Privilege`](crate::Privilege).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Privilege {
+pub enum Limit {
     /// Unspecified: no limit is set.
     Unset,
     /// May only ask to be called back.
@@ -36,7 +37,7 @@ pub enum Privilege {
     /// May switch the power, and more that does not change the BMC.
     Operator,
     /// May do everything.
-    Administrator,
+    Admin,
     /// What the maker thought of.
     Oem,
     /// None at all: the account is shut out of the channel.
@@ -45,62 +46,54 @@ pub enum Privilege {
     Reserved(u8),
 }
 
-impl Privilege {
+impl Limit {
     /// Its number.
     pub fn number(self) -> u8 {
         match self {
-            Privilege::Unset => 0,
-            Privilege::Callback => 1,
-            Privilege::User => 2,
-            Privilege::Operator => 3,
-            Privilege::Administrator => 4,
-            Privilege::Oem => 5,
-            Privilege::NoAccess => 0x0f,
-            Privilege::Reserved(number) => number & 0x0f,
+            Limit::Unset => 0,
+            Limit::Callback => 1,
+            Limit::User => 2,
+            Limit::Operator => 3,
+            Limit::Admin => 4,
+            Limit::Oem => 5,
+            Limit::NoAccess => 0x0f,
+            Limit::Reserved(number) => number & 0x0f,
         }
     }
 
     /// From its number.
-    pub fn from_number(number: u8) -> Privilege {
+    pub fn from_number(number: u8) -> Limit {
         match number & 0x0f {
-            0 => Privilege::Unset,
-            1 => Privilege::Callback,
-            2 => Privilege::User,
-            3 => Privilege::Operator,
-            4 => Privilege::Administrator,
-            5 => Privilege::Oem,
-            0x0f => Privilege::NoAccess,
-            number => Privilege::Reserved(number),
+            0 => Limit::Unset,
+            1 => Limit::Callback,
+            2 => Limit::User,
+            3 => Limit::Operator,
+            4 => Limit::Admin,
+            5 => Limit::Oem,
+            0x0f => Limit::NoAccess,
+            number => Limit::Reserved(number),
         }
     }
 
     /// As an operator writes it.
     pub fn name(self) -> &'static str {
         match self {
-            Privilege::Unset => "unset",
-            Privilege::Callback => "callback",
-            Privilege::User => "user",
-            Privilege::Operator => "operator",
-            Privilege::Administrator => "administrator",
-            Privilege::Oem => "oem",
-            Privilege::NoAccess => "no-access",
-            Privilege::Reserved(_) => "reserved",
+            Limit::Unset => "unset",
+            Limit::Callback => "callback",
+            Limit::User => "user",
+            Limit::Operator => "operator",
+            Limit::Admin => "admin",
+            Limit::Oem => "oem",
+            Limit::NoAccess => "no-access",
+            Limit::Reserved(_) => "reserved",
         }
     }
 
     /// From what an operator writes.
-    pub fn by_name(name: &str) -> Option<Privilege> {
-        [
-            Privilege::Callback,
-            Privilege::User,
-            Privilege::Operator,
-            Privilege::Administrator,
-            Privilege::Oem,
-            Privilege::NoAccess,
-        ]
-        .into_iter()
-        .find(|known| known.name() == name)
-        .or((name == "admin").then_some(Privilege::Administrator))
+    pub fn by_name(name: &str) -> Option<Limit> {
+        [Limit::Callback, Limit::User, Limit::Operator, Limit::Admin, Limit::Oem, Limit::NoAccess]
+            .into_iter()
+            .find(|known| known.name() == name)
     }
 }
 
@@ -250,7 +243,7 @@ pub struct ChannelAccess {
     /// Commands of user privilege are authenticated.
     pub user_level: bool,
     /// The most that anybody may be raised to.
-    pub limit: Privilege,
+    pub limit: Limit,
 }
 
 impl ChannelAccess {
@@ -262,7 +255,7 @@ impl ChannelAccess {
             alerting: access & 0x20 == 0,
             per_message: access & 0x10 == 0,
             user_level: access & 0x08 == 0,
-            limit: Privilege::from_number(limit),
+            limit: Limit::from_number(limit),
         })
     }
 
@@ -370,7 +363,7 @@ impl Capabilities {
 pub async fn capabilities(
     bmc: &impl Controller,
     channel: u8,
-    privilege: Privilege,
+    privilege: Limit,
 ) -> Result<Capabilities, Error> {
     let ask = |first: u8| Request::new(NetFn::APP, AUTHENTICATION, [first, privilege.number()]);
     let channel = channel & 0x0f;
@@ -468,7 +461,7 @@ mod tests {
             (Request::new(NetFn::APP, AUTHENTICATION, [0x8e, 4]), refuse(0xcc)),
             (Request::new(NetFn::APP, AUTHENTICATION, [0x0e, 4]), ok([1, 0x14, 0x04, 0])),
         ]);
-        let found = capabilities(&bmc, PRESENT, Privilege::Administrator).await.unwrap();
+        let found = capabilities(&bmc, PRESENT, Limit::Admin).await.unwrap();
         assert!(found.v15 && !found.v20 && found.named && found.ways == 0x14);
         bmc.finish();
     }
@@ -501,7 +494,7 @@ mod tests {
             alerting: false,
             per_message: true,
             user_level: true,
-            limit: Privilege::Administrator,
+            limit: Limit::Admin,
         };
         let set = |bits: u8| Request::new(NetFn::APP, SET_ACCESS, [1, bits | 0x22, bits | 4]);
         let get = |bits| Request::new(NetFn::APP, GET_ACCESS, [1, bits]);

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Serialize, Serializer};
 
-use super::channel::Privilege;
+use super::channel::Limit;
 use super::lan_ipv6::{self, Ipv6};
 use super::parameters::Table;
 use crate::controller::Controller;
@@ -134,8 +134,8 @@ pub struct Arp {
 pub struct SuiteLimit {
     /// Its number.
     pub suite: u8,
-    /// [`Privilege::Unset`] is not allowed at all.
-    pub limit: Privilege,
+    /// [`Limit::Unset`] is not allowed at all.
+    pub limit: Limit,
 }
 
 /// Where alerts go.
@@ -324,7 +324,7 @@ pub async fn suites(bmc: &impl Controller, channel: u8) -> Result<Vec<SuiteLimit
         .map(|(place, suite)| {
             let byte = limits.get(1 + place / 2).copied().unwrap_or(0);
             let nibble = if place % 2 == 0 { byte & 0x0f } else { byte >> 4 };
-            SuiteLimit { suite: *suite, limit: Privilege::from_number(nibble) }
+            SuiteLimit { suite: *suite, limit: Limit::from_number(nibble) }
         })
         .collect())
 }
@@ -419,7 +419,7 @@ pub(crate) mod tests {
         assert_eq!((lan.source, lan.gateway, lan.port), (Some(Source::Static), None, Some(623)));
         assert_eq!(lan.mac.unwrap().to_string(), "52:54:00:77:00:01");
         assert_eq!(lan.lockout.unwrap().lockout_seconds, 300);
-        let limits = [Privilege::Unset, Privilege::Administrator, Privilege::Administrator];
+        let limits = [Limit::Unset, Limit::Admin, Limit::Admin];
         let due: Vec<_> = [0, 3, 17].into_iter().zip(limits).collect();
         assert_eq!(lan.suites.iter().map(|one| (one.suite, one.limit)).collect::<Vec<_>>(), due);
         assert_eq!(lan.destinations.len(), 1);

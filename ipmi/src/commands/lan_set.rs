@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
-use super::channel::Privilege;
+use super::channel::Limit;
 use super::lan::{self, Arp, LanSettings, Source, SuiteLimit};
 use super::parameters::{Setting, Table};
 use crate::controller::Controller;
@@ -200,12 +200,12 @@ pub async fn set(bmc: &impl Controller, channel: u8, change: &LanChange) -> Resu
     }
 }
 
-/// Sets how far sessions of a cipher suite may go ([`Privilege::Unset`]: not at all), and reads it back.
+/// Sets how far sessions of a cipher suite may go ([`Limit::Unset`]: not at all), and reads it back.
 pub async fn limit_suite(
     bmc: &impl Controller,
     channel: u8,
     suite: u8,
-    limit: Privilege,
+    limit: Limit,
 ) -> Result<Vec<SuiteLimit>, Error> {
     let mut suites = lan::suites(bmc, channel).await?;
     let Some(one) = suites.iter_mut().find(|one| one.suite == suite) else {
@@ -342,10 +342,10 @@ mod tests {
         ]);
         steps.extend(three(&[0, 0x40, 0x04, 0, 0, 0, 0, 0, 0]));
         let bmc = Script::new(steps);
-        let suites = limit_suite(&bmc, 1, 0, Privilege::Unset).await.unwrap();
-        assert_eq!(suites[0].limit, Privilege::Unset);
+        let suites = limit_suite(&bmc, 1, 0, Limit::Unset).await.unwrap();
+        assert_eq!(suites[0].limit, Limit::Unset);
         bmc.finish();
         let bmc = Script::new(three(&[0, 0x44, 0x04]));
-        assert!(limit_suite(&bmc, 1, 8, Privilege::Unset).await.is_err());
+        assert!(limit_suite(&bmc, 1, 8, Limit::Unset).await.is_err());
     }
 }

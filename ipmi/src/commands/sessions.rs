@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
-use super::channel::Privilege;
+use super::channel::Limit;
 use crate::controller::Controller;
 use crate::error::Error;
 use crate::message::{NetFn, Request};
@@ -24,7 +24,7 @@ pub struct Session {
     /// Id of the account.
     pub user: u8,
     /// What it may do now.
-    pub privilege: Privilege,
+    pub privilege: Limit,
     /// By which channel.
     pub channel: u8,
     /// From where, where it is a LAN and the BMC tells.
@@ -59,7 +59,7 @@ impl Session {
         let session = Session {
             handle,
             user: user & 0x3f,
-            privilege: Privilege::from_number(privilege),
+            privilege: Limit::from_number(privilege),
             channel: channel & 0x0f,
             from: from.filter(|address| !address.is_unspecified()),
             port,

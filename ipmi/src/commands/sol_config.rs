@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::channel::Privilege;
+use super::channel::Limit;
 use super::parameters::{Setting, Table};
 use crate::controller::Controller;
 use crate::error::Error;
@@ -75,7 +75,7 @@ pub struct SolSettings {
     /// It takes characters only authenticated.
     pub force_authentication: Option<bool>,
     /// The least privilege of who may use it.
-    pub privilege: Option<Privilege>,
+    pub privilege: Option<Limit>,
     /// It waits so long for more characters before it sends, in steps of 5 ms.
     #[serde(rename = "accumulate-ms", serialize_with = "milliseconds")]
     pub accumulate: Option<Duration>,
@@ -111,7 +111,7 @@ impl SolSettings {
             AUTHENTICATION => {
                 self.force_encryption = first.map(|byte| byte & 0x80 != 0);
                 self.force_authentication = first.map(|byte| byte & 0x40 != 0);
-                self.privilege = first.map(Privilege::from_number);
+                self.privilege = first.map(Limit::from_number);
             }
             ACCUMULATE => {
                 self.accumulate = first.map(steps(5));
@@ -243,7 +243,7 @@ fn words(settings: &SolSettings, parameter: u8) -> String {
         ENABLE => format!("enabled {:?}", settings.enabled),
         AUTHENTICATION => format!(
             "{}, encryption forced {:?}, authentication forced {:?}",
-            settings.privilege.map_or("unset", Privilege::name),
+            settings.privilege.map_or("unset", Limit::name),
             settings.force_encryption,
             settings.force_authentication
         ),
@@ -308,7 +308,7 @@ mod tests {
         let bmc = Script::new(steps);
         let now = get(&bmc, 1).await.unwrap();
         assert_eq!((now.retry_interval, now.payload_port), (Some(Duration::ZERO), Some(623)));
-        assert_eq!((now.privilege, now.speed), (Some(Privilege::User), None));
+        assert_eq!((now.privilege, now.speed), (Some(Limit::User), None));
         let wanted = SolSettings {
             retry_interval: Some(Duration::from_millis(200)),
             ..SolSettings::default()

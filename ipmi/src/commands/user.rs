@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::busy;
-use super::channel::Privilege;
+use super::channel::Limit;
 use crate::controller::Controller;
 use crate::crypto::Password;
 use crate::error::Error;
@@ -39,7 +39,7 @@ pub struct UserAccess {
     /// It may send IPMI messages.
     pub messaging: bool,
     /// The most it may be raised to.
-    pub limit: Privilege,
+    pub limit: Limit,
 }
 
 /// Get User Access.
@@ -74,7 +74,7 @@ impl Access {
                 callback: access & 0x40 != 0,
                 link: access & 0x20 != 0,
                 messaging: access & 0x10 != 0,
-                limit: Privilege::from_number(access),
+                limit: Limit::from_number(access),
             },
         })
     }
@@ -141,7 +141,7 @@ pub async fn list(bmc: &impl Controller, channel: u8) -> Result<Vec<User>, Error
             Err(Error::Refused { .. }) => String::new(),
             outcome => outcome?,
         };
-        let of_use = access.access.messaging && access.access.limit != Privilege::NoAccess;
+        let of_use = access.access.messaging && access.access.limit != Limit::NoAccess;
         if !name.is_empty() || access.enabled == Some(true) || of_use {
             let sol = sol(bmc, channel, id).await?;
             let (enabled, access) = (access.enabled, access.access);
@@ -327,7 +327,7 @@ mod tests {
         ]);
         let users = list(&bmc, 1).await.unwrap();
         assert_eq!(users.len(), 2);
-        assert_eq!((users[0].sol, users[0].access.limit), (Some(false), Privilege::NoAccess));
+        assert_eq!((users[0].sol, users[0].access.limit), (Some(false), Limit::NoAccess));
         assert_eq!((users[1].name.as_str(), users[1].sol), ("root", Some(true)));
         assert!(users[1].access.link && users[1].access.messaging);
         bmc.finish();
@@ -391,12 +391,8 @@ mod tests {
         ]);
         set_name(&bmc, 3, "koboshi").await.unwrap();
         assert!(set_name(&bmc, 3, "koboshi").await.is_err());
-        let wanted = UserAccess {
-            callback: false,
-            link: false,
-            messaging: true,
-            limit: Privilege::Administrator,
-        };
+        let wanted =
+            UserAccess { callback: false, link: false, messaging: true, limit: Limit::Admin };
         let error = set_access(&bmc, 1, 3, wanted).await.unwrap_err();
         assert!(error.to_string().contains("operator, may log in"), "{error}");
         assert!(set_sol(&bmc, 1, 3, false).await.is_err());
