@@ -5,7 +5,7 @@ use std::time::Instant;
 use koboshi_ipmi::wire::v20::PayloadType;
 use koboshi_ipmi::{Message, Request, Response};
 
-use crate::boot::Boot;
+use crate::boot::{self, Boot};
 use crate::bridge::Bridge;
 use crate::channel::Channel;
 use crate::chassis::{self, Chassis};
@@ -15,6 +15,7 @@ use crate::device::Device;
 use crate::dispatch::{self, Who};
 use crate::faults::Faults;
 use crate::fru::Fru;
+use crate::identify::{self, Identify};
 use crate::lan::Lan;
 use crate::sdr::Sdr;
 use crate::sel::Sel;
@@ -38,6 +39,8 @@ pub struct Bmc {
     pub chassis: Chassis,
     /// Boot options.
     pub boot: Boot,
+    /// The identify light.
+    pub identify: Identify,
     /// The watchdog timer.
     pub watchdog: Watchdog,
     /// LAN configuration parameters.
@@ -87,9 +90,10 @@ impl Bmc {
             device: Device::new(&config),
             chassis: Chassis::new(&config, now),
             boot: Boot::default(),
+            identify: Identify::default(),
             watchdog: Watchdog::default(),
             lan: Lan::new(&config),
-            sol_config: SolConfig::default(),
+            sol_config: SolConfig::new(&config),
             users: Users::new(&config.users),
             channel: Channel::default(),
             bridge: Bridge::default(),
@@ -124,6 +128,8 @@ impl Bmc {
     /// Lets fire what is due.
     pub fn poll(&mut self, now: Instant) {
         watchdog::poll(self, now);
+        boot::poll(self, now);
+        identify::poll(self, now);
         chassis::poll(self, now);
         session::poll(self, now);
         sol::poll(self, now);
@@ -133,6 +139,8 @@ impl Bmc {
     pub fn deadline(&self) -> Option<Instant> {
         [
             watchdog::deadline(self),
+            boot::deadline(self),
+            identify::deadline(self),
             chassis::deadline(self),
             session::deadline(self),
             sol::deadline(self),

@@ -11,8 +11,8 @@ use crate::bmc::Bmc;
 use crate::session::Session;
 use crate::user::Privilege;
 use crate::{
-    boot, bridge, channel, chassis, dcmi, device, fru, lan, sdr, sel, sensor, session, sol,
-    sol_config, user, watchdog,
+    boot, bridge, channel, chassis, dcmi, device, fru, identify, lan, sdr, sel, sensor, session,
+    sol, sol_config, user, watchdog,
 };
 
 /// The LAN channel.
@@ -170,7 +170,7 @@ pub fn converse(bmc: &mut Bmc, bytes: &[u8], who: &Who) -> Option<Vec<u8>> {
 pub fn route(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
     type Answer = fn(&mut Bmc, &Asked<'_>) -> Option<Response>;
     let modules: &[Answer] = match asked.netfn {
-        NetFn::CHASSIS => &[chassis::answer, boot::answer],
+        NetFn::CHASSIS => &[chassis::answer, boot::answer, identify::answer],
         NetFn::SENSOR => &[sensor::answer],
         NetFn::APP => &[
             device::answer,

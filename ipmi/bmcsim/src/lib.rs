@@ -37,6 +37,7 @@ pub mod device;
 pub mod dispatch;
 pub mod faults;
 pub mod fru;
+pub mod identify;
 pub mod lan;
 mod line;
 pub mod machine;

@@ -53,7 +53,8 @@ pub fn answer(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
 fn activate(bmc: &mut Bmc, asked: &Asked<'_>, _auxiliary: u8) -> Option<Response> {
     // The host's own interface has no session to carry it.
     let Some(session) = asked.session else { return refuse(Completion::NOT_NOW) };
-    if bmc.users.by_id(asked.user).is_some_and(|user| !user.sol) {
+    let allowed = bmc.users.by_id(asked.user).is_none_or(|user| user.sol);
+    if !bmc.sol_config.is_enabled() || !allowed {
         return refuse(SWITCHED_OFF);
     }
     if bmc.sol.active.is_some() {
