@@ -72,18 +72,18 @@ pub struct Args {
     idle: f64,
 
     /// Command for /bin/sh that is the machine: power on starts it, power off kills it, its end is power off.
-    /// KOBOSHI_BOOT in its environment says the boot device asked for (pxe, disk, …). {n} and {address} are
+    /// KOBOSHI_BOOT in its environment says the boot device asked for (pxe, disk, …). {number} and {address} are
     /// the BMC's number, from 0, and address.
     #[arg(long, value_name = "COMMAND", help_heading = "Machine")]
     start: Option<String>,
-    /// QEMU's QMP socket: reset, ACPI shutdown and NMI go by it. Takes {n} and {address}.
+    /// QEMU's QMP socket: reset, ACPI shutdown and NMI go by it. Takes {number} and {address}.
     #[arg(long, value_name = "PATH", requires = "start", help_heading = "Machine")]
     monitor: Option<String>,
     /// TCP address for QEMU's ipmi-bmc-extern: the guest gets the BMC as /dev/ipmi0. One BMC only.
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Machine")]
     vm: Option<SocketAddr>,
     /// The host's serial port: tcp:ADDRESS:PORT, telnet:ADDRESS:PORT (BREAK gets through), unix:PATH or echo.
-    /// Takes {n} and {address}.
+    /// Takes {number} and {address}.
     #[arg(long, value_name = "WHERE", help_heading = "Machine")]
     sol: Option<String>,
     /// The machine is on from the beginning.
@@ -180,7 +180,8 @@ impl Args {
             .map(|n| {
                 let address = self.listen.nth(n);
                 let place = |text: &str| {
-                    text.replace("{n}", &n.to_string()).replace("{address}", &address.to_string())
+                    text.replace("{number}", &n.to_string())
+                        .replace("{address}", &address.to_string())
                 };
                 let monitor = self.monitor.as_deref().map(|path| place(path).into());
                 let host = match &self.start {
@@ -290,9 +291,9 @@ mod tests {
             "--listen",
             "127.44.0.1-127.44.3.232",
             "--start",
-            "run {n} {address}",
+            "run {number} {address}",
             "--sol",
-            "unix:/run/{n}",
+            "unix:/run/{number}",
             "--fault",
             "loss=5",
         ]);

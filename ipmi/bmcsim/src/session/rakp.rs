@@ -115,7 +115,7 @@ pub fn first(bmc: &mut Bmc, payload: &[u8], now: Instant) -> Option<Vec<u8>> {
     let proof = Rakp2Proof { random: exchange.managed_random, guid: exchange.guid, code };
     let answer = Rakp2 { tag: message.tag, status: Status::OK, console, proof: Some(proof) };
     let role = match bmc.faults.opensesspriv {
-        true => privilege,
+        true => exchange.role & NAME_ONLY | privilege,
         false => exchange.role,
     };
     let session = bmc.sessions.get_mut(message.managed)?;

@@ -195,10 +195,9 @@ fn faults_of_logging_in() {
     assert_eq!(refused, Some(Status::NO_RESOURCES));
     machine.bmc.faults = crate::Faults { opensesspriv: true, ..Default::default() };
     let mut login = Login::of(SUITE_17);
-    login.privilege = 4;
     let refused = Console::log_in(&mut machine, &login, now).err();
     assert_eq!(refused, Some(Status::INTEGRITY_CHECK), "keys are hashed with another role");
-    login.role = 4;
+    login.privilege = 4;
     assert!(Console::log_in(&mut machine, &login, now).is_ok());
     machine.bmc.faults = crate::Faults { downgrade: Some(1), ..Default::default() };
     let open = OpenRequest { tag: 1, privilege: 4, console: 5, suite: SUITE_17.into() };
