@@ -71,7 +71,8 @@ pub struct Args {
     #[arg(long, default_value_t = 60.0, value_name = "SECONDS", help_heading = "Sessions")]
     idle: f64,
 
-    /// Command for /bin/sh that is the machine: power on starts it, power off kills it, its end is power off.
+    /// Command for /bin/sh that is the machine: power on starts it, power off kills it, its end is power off. A
+    /// single command, or one that ends in `exec`, also ends with the simulator when that is killed.
     /// KOBOSHI_BOOT in its environment says the boot device asked for (pxe, disk, …). {number} and {address} are
     /// the BMC's number, from 0, and address.
     #[arg(long, value_name = "COMMAND", help_heading = "Machine")]

@@ -41,6 +41,8 @@ pub struct Faults {
     pub downgrade: Option<u8>,
     /// Hashes keys with the privilege of Open Session in place of RAKP 1's role (Supermicro X8DT*).
     pub opensesspriv: bool,
+    /// Hashes keys with RAKP 1's privilege without its bit for look-ups by name alone (Intel).
+    pub no_name_bit: bool,
     /// The code of RAKP 2 is so many bytes too long, or too short (Supermicro H8QME).
     pub rakp2_length: i8,
     /// Takes no RAKP message twice: an answer that was lost is lost.
@@ -115,6 +117,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("full", "no session slot is free"),
     ("downgrade=SUITE", "agrees to this cipher suite whatever is asked for"),
     ("opensesspriv", "hashes keys with the privilege of Open Session"),
+    ("no-name-bit", "hashes keys with the role of RAKP 1 less its name-only bit"),
     ("rakp2-length=BYTES", "the code of RAKP 2 is longer by so much, or shorter"),
     ("once", "takes no RAKP message twice"),
     ("sixteen", "keeps 16 bytes of passwords"),
@@ -184,6 +187,7 @@ impl Faults {
             "full" => self.full = flag()?,
             "downgrade" => self.downgrade = option(name, value)?,
             "opensesspriv" => self.opensesspriv = flag()?,
+            "no-name-bit" => self.no_name_bit = flag()?,
             "rakp2-length" => self.rakp2_length = number(name, value)?,
             "once" => self.once = flag()?,
             "sixteen" => self.sixteen = flag()?,

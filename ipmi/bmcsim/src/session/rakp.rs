@@ -114,10 +114,13 @@ pub fn first(bmc: &mut Bmc, payload: &[u8], now: Instant) -> Option<Vec<u8>> {
     code.resize(length, 0);
     let proof = Rakp2Proof { random: exchange.managed_random, guid: exchange.guid, code };
     let answer = Rakp2 { tag: message.tag, status: Status::OK, console, proof: Some(proof) };
-    let role = match bmc.faults.opensesspriv {
-        true => exchange.role & NAME_ONLY | privilege,
-        false => exchange.role,
-    };
+    let mut role = exchange.role;
+    if bmc.faults.opensesspriv {
+        role = role & NAME_ONLY | privilege;
+    }
+    if bmc.faults.no_name_bit {
+        role &= !NAME_ONLY;
+    }
     let session = bmc.sessions.get_mut(message.managed)?;
     (session.user, session.limit, session.heard) = (user, limit, now);
     session.stage = Stage::Named { exchange: Box::new(ExchangeOf { exchange, password, role }) };

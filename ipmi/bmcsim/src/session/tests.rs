@@ -199,6 +199,11 @@ fn faults_of_logging_in() {
     assert_eq!(refused, Some(Status::INTEGRITY_CHECK), "keys are hashed with another role");
     login.privilege = 4;
     assert!(Console::log_in(&mut machine, &login, now).is_ok());
+    machine.bmc.faults = crate::Faults { no_name_bit: true, ..Default::default() };
+    let refused = Console::log_in(&mut machine, &login, now).err();
+    assert_eq!(refused, Some(Status::INTEGRITY_CHECK));
+    login.role = 4;
+    assert!(Console::log_in(&mut machine, &login, now).is_ok());
     machine.bmc.faults = crate::Faults { downgrade: Some(1), ..Default::default() };
     let open = OpenRequest { tag: 1, privilege: 4, console: 5, suite: SUITE_17.into() };
     let answer = opening(&mut machine, PayloadType::OpenRequest, &open.encode(), now).unwrap();

@@ -1,12 +1,10 @@
 //! ipmitool and FreeIPMI against simulated BMCs: whoever shares no code with them judges them.
 
-mod peers;
-
+use crate::tools::{FreeIpmi, PASSWORD, ipmitool};
 use koboshi_bmcsim::{Config, Faults, Sim};
 use koboshi_ipmi::crypto::SUITES;
 use koboshi_ipmi::wire::v15::Auth;
 use koboshi_ipmi::{Kg, Password};
-use peers::{FreeIpmi, PASSWORD, ipmitool};
 
 fn config() -> Config {
     let mut config = Config::with_admin("admin", Password::new(PASSWORD).unwrap());
