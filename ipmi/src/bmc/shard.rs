@@ -23,6 +23,9 @@ use crate::wire::v20::PayloadType;
 /// Datagrams or orders in a row before the others have their turn.
 const ROUND: usize = 128;
 
+/// Datagrams that may wait for room in the kernel; what comes beyond its session sends again.
+const BACKLOG: usize = 1024;
+
 /// What a handle wants of its shard.
 pub(super) enum Order {
     Attach { key: u64, peer: SocketAddr, session: Box<Session>, known: Arc<Known> },
@@ -65,6 +68,8 @@ pub(super) struct Shard {
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     opening: usize,
     most_opening: usize,
+    /// Datagrams that the kernel had no room for.
+    backlog: VecDeque<(Vec<u8>, SocketAddr)>,
     /// Those who wait for their turn to open a session.
     turns: VecDeque<u64>,
     over: bool,
@@ -87,6 +92,7 @@ impl Shard {
             timers: BinaryHeap::new(),
             opening: 0,
             most_opening: most_opening.max(1),
+            backlog: VecDeque::new(),
             turns: VecDeque::new(),
             over: false,
         }
@@ -120,6 +126,11 @@ impl Shard {
                             Ok(order) => self.obey(order),
                             Err(_) => break,
                         }
+                    }
+                }
+                ready = self.socket.writable(), if !self.backlog.is_empty() => {
+                    if ready.is_ok() {
+                        self.send_backlog();
                     }
                 }
                 () = sleep => {}
@@ -247,8 +258,14 @@ impl Shard {
             }
             let mut refused = None;
             while let Some(datagram) = slot.session.poll_transmit() {
-                if let Err(error) = transmit(&self.socket, &datagram, slot.peer) {
-                    refused = Some(error);
+                match transmit(&self.socket, &datagram, slot.peer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if self.backlog.len() < BACKLOG {
+                            self.backlog.push_back((datagram, slot.peer));
+                        }
+                    }
+                    Err(error) => refused = Some(error),
+                    Ok(()) => {}
                 }
             }
             match refused {
@@ -275,6 +292,16 @@ impl Shard {
         {
             slot.timer = Some(deadline);
             self.timers.push(Reverse((deadline, key)));
+        }
+    }
+
+    fn send_backlog(&mut self) {
+        while let Some((datagram, peer)) = self.backlog.pop_front() {
+            let sent = transmit(&self.socket, &datagram, peer);
+            if sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                self.backlog.push_front((datagram, peer));
+                return;
+            }
         }
     }
 
@@ -326,9 +353,7 @@ impl Slot {
 fn transmit(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr) -> io::Result<()> {
     for last in [false, true] {
         match socket.try_send_to(datagram, peer) {
-            // The network card's queue is full: the session sends it again.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if last => return Err(error),
+            Err(error) if last || error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             Err(_) => {}
             Ok(_) => return Ok(()),
         }
