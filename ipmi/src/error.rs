@@ -108,6 +108,12 @@ pub enum Error {
     /// Serial over LAN is switched off, for all or for this account.
     #[error("the BMC's Serial over LAN is switched off")]
     SolDisabled,
+    /// The BMC ended Serial over LAN, or says that it is not active.
+    #[error("the BMC ended Serial over LAN")]
+    SolEnded,
+    /// The session is well, and Serial over LAN takes nothing that is typed.
+    #[error("Serial over LAN takes nothing any more")]
+    SolDeaf,
     /// Somebody else has the console.
     #[error("Serial over LAN is taken{}", .by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
     SolTaken {
@@ -147,6 +153,8 @@ impl Error {
             | Error::Lost { .. }
             | Error::Silent { .. }
             | Error::NoFreeSession
+            | Error::SolEnded
+            | Error::SolDeaf
             | Error::SolTaken { .. } => true,
             Error::Refused { completion, .. } => completion.is_passing(),
             _ => false,
@@ -201,6 +209,9 @@ impl Error {
             }
             Error::SolDisabled => {
                 "switch Serial over LAN on in the BMC's settings, and for the account"
+            }
+            Error::SolEnded | Error::SolDeaf => {
+                "it is activated anew; if it does not come back, `koboshi bmc WHO reset`"
             }
             Error::SolTaken { .. } => "`--take` ends the other's session",
         })

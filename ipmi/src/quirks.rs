@@ -64,6 +64,10 @@ quirks! {
         "Tells payload sizes of Serial over LAN that make no sense: Supermicro X8DT*, Asus P5M2.";
     SolStatus = "sol-status", true,
         "Does not know Get Payload Activation Status: Supermicro X8SIL-F.";
+    SolDeferAlerts = "sol-defer-alerts", false,
+        "Activates Serial over LAN only where alerts by the serial port wait meanwhile: Intel Windmill, Quanta Winterfell, Wiwynn.";
+    SolAcksOnce = "sol-acks-once", true,
+        "Acknowledges what is typed once, and drops its repetitions without a word: OpenBMC.";
     SolSkipInstances = "sol-instances", true,
         "Says that it has no instance of Serial over LAN and has one: Dell M605, M610 and M915.";
 }

@@ -89,6 +89,7 @@ impl Engine {
             link: tokio::sync::Mutex::default(),
             places: Arc::new(Semaphore::new(WAITING)),
             closed: AtomicBool::new(false),
+            console: Arc::new(Semaphore::new(1)),
         }))
     }
 

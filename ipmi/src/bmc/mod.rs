@@ -6,6 +6,7 @@
 //!      ◀─answers── each a `Session` that knows nothing of sockets
 //! ```
 
+mod console;
 mod engine;
 mod memory;
 mod orphan;
@@ -46,6 +47,8 @@ struct Inner {
     places: Arc<Semaphore>,
     known: Arc<Known>,
     closed: AtomicBool,
+    /// One console at a time.
+    console: Arc<Semaphore>,
 }
 
 /// What its shard tells of it.

@@ -1,6 +1,7 @@
 //! Payloads other than commands in a BMC's session: Serial over LAN, and whatever a maker adds.
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use super::Link;
 use super::shard::Order;
@@ -51,6 +52,17 @@ impl Payloads {
     /// The next one. `None`: the handle of the BMC was closed, or somebody else reads this kind now.
     pub async fn next(&mut self) -> Option<PayloadEvent> {
         self.inbox.recv().await
+    }
+
+    /// Drops what waits to be read. `false`: nothing will come any more.
+    pub fn skip(&mut self) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(_) => {}
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
     }
 
     /// Sends one, in the session that is open now; without one it is dropped, as if the network had lost it.

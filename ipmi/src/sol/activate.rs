@@ -76,6 +76,9 @@ pub async fn activate(bmc: &impl Bearer, wish: &Wish) -> Result<Activation, Erro
         make_way(bmc, wish).await?;
     }
     let suite = bmc.suite();
+    if suite.is_none() && bmc.session().is_some() {
+        return Err(Error::Unsupported("Serial over LAN under IPMI 1.5"));
+    }
     let activate = Activate {
         instance: wish.instance,
         encrypted: suite.is_some_and(|suite| suite.confidentiality != Confidentiality::None),
