@@ -36,7 +36,7 @@ impl Bearer for Bmc {
     }
 
     fn orphans(&self) -> Vec<u32> {
-        Vec::new()
+        self.0.known.orphans()
     }
 }
 
@@ -123,12 +123,7 @@ impl Line {
 }
 
 impl Driver {
-    async fn run(
-        mut self,
-        mut activation: Activation,
-        mut ends: Ends,
-        _only: OwnedSemaphorePermit,
-    ) {
+    async fn run(mut self, mut activation: Activation, mut ends: Ends, only: OwnedSemaphorePermit) {
         loop {
             let left = self.serve(&activation, &mut ends).await;
             let since = Instant::now();
@@ -136,6 +131,8 @@ impl Driver {
                 Left::Closed(done) => {
                     let ended = activate::deactivate(&self.line.bmc, self.line.options.instance);
                     let _a_bmc_that_is_gone_ends_it_by_itself = timeout(FAREWELL, ended).await;
+                    // Whoever waits may open another at once.
+                    drop(only);
                     drop(done);
                     return;
                 }
@@ -168,28 +165,28 @@ impl Driver {
         let mut look = Instant::now() + self.line.options.keep_alive;
         let mut asking: Option<Asking> = None;
         let mut ready: Option<Event> = None;
-        let mut closing: Option<(Instant, Option<oneshot::Sender<()>>)> = None;
+        // Until when what was typed may still be sent, and who waits for that.
+        let (mut closing, mut waits, mut typists) = (None, None, true);
         let left = loop {
             let now = Instant::now();
             while let Some(payload) = engine.poll(now) {
                 self.line.payloads.send(payload);
             }
             if deliver(&mut engine, &mut ready, &ends.events).is_err() && closing.is_none() {
-                closing = Some((now + FAREWELL, None));
+                closing = Some(now + FAREWELL);
             }
-            if let Some((until, done)) = &mut closing {
+            if let Some(until) = closing {
                 // Whoever closes does not read any more.
                 while engine.event().is_some() {}
                 ready = None;
-                if engine.is_idle() || now >= *until {
-                    return Left::Closed(done.take());
+                if (engine.is_idle() && ends.orders.is_empty()) || now >= until {
+                    return Left::Closed(waits);
                 }
             }
             if let (Some(ended), None) = (engine.ended(), &ready) {
                 break self.line.left(ended, activation).await;
             }
             let deadline = engine.deadline();
-            let farewell = closing.as_ref().map(|(until, _)| *until);
             tokio::select! {
                 event = self.line.payloads.next() => match event {
                     Some(PayloadEvent::Payload { number, bytes }) => {
@@ -204,14 +201,15 @@ impl Driver {
                         Err(error) => break Left::Down(error),
                     },
                 },
-                order = ends.orders.recv(), if engine.room() >= CHUNK && closing.is_none() => {
+                order = ends.orders.recv(), if typists && engine.room() >= CHUNK => {
                     match order {
                         Some(Order::Type(bytes)) => drop(engine.write(&bytes)),
                         Some(Order::Do(operation)) => drop(engine.operate(operation)),
                         Some(Order::Close(done)) => {
-                            closing = Some((Instant::now() + FAREWELL, Some(done)));
+                            waits = Some(done);
+                            closing.get_or_insert(Instant::now() + FAREWELL);
                         }
-                        None => closing = Some((Instant::now() + FAREWELL, None)),
+                        None => typists = false,
                     }
                 }
                 permit = ends.events.reserve(), if ready.is_some() => {
@@ -220,10 +218,10 @@ impl Driver {
                     }
                 }
                 () = ends.events.closed(), if closing.is_none() => {
-                    closing = Some((Instant::now() + FAREWELL, None));
+                    closing = Some(Instant::now() + FAREWELL);
                 }
                 () = until(deadline) => {}
-                () = until(farewell) => {}
+                () = until(closing) => {}
                 () = sleep_until(look.into()), if asking.is_none() => {
                     if session != self.line.bmc.session() {
                         break Left::Down(Error::Lost { waited: self.line.options.keep_alive });

@@ -14,6 +14,7 @@ mod payloads;
 mod shard;
 mod socket;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,9 @@ use crate::session::{Access, Facts, Learned};
 use crate::wire::v20::PayloadType;
 use memory::{Memory, Orphan};
 use shard::Order;
+
+/// Sessions of before that are remembered.
+const PAST: usize = 8;
 
 /// Requests of one BMC that may wait or be on their way; who comes later waits for a place.
 const WAITING: usize = 64;
@@ -55,6 +59,8 @@ struct Inner {
 struct Known {
     learned: Mutex<Learned>,
     facts: Mutex<Option<Facts>>,
+    /// Sessions that there were, the newest last: a BMC that missed their end keeps them for a minute.
+    sessions: Mutex<VecDeque<u32>>,
     /// Where it is kept, under which name.
     memory: Option<Arc<Memory>>,
     name: String,
@@ -67,7 +73,13 @@ impl Known {
             false => format!("{}:{}", access.host, access.port),
         };
         let learned = memory.as_ref().map(|memory| memory.learned(&name)).unwrap_or_default();
-        Known { learned: Mutex::new(learned), facts: Mutex::default(), memory, name }
+        Known {
+            learned: Mutex::new(learned),
+            facts: Mutex::default(),
+            sessions: Mutex::default(),
+            memory,
+            name,
+        }
     }
 
     fn learned(&self, learned: Learned) {
@@ -82,6 +94,19 @@ impl Known {
             memory.opened(&self.name, Orphan { managed: facts.managed, port });
         }
         *locked(&self.facts) = Some(facts);
+        let mut sessions = locked(&self.sessions);
+        sessions.retain(|session| *session != facts.managed);
+        sessions.push_back(facts.managed);
+        if sessions.len() > PAST {
+            sessions.pop_front();
+        }
+    }
+
+    /// Sessions of this process that are nobody's any more.
+    fn orphans(&self) -> Vec<u32> {
+        let present = locked(&self.facts).map(|facts| facts.managed);
+        let sessions = locked(&self.sessions);
+        sessions.iter().copied().filter(|session| Some(*session) != present).collect()
     }
 
     fn closed(&self) {
