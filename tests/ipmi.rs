@@ -232,6 +232,140 @@ fn hardware_without_ipmi_answers_the_same_words() {
 }
 
 #[test]
+fn the_next_start_is_set_read_back_and_taken_away() {
+    let bmcs = Bmcs::new(4, 2, |_, _| {});
+    let here = Here::new(&bmcs.lines());
+    let (code, said) = here.says(&["bootdev", "m[01-02]", "pxe", "--efi"]);
+    assert!(code == 0 && said.contains("pxe (EFI), the next start: m[01-02]"), "{said}");
+    let rows = here.json(&["bootdev", "m01"]);
+    assert_eq!(rows[0]["boot"]["device"], "pxe");
+    assert_eq!(rows[0]["boot"]["persistent"], false);
+    let (code, said) = here.says(&["bootdev", "m01", "disk", "--persistent"]);
+    assert!(code == 0 && said.contains("disk, every start"), "{said}");
+    assert!(said.contains("set as for a BIOS; --efi if it is"), "{said}");
+    let (code, said) = here.says(&["bootdev", "m01", "none"]);
+    assert!(code == 0 && said.contains("none"), "{said}");
+    let (code, said) = here.says(&["bootdev", "m01", "tape"]);
+    assert!(code == 2 && said.contains("pxe"), "{said}");
+}
+
+#[test]
+fn sensors_inventory_and_log_are_read_followed_and_cleared() {
+    let bmcs = Bmcs::new(8, 2, |_, config| config.sensors = 16);
+    let here = Here::new(&bmcs.lines());
+    let (code, said) = here.says(&["sensors", "m[01-02]", "--kind", "fan"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(said.matches("Fan ").count(), 8, "{said}");
+    assert!(
+        !said.contains("Temp") && said.contains("RPM") && said.contains("ok: m[01-02]"),
+        "{said}"
+    );
+    let (code, said) = here.says(&["sensors", "m01", "--kind", "smell"]);
+    assert!(code == 2 && said.contains("temperature"), "{said}");
+
+    // A fan stops: it is said with what is bad, and in the log.
+    let stopped = bmcs.with(1, |bmc| koboshi_bmcsim::sensor::set(bmc, "Fan 1", 0.0));
+    assert!(stopped, "there is a fan");
+    let (code, said) = here.says(&["sensors", "m[01-02]", "--kind", "fan"]);
+    assert!(code == 0 && said.contains("bad below"), "{said}");
+    assert!(said.contains("critical: m01") || said.contains("non-recoverable: m01"), "{said}");
+    let rows = here.json(&["sel", "m[01-02]"]);
+    let entries = rows[0]["entries"].as_array().expect("a list");
+    assert!(!entries.is_empty() && rows[1]["entries"] == serde_json::json!([]), "{rows:?}");
+    assert_eq!(entries[0]["sensor"], "Fan 1");
+    assert!(entries[0]["at"].as_i64().is_some_and(|at| at > 1_600_000_000), "{entries:?}");
+    let (_, said) = here.says(&["sel", "m[01-02]", "info"]);
+    assert!(said.contains("right"), "{said}");
+
+    // Who follows hears of the next one within seconds.
+    let mut follow = here.command(&["sel", "m[01-02]", "-f", "--json"]);
+    let mut follow = Ended(follow.stdout(Stdio::piped()).spawn().expect("koboshi runs"));
+    let mut told = BufReader::new(follow.0.stdout.take().expect("a pipe")).lines();
+    // It follows from now on, and nobody is told when that is.
+    std::thread::sleep(Duration::from_secs(3));
+    bmcs.with(2, |bmc| koboshi_bmcsim::sensor::set(bmc, "Fan 2", 0.0));
+    let line = told.next().expect("a line").expect("UTF-8");
+    let line: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!((&line["machine"], &line["sensor"]), (&"m02".into(), &"Fan 2".into()));
+    drop(follow);
+
+    let (code, said) = here.says(&["sel", "m01", "clear"]);
+    assert!(code == 0 && said.contains("cleared"), "{said}");
+    assert_eq!(bmcs.with(1, |bmc| bmc.sel.entries.len()), 0);
+    let (code, said) = here.says(&["fru", "m01"]);
+    assert!(code == 0 && said.contains("Simulated Board"), "{said}");
+    let rows = here.json(&["fru", "m01"]);
+    assert_eq!(rows[0]["parts"][0]["board"]["manufacturer"], "Koboshi");
+}
+
+/// A process that does not outlive its test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // One that has ended already is as good.
+        let _ended = self.0.kill().is_ok();
+        let _status = self.0.wait().is_ok();
+    }
+}
+
+#[test]
+fn a_bmcs_own_settings_are_shown_and_changed() {
+    let bmcs = Bmcs::new(9, 2, |_, _| {});
+    let here = Here::new(&bmcs.lines());
+    let (code, said) =
+        here.says(&["watchdog", "m01", "set", "--timeout", "300", "--action", "cycle"]);
+    assert!(code == 0 && said.contains("stopped"), "{said}");
+    let (code, said) = here.says(&["watchdog", "m01", "start"]);
+    assert!(code == 0 && said.contains("runs"), "{said}");
+    let rows = here.json(&["watchdog", "m01"]);
+    assert_eq!((&rows[0]["action"], &rows[0]["running"]), (&"cycle".into(), &true.into()));
+    let (code, said) = here.says(&["watchdog", "m01", "stop"]);
+    assert!(code == 0 && said.contains("stopped"), "{said}");
+
+    let (code, said) = here.says(&["lan", "m01", "vlan", "12"]);
+    assert!(code == 0 && said.contains("changed"), "{said}");
+    assert_eq!(here.json(&["lan", "m01"])[0]["vlan"], 12);
+    let (code, said) =
+        here.says(&["lan", "m01", "set", "--vlan", "off", "--gateway", "127.44.9.254"]);
+    assert_eq!(code, 0, "{said}");
+    let rows = here.json(&["lan", "m[01-02]"]);
+    assert_eq!((&rows[0]["vlan"], &rows[0]["gateway"]), (&Value::Null, &"127.44.9.254".into()));
+    assert_eq!(rows[1]["gateway"], Value::Null);
+    let (code, said) = here.says(&["lan", "m[01-02]", "set", "--address", "127.44.9.9"]);
+    assert!(code == 2 && said.contains("one machine at a time"), "{said}");
+
+    // An account for a colleague, who then comes in by it.
+    secret(&here.0.path().join("ops.pw"), "0ther-s3cret");
+    let user = ["bmc", "m01", "user", "3", "--name", "ops", "--password-file", "ops.pw"];
+    let (code, said) = here.says(&[&user[..], &["--privilege", "operator", "--enable"]].concat());
+    assert!(code == 0 && said.contains("ops") && !said.contains("0ther"), "{said}");
+    let theirs = Here::new(&bmcs.lines());
+    secret(&theirs.0.path().join("bmc.pw"), "0ther-s3cret");
+    let path = theirs.0.path().join("site.toml");
+    let site = std::fs::read_to_string(&path).expect("it is there");
+    std::fs::write(&path, site.replace("user = \"admin\"", "user = \"ops\"")).expect("written");
+    let (code, said) = theirs.says(&["power", "m01"]);
+    assert!(code == 0 && said.contains("on"), "{said}");
+    let (code, said) = theirs.says(&["bmc", "m01", "user", "3", "--privilege", "admin"]);
+    assert!(code == 1 && said.contains("privilege"), "{said}");
+    let (code, said) = here.says(&["bmc", "m01", "user", "3"]);
+    assert!(code == 2 && said.contains("nothing is said that changes"), "{said}");
+
+    let (code, said) = here.says(&["bmc", "m01", "info"]);
+    assert!(code == 0 && said.contains("2.0 suite 17, admin"), "{said}");
+    let (code, said) = here.says(&["bmc", "m01", "raw", "0x06", "0x01"]);
+    assert!(code == 0 && said.contains("20 81"), "{said}");
+    let (code, said) = here.says(&["bmc", "m01", "raw", "0x07", "0x01"]);
+    assert!(code == 2 && said.contains("0x07"), "{said}");
+    let (code, said) = here.says(&["bmc", "m01", "sessions"]);
+    assert!(code == 0 && said.contains("admin"), "{said}");
+    for words in [&["bmc", "info"][..], &["bmc", "m01", "raw", "6"], &["watchdog", "m01", "set"]] {
+        assert_eq!(here.says(words).0, 2, "{words:?}");
+    }
+}
+
+#[test]
 fn bmcs_are_found_and_told_apart_by_what_the_site_knows() {
     let bmcs = Bmcs::new(5, 3, |number, config| {
         config.listen.set_port(46_623);

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use koboshi_ipmi::bmc::{Engine, Limits};
 use koboshi_ipmi::commands::sdr::Cache;
 use koboshi_ipmi::{
     Access, Bmc, Cipher as Asked, Controller, Error, Password, Quirks, Request, Response,
@@ -28,6 +29,7 @@ pub mod secrets;
 
 /// See the module.
 pub struct Bmcs {
+    engine: Engine,
     folder: Option<PathBuf>,
     patience: Option<Duration>,
     known: Mutex<HashMap<Door, Known>>,
@@ -69,10 +71,22 @@ pub struct Lent {
 }
 
 impl Bmcs {
-    /// None is known yet. What is learned of them is kept in a folder. `warn` hears of what is careless.
-    pub fn new(folder: Option<PathBuf>, warn: fn(String)) -> Bmcs {
+    /// Those of an appliance, which is the only one that has this folder: what is learned of BMCs is kept
+    /// there, and which sessions are open, so that after a kill the next start closes its own first.
+    pub fn remembering(folder: &Path, warn: fn(String)) -> std::io::Result<Bmcs> {
+        let engine = Engine::remembering(Limits::default(), folder)?;
+        Ok(Bmcs::with(engine, Some(folder.to_path_buf()), warn))
+    }
+
+    /// Those of one command. `folder`: where sensor records are kept for the next one.
+    pub fn passing(folder: Option<PathBuf>, warn: fn(String)) -> Bmcs {
+        Bmcs::with(Engine::default(), folder, warn)
+    }
+
+    /// None is known yet. `warn` hears of what is careless.
+    fn with(engine: Engine, folder: Option<PathBuf>, warn: fn(String)) -> Bmcs {
         let (known, typed, warned) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Bmcs { folder, patience: None, known, typed, warned, warn }
+        Bmcs { engine, folder, patience: None, known, typed, warned, warn }
     }
 
     /// A BMC that is silent for so long is given up. None: as long as is usual.
@@ -112,7 +126,7 @@ impl Bmcs {
             return Ok(Lent { bmc, refused });
         }
         let access = self.access(name, said, &user.value)?;
-        let bmc = Bmc::new(access);
+        let bmc = self.engine.bmc(access);
         let refused = Arc::new(AtomicBool::new(false));
         let made = Known { said: said.clone(), bmc: bmc.clone(), refused: refused.clone() };
         // What the former one has open closes by itself once nobody needs it.

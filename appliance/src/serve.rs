@@ -71,6 +71,9 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let ledger = Ledger::new(store.clone(), newest, hardware);
     let ledger = Arc::new(ledger.knowing(Learned::from_boots(lessons)));
 
+    let bmcs = Bmcs::remembering(&options.state.join("bmcs"), |text| tracing::warn!("{text}"));
+    let bmcs = bmcs.context("reading what is known of BMCs")?;
+
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let (control, control_in) = mpsc::channel(1024);
@@ -89,9 +92,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         common,
         revision: Mutex::new(1),
         counters: Counters::default(),
-        bmcs: Arc::new(Bmcs::new(Some(options.state.join("bmcs")), |text| {
-            tracing::warn!("{text}")
-        })),
+        bmcs: Arc::new(bmcs),
         silent: ArcSwap::default(),
         cancel: cancel.clone(),
     });

@@ -18,7 +18,7 @@ use super::Refusal;
 use super::server::{Api, From, allow};
 use crate::app::App;
 use crate::ops::many::{self, Asked, Operation, Reach};
-use crate::ops::{bootdev, power, scan, sensors};
+use crate::ops::{bmc, bootdev, fru, lan, power, scan, sel, sensors, watchdog};
 use crate::rights::Verb;
 
 /// Their addresses.
@@ -27,6 +27,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .merge(route::<power::Query>())
         .merge(route::<bootdev::Query>())
         .merge(route::<sensors::Query>())
+        .merge(route::<sel::Query>())
+        .merge(route::<fru::Query>())
+        .merge(route::<watchdog::Query>())
+        .merge(route::<lan::Query>())
+        .merge(route::<bmc::Query>())
         .route("/scan", post(scan))
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use koboshi_ipmi::commands::channel;
 use koboshi_ipmi::wire::rmcp::{self, Rmcp};
 use koboshi_ipmi::wire::v15::{self, Auth};
 use koboshi_ipmi::{Completion, Message, NetFn, Password, Request};
@@ -23,9 +24,7 @@ const PACE: u32 = 500;
 const TRIES: usize = 3;
 /// From the last question to the end.
 const PATIENCE: Duration = Duration::from_secs(2);
-const GET_CAPABILITIES: u8 = 0x38;
-/// The channel that the question comes in by, and with the data of 2.0.
-const CHANNEL: u8 = 0x0e;
+/// Asks for the data of 2.0 too.
 const EXTENDED: u8 = 0x80;
 
 /// A BMC.
@@ -54,14 +53,13 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// From an answer's data; `extended`: the data of 2.0 was asked for.
-    fn of(data: &[u8], extended: bool) -> Option<Capabilities> {
-        let [_, types, status, versions, ..] = data else { return None };
+    fn of(data: &[u8]) -> Option<Capabilities> {
+        let said = channel::Capabilities::decode(data).ok()?;
         Some(Capabilities {
-            v20: extended && types & 0x80 != 0 && versions & 0x02 != 0,
-            types: types & 0x3f,
-            anonymous: status & 0x01 != 0,
-            key: status & 0x20 != 0,
+            v20: said.v20,
+            types: said.ways,
+            anonymous: said.anonymous,
+            key: said.kg,
         })
     }
 
@@ -171,9 +169,9 @@ impl Scan {
 
 /// The second try goes without the bit of 2.0: firmware of 1.5 alone may refuse it.
 fn question(tries: usize) -> Vec<u8> {
-    let channel = if tries == 1 { CHANNEL } else { CHANNEL | EXTENDED };
+    let channel = if tries == 1 { channel::PRESENT } else { channel::PRESENT | EXTENDED };
     // As an operator: some boards refuse to say what an administrator may.
-    let request = Request::new(NetFn::APP, GET_CAPABILITIES, [channel, 3]);
+    let request = Request::new(NetFn::APP, channel::AUTHENTICATION, [channel, 3]);
     let message = Message::request(&request, u8::try_from(tries).unwrap_or(0));
     match Password::new("") {
         Ok(none) => v15::encode(Auth::None, 0, 0, &none, &message.encode()),
@@ -183,12 +181,12 @@ fn question(tries: usize) -> Vec<u8> {
 
 fn answer(rest: &[u8]) -> Option<Capabilities> {
     let message = Message::decode(v15::Packet::decode(rest).ok()?.payload).ok()?;
-    if message.netfn != NetFn::APP.answer() || message.command != GET_CAPABILITIES {
+    if message.netfn != NetFn::APP.answer() || message.command != channel::AUTHENTICATION {
         return None;
     }
     let response = message.response()?;
     match response.completion {
-        Completion::OK => Capabilities::of(&response.data, message.seq != 1),
+        Completion::OK => Capabilities::of(&response.data),
         // It is a BMC that does not like the question.
         _ => Some(Capabilities::default()),
     }

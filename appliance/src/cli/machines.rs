@@ -6,152 +6,121 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
-use clap::{Args, Subcommand};
-use koboshi_ipmi::commands::boot::Device;
-
-use super::words::Where;
 use super::{Code, code, load, runtime};
 use crate::api::{Client, ClientError, Refusal};
-use crate::bmcs::Bmcs;
+use crate::bmcs::{Bmcs, secrets};
 use crate::ops::many::{self, Asked, Operation, Reach, show::Shown};
-use crate::ops::{bootdev, power, scan, sensors};
+use crate::ops::{bmc, bootdev, fru, power, scan, sel, sensors, watchdog};
 use crate::rights::Principal;
 use crate::site;
 
+mod words;
+
+pub(super) use words::Command;
+use words::{BmcCommand, How, LanCommand, SelAction, UserArgs, WatchdogAction};
+
 /// Sessions that are open when we are interrupted are closed within this time.
 const CLOSING: Duration = Duration::from_secs(3);
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Switch machines on and off, or say whether they are on
-    Power {
-        /// Machines (m[01-40]), a seat, @group, @role or @all
-        who: String,
-        /// What to do; `soft` asks the operating system, `diag` interrupts it (NMI)
-        #[arg(value_enum, default_value_t = power::Action::Status)]
-        action: power::Action,
-        /// Seconds between two machines that start
-        #[arg(long, value_name = "SECONDS", default_value = "0.2", value_parser = seconds)]
-        stagger: Duration,
-        /// Seconds within which the power has to read as wanted; 0: do not read it back
-        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-        wait: Option<Duration>,
-        #[command(flatten)]
-        how: How,
-    },
-    /// Say, or set, what machines start from next
-    Bootdev {
-        /// Machines (m[01-40]), a seat, @group, @role or @all
-        who: String,
-        /// What they start from: the network, a disk, BIOS set-up …; `none` takes an override away. Without
-        /// it, what is set is said
-        #[arg(value_parser = PossibleValuesParser::new(Device::names()))]
-        device: Option<String>,
-        /// Every time, not only the next
-        #[arg(long)]
-        persistent: bool,
-        /// As UEFI does; without it, as the machine's firmware did when it last booted by the network
-        #[arg(long, conflicts_with = "bios_mode")]
-        efi: bool,
-        /// As a PC BIOS does
-        #[arg(long)]
-        bios_mode: bool,
-        #[command(flatten)]
-        how: How,
-    },
-    /// Show what sensors read, and what that means
-    Sensors {
-        /// Machines (m[01-40]), a seat, @group, @role or @all
-        who: String,
-        /// Only these: fan, temperature, voltage, power-supply …
-        #[arg(long)]
-        kind: Option<String>,
-        /// Also those that have no reading
-        #[arg(long)]
-        all: bool,
-        /// Ask for the thresholds in force, not those the sensors were made with
-        #[arg(long)]
-        thresholds: bool,
-        #[command(flatten)]
-        how: How,
-    },
-    /// Ask BMCs for themselves, and find them
-    #[command(subcommand_negates_reqs = true)]
-    Bmc {
-        /// Machines (m[01-40]), a seat, @group, @role or @all
-        #[arg(required = true)]
-        who: Option<String>,
-        #[command(subcommand)]
-        command: BmcCommand,
-    },
-}
-
-/// What is asked of BMCs themselves.
-#[derive(Debug, Subcommand)]
-pub(super) enum BmcCommand {
-    /// Find BMCs in a network, and say which of them the site knows
-    Scan {
-        /// Network (10.78.0.0/24)
-        network: String,
-        /// UDP port
-        #[arg(long, default_value_t = koboshi_ipmi::wire::rmcp::PORT)]
-        port: u16,
-        #[command(flatten)]
-        how: How,
-    },
-}
-
-/// How it is asked, whatever it is.
-#[derive(Debug, Clone, Args)]
-pub(super) struct How {
-    /// Reach them from here by this site file, without the appliance
-    #[arg(long, value_name = "FILE")]
-    site: Option<PathBuf>,
-    /// Give a BMC up that is silent for so long
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "site")]
-    patience: Option<Duration>,
-    /// You mean all of them, however many
-    #[arg(long)]
-    yes: bool,
-    #[command(flatten)]
-    at: Where,
-    /// For programs: one JSON object a line
-    #[arg(long)]
-    json: bool,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "seconds, like 0.5".to_string())?;
-    match seconds {
-        0.0..=86_400.0 => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("0 to 86400 seconds".to_string()),
-    }
-}
 
 /// Runs what was typed.
 pub(super) fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Power { who, action, stagger, wait, how } => {
-            go(how, who, power::Query { action, stagger, wait })
+            go(&how, who, power::Query { action, stagger, wait })
         }
         Command::Bootdev { who, device, persistent, efi, bios_mode, how } => {
             let efi = (efi || bios_mode).then_some(efi);
-            go(how, who, bootdev::Query { device, persistent, efi })
+            go(&how, who, bootdev::Query { device, persistent, efi })
         }
         Command::Sensors { who, kind, all, thresholds, how } => {
-            go(how, who, sensors::Query { kind, all, thresholds })
+            go(&how, who, sensors::Query { kind, all, thresholds })
         }
-        Command::Bmc { who, command } => bmc(who, command),
+        Command::Sel { who, action, follow, how } => {
+            let query = match (action, follow) {
+                (SelAction::List, false) => sel::Query::List,
+                (SelAction::List, true) => sel::Query::Follow,
+                (_, true) => return usage("-f follows a log, and does nothing else with it"),
+                (SelAction::Clear, false) => sel::Query::Clear,
+                (SelAction::Info, false) => sel::Query::Info,
+                (SelAction::SetClock, false) => sel::Query::SetClock,
+            };
+            go(&how, who, query)
+        }
+        Command::Fru { who, how } => go(&how, who, fru::Query {}),
+        Command::Watchdog { who, action, timeout, then, how } => {
+            let query = match action {
+                WatchdogAction::Status => watchdog::Query::Status,
+                WatchdogAction::Start => watchdog::Query::Start,
+                WatchdogAction::Stop => watchdog::Query::Stop,
+                WatchdogAction::Set => {
+                    watchdog::Query::Set { timeout: timeout.unwrap_or_default(), action: then }
+                }
+            };
+            go(&how, who, query)
+        }
+        Command::Lan { who, command, how } => go(&how, who, LanCommand::query(command)),
+        Command::Bmc { who, command, how } => bmc(who, command, &how),
     }
 }
 
-fn bmc(_who: Option<String>, command: BmcCommand) -> anyhow::Result<()> {
-    match command {
-        BmcCommand::Scan { network, port, how } => {
-            runtime(false)?.block_on(look(&how, scan::Query { network, port }))
-        }
+fn usage<T>(what: &str) -> anyhow::Result<T> {
+    eprintln!("koboshi: {what}");
+    Err(Code(2).into())
+}
+
+fn bmc(who: Option<String>, command: BmcCommand, how: &How) -> anyhow::Result<()> {
+    if let BmcCommand::Scan { network, port } = command {
+        return runtime(false)?.block_on(look(how, scan::Query { network, port }));
     }
+    let Some(who) = who else { return usage("whose BMC? koboshi bmc m01 info") };
+    let query = match command {
+        BmcCommand::Scan { .. } => unreachable!("done above"),
+        BmcCommand::Info => bmc::Query::Info,
+        BmcCommand::Reset { warm } => bmc::Query::Reset { warm },
+        BmcCommand::Users => bmc::Query::Users,
+        BmcCommand::User(args) => bmc::Query::User(account(args)?),
+        BmcCommand::Sol(args) => bmc::Query::Sol(bmc::SolChange {
+            enabled: (args.enable || args.disable).then_some(args.enable),
+            speed: args.speed,
+            retries: args.retries,
+            retry_interval: args.retry_interval.map(Duration::from_millis),
+            force_encryption: args.force_encryption,
+        }),
+        BmcCommand::Channel => bmc::Query::Channel,
+        BmcCommand::Raw { bytes } => bmc::Query::Raw(bytes),
+        BmcCommand::Identify { on: true, .. } => bmc::Query::Identify { seconds: None },
+        BmcCommand::Identify { off: true, .. } => bmc::Query::Identify { seconds: Some(0) },
+        BmcCommand::Identify { seconds, .. } => bmc::Query::Identify { seconds: Some(seconds) },
+        BmcCommand::Sessions => bmc::Query::Sessions,
+        BmcCommand::Forget => bmc::Query::Forget,
+    };
+    go(how, who, query)
+}
+
+/// What changes of an account, with its password from a file or a terminal.
+fn account(args: UserArgs) -> anyhow::Result<bmc::UserChange> {
+    let password = match (&args.password_file, args.password) {
+        (Some(path), _) => Some(secrets::file(path)?),
+        (None, false) => None,
+        (None, true) => {
+            let Some(typed) = secrets::ask("New password")? else {
+                return usage("nobody is there to be asked for the password: --password-file FILE");
+            };
+            let again = secrets::ask("The same again")?;
+            if again.is_none_or(|again| *again != *typed) {
+                return usage("these are two passwords; nothing was done");
+            }
+            Some(typed)
+        }
+    };
+    Ok(bmc::UserChange {
+        id: args.id,
+        name: args.name,
+        password: password.map(|text| bmc::Typed(text.to_string())),
+        privilege: args.privilege,
+        sol: args.sol,
+        enabled: (args.enable || args.disable).then_some(args.enable),
+    })
 }
 
 /// Finds BMCs.
@@ -159,7 +128,7 @@ async fn look(how: &How, query: scan::Query) -> anyhow::Result<()> {
     let mut shown = scan::Shown::new(how.json);
     match &how.site {
         None => {
-            let client = Client::new(&how.at.state);
+            let client = Client::new(&how.state);
             client.lines("/scan", &query, |line| shown.line(&line)).await?;
         }
         Some(path) => {
@@ -174,12 +143,12 @@ async fn look(how: &How, query: scan::Query) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn go<O: Operation>(how: How, who: String, what: O) -> anyhow::Result<()> {
+fn go<O: Operation>(how: &How, who: String, what: O) -> anyhow::Result<()> {
     let asked = Asked { who, what, count: None, yes: how.yes };
     runtime(false)?.block_on(async {
         match &how.site {
-            Some(site) => offline(site, asked, &how).await,
-            None => online(&how.at.state, asked, how.json).await,
+            Some(site) => offline(site, asked, how).await,
+            None => online(&how.state, asked, how.json).await,
         }
     })
 }
@@ -208,7 +177,7 @@ async fn offline<O: Operation>(path: &Path, mut asked: Asked<O>, how: &How) -> a
             Err(refusal) => return Err(ClientError::Refused(refusal).into()),
         }
     };
-    let mut bmcs = Bmcs::new(cache(), |text| eprintln!("koboshi: {text}"));
+    let mut bmcs = Bmcs::passing(cache(), |text| eprintln!("koboshi: {text}"));
     bmcs.be_patient(how.patience);
     let bmcs = Arc::new(bmcs);
     bmcs.ask_passwords(machines.iter().filter_map(|name| site.machines.get(name)))?;

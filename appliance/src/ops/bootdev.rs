@@ -51,7 +51,7 @@ impl Operation for Query {
     const NAME: &'static str = "bootdev";
 
     fn headings(&self) -> &'static [&'static str] {
-        &["BOOTS FROM", "NOTE"]
+        &["BOOTS FROM               ", "NOTE"]
     }
 
     fn deed(&self) -> Option<Deed> {

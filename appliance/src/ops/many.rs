@@ -84,7 +84,8 @@ pub trait Operation: Serialize + DeserializeOwned + Clone + Send + Sync + 'stati
     /// Its name: of the command, of its path in the API, of its events.
     const NAME: &'static str;
 
-    /// Columns after the machine's name.
+    /// Columns after the machine's name, each with the room that its cells usually take: rows are printed as
+    /// they come, before anybody knows the widest.
     fn headings(&self) -> &'static [&'static str];
 
     /// What it does. `None`: it looks and changes nothing.
@@ -202,6 +203,12 @@ impl On {
     /// Where its sensor records are kept between runs.
     pub fn records(&self) -> Option<Cache> {
         self.reach.bmcs.records(&self.machine)
+    }
+
+    /// Drops what was learned of its BMC.
+    pub async fn forget(&self) -> Result<(), Failure> {
+        self.bmc()?.bmc().forget().await;
+        Ok(())
     }
 
     /// What switches its power: the command that the site names, else its BMC.

@@ -2,21 +2,26 @@
 //! handler and the command line both come here.
 
 pub mod adopt;
+pub mod bmc;
 pub mod bootdev;
 pub mod boots;
 pub mod check;
 pub mod events;
 pub mod explain;
 pub mod fence;
+pub mod fru;
 pub mod image;
+pub mod lan;
 pub mod many;
 pub mod power;
 pub mod reload;
 pub mod scan;
 pub mod seat;
+pub mod sel;
 pub mod sensors;
 pub mod status;
 pub mod table;
+pub mod watchdog;
 
 use crate::api::Refusal;
 use crate::site::{MachineName, Site};

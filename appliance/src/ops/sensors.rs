@@ -1,8 +1,8 @@
 //! `koboshi sensors m[01-40] --kind fan`: what machines' sensors read, and what that means.
 
-use koboshi_ipmi::commands::sdr;
 use koboshi_ipmi::commands::sensor::words::sensor_type;
 use koboshi_ipmi::commands::sensor::{self, Options, Reading, State};
+use koboshi_ipmi::commands::{dcmi, sdr};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -73,7 +73,7 @@ impl Operation for Query {
     const NAME: &'static str = "sensors";
 
     fn headings(&self) -> &'static [&'static str] {
-        &["SENSOR", "READING", "STATE", "NOTE"]
+        &["SENSOR          ", "READING    ", "STATE       ", "NOTE"]
     }
 
     fn check(&self, _machines: usize) -> Result<(), String> {
@@ -92,6 +92,10 @@ impl Operation for Query {
         let options = Options { thresholds: self.thresholds, ignore_scanning: false };
         let mut readings = sensor::read_all(&bmc, &repository, options).await?;
         readings.retain(|reading| self.is_wanted(reading));
+        let taken = match self.kind.as_deref().is_some_and(|kind| kind.starts_with("power")) {
+            true => dcmi::power(&bmc).await.ok(),
+            false => None,
+        };
         let read = readings.iter().map(|reading| reading.state).filter(|state| state.is_read());
         let worst = read.max().map_or("none", word);
         let cells = readings.iter().map(|reading| {
@@ -102,8 +106,19 @@ impl Operation for Query {
                 note(reading),
             ]
         });
-        let data = json!({ "sensors": readings, "worst": worst, "notes": repository.notes });
-        Ok(Said { word: worst.to_string(), cells: cells.collect(), data })
+        let mut cells: Vec<Vec<String>> = cells.collect();
+        cells.extend(taken.map(|taken| {
+            let note =
+                format!("{} to {} W, {} W on average", taken.minimum, taken.maximum, taken.average);
+            vec![
+                "(whole machine)".to_string(),
+                format!("{} W", taken.current),
+                "ok".to_string(),
+                note,
+            ]
+        }));
+        let data = json!({ "sensors": readings, "worst": worst, "notes": repository.notes, "taken": taken });
+        Ok(Said { word: worst.to_string(), cells, data })
     }
 }
 
