@@ -184,7 +184,14 @@ impl Sensors {
 
 /// The sensor at this place of the default set.
 fn made(at: usize) -> Sensor {
-    let number = (at % 255 + 1) as u8;
+    // The watchdog's events name its sensor by this number.
+    const WATCHDOG_AT: usize = 0x70 - 1;
+    let place = match at {
+        7 => WATCHDOG_AT,
+        WATCHDOG_AT => 7,
+        at => at,
+    };
+    let number = (place % 255 + 1) as u8;
     let lun = [0, 1, 3, 2][at / 255 % 4];
     let degrees = linear(Format::Twos, 1, 0);
     let warm = [Some(5.0), Some(0.0), None, Some(42.0), Some(47.0), None];

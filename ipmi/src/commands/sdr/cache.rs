@@ -16,6 +16,8 @@ use super::{Cache, Info, Records};
 pub struct Key {
     /// Get Device ID's answer: a new firmware brings new records, on some without new times.
     pub device: Vec<u8>,
+    /// What the controller says of its own sensors, where it has no repository.
+    pub population: Vec<u8>,
     /// The machine's GUID, or nothing.
     pub guid: Vec<u8>,
     /// What the repository says of itself.
@@ -28,6 +30,7 @@ impl Key {
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         part(&mut out, &self.device);
+        part(&mut out, &self.population);
         part(&mut out, &self.guid);
         if let Some(info) = self.info {
             part(&mut out, &info.count.to_le_bytes());
@@ -137,7 +140,7 @@ mod tests {
 
     fn key() -> Key {
         let info = Some(Info { count: 2, added: 7, erased: 8 });
-        Key { device: vec![1, 2, 3], guid: vec![9; 16], info }
+        Key { device: vec![1, 2, 3], population: Vec::new(), guid: vec![9; 16], info }
     }
 
     #[test]
@@ -151,6 +154,7 @@ mod tests {
         assert_eq!(decode(&bytes, &key()), Some(records));
         assert_eq!(decode(&bytes, &Key { info: None, ..key() }), None);
         assert_eq!(decode(&bytes, &Key { guid: vec![8; 16], ..key() }), None);
+        assert_eq!(decode(&bytes, &Key { population: vec![1], ..key() }), None);
         assert_eq!(decode(&bytes[..bytes.len() - 1], &key()), None);
         for at in 0..bytes.len() {
             let mut bytes = bytes.clone();

@@ -115,7 +115,12 @@ pub async fn load(bmc: &impl Controller, cache: Option<&Cache>) -> Result<Reposi
         tokio::join!(busy::call(bmc, &device), busy::call(bmc, &info), busy::call(bmc, &guid),);
     let device = device?;
     let info = info.ok().and_then(|bytes| Info::decode(&bytes).ok());
-    let key = cache::Key { device: device.clone(), guid: guid.unwrap_or_default(), info };
+    let key = cache::Key {
+        device: device.clone(),
+        population: population(bmc, info).await,
+        guid: guid.unwrap_or_default(),
+        info,
+    };
     if let Some(cache) = cache
         && let Some(records) = cache::read(cache.clone(), key.clone()).await
     {
@@ -128,6 +133,18 @@ pub async fn load(bmc: &impl Controller, cache: Option<&Cache>) -> Result<Reposi
         cache::write(cache.clone(), key, records.clone()).await;
     }
     Ok(Repository::new(&records))
+}
+
+/// What Get Device SDR Info says (§35.2: how many sensors, and when their population changed), where there is
+/// no repository that would tell it.
+async fn population(bmc: &impl Controller, info: Option<Info>) -> Vec<u8> {
+    match info {
+        Some(info) if info.count != 0 => Vec::new(),
+        _ => {
+            let request = Request::new(NetFn::SENSOR, 0x20, []);
+            busy::call(bmc, &request).await.unwrap_or_default()
+        }
+    }
 }
 
 /// From where Get Device ID says that they are (§20.1: bit 7 of the revision, bit 1 of the support byte).
