@@ -186,6 +186,10 @@ fn seconds<S: serde::Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Er
     to.serialize_f64(value.as_secs_f64())
 }
 
+fn maybe_seconds<S: serde::Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    value.map(|value| value.as_secs_f64()).serialize(to)
+}
+
 fn tenths(duration: Duration) -> u16 {
     u16::try_from(duration.as_millis() / 100).unwrap_or(u16::MAX)
 }
@@ -234,19 +238,19 @@ pub struct Watchdog {
     pub running: bool,
     /// Who let it run out since that was last forgotten.
     pub expired: Vec<Use>,
-    /// What is left.
-    #[serde(rename = "seconds-left", serialize_with = "seconds")]
-    pub left: Duration,
+    /// What is left; ipmi_sim does not tell.
+    #[serde(rename = "seconds-left", serialize_with = "maybe_seconds")]
+    pub left: Option<Duration>,
 }
 
 impl Watchdog {
     /// From an answer's data.
     pub fn decode(mut data: &[u8]) -> Result<Watchdog, Malformed> {
-        let short = "a watchdog of less than 8 bytes";
+        let short = "a watchdog of less than 6 bytes";
         let head: [u8; 3] = take(&mut data, short)?;
         let [expired] = take(&mut data, short)?;
         let countdown = from_tenths(take(&mut data, short)?);
-        let left = from_tenths(take(&mut data, short)?);
+        let left = data.first_chunk().copied().map(from_tenths);
         Ok(Watchdog {
             setting: Setting::from_head(head, countdown),
             running: head[0] & 0x40 != 0,
@@ -336,7 +340,7 @@ mod tests {
         start(&bmc).await.unwrap();
         let now = get(&bmc).await.unwrap();
         assert_eq!((now.setting, now.running), (OS, true));
-        assert_eq!((now.expired, now.left), (vec![Use::Os], Duration::from_millis(59_900)));
+        assert_eq!((now.expired, now.left), (vec![Use::Os], Some(Duration::from_millis(59_900))));
         stop(&bmc).await.unwrap();
         let error = start(&bmc).await.unwrap_err();
         assert!(error.to_string().contains("never set"), "{error}");

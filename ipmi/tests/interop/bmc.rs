@@ -2,7 +2,10 @@
 
 use std::net::SocketAddrV4;
 
+use koboshi_bmcsim::chassis::{Act, Cause};
+
 use super::desk::{Device, Lan, Server, Verb};
+use crate::peers::bmcsim::Bmcsim;
 use crate::peers::ipmi_sim::IpmiSim;
 use crate::peers::line::Line;
 use crate::peers::{Place, until};
@@ -11,6 +14,8 @@ use crate::peers::{Place, until};
 pub enum Served {
     /// OpenIPMI's.
     IpmiSim(IpmiSim),
+    /// Ours.
+    Bmcsim(Bmcsim),
 }
 
 impl Served {
@@ -18,6 +23,9 @@ impl Served {
     pub async fn start(server: Server) -> Served {
         match server {
             Server::IpmiSim15 | Server::IpmiSim3 => Served::IpmiSim(IpmiSim::start().await),
+            Server::Bmcsim15 | Server::Bmcsim3 | Server::Bmcsim17 => {
+                Served::Bmcsim(Bmcsim::start().await)
+            }
         }
     }
 
@@ -25,6 +33,7 @@ impl Served {
     pub fn at(&self) -> SocketAddrV4 {
         match self {
             Served::IpmiSim(sim) => sim.at(),
+            Served::Bmcsim(sim) => sim.at(),
         }
     }
 
@@ -32,6 +41,7 @@ impl Served {
     pub fn place(&self) -> &Place {
         match self {
             Served::IpmiSim(sim) => sim.place(),
+            Served::Bmcsim(sim) => sim.place(),
         }
     }
 
@@ -39,6 +49,7 @@ impl Served {
     pub fn line(&self) -> &Line {
         match self {
             Served::IpmiSim(sim) => sim.line(),
+            Served::Bmcsim(sim) => sim.line(),
         }
     }
 
@@ -49,6 +60,10 @@ impl Served {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
+            Served::Bmcsim(sim) => sim.sim().with(|bmc| {
+                let analog = bmc.sensors.all.iter().filter(|sensor| sensor.event_type == 1);
+                analog.filter_map(|sensor| Some((sensor.name.clone(), sensor.value()?))).collect()
+            }),
         }
     }
 
@@ -60,6 +75,13 @@ impl Served {
                 mask: "255.255.255.0".into(),
                 gateway: "10.78.0.1".into(),
                 mac: "52:54:00:78:00:09".into(),
+                vlan: None,
+            },
+            Served::Bmcsim(sim) => Lan {
+                address: sim.at().ip().to_string(),
+                mask: "255.255.255.0".into(),
+                gateway: "0.0.0.0".into(),
+                mac: "52:54:00:00:00:01".into(),
                 vlan: None,
             },
         }
@@ -83,6 +105,20 @@ impl Served {
                 };
                 until(&format!("{verb:?} reaches the machine ({:?})", sim.told()), look).await;
             }
+            Served::Bmcsim(sim) => {
+                let (act, on) = match verb {
+                    Verb::On => (Act::On, true),
+                    Verb::Off => (Act::Off, false),
+                    Verb::Cycle => (Act::Cycle, true),
+                    Verb::Reset => (Act::Reset, true),
+                    Verb::Soft => (Act::Soft, false),
+                };
+                let done = |bmc: &mut koboshi_bmcsim::Bmc| {
+                    bmc.chassis.acts.back() == Some(&act) && bmc.chassis.on == on
+                };
+                let look = || sim.sim().with(done).then_some(());
+                until(&format!("{verb:?} reaches the machine"), look).await;
+            }
         }
     }
 
@@ -92,6 +128,13 @@ impl Served {
             Served::IpmiSim(sim) => {
                 until("the watchdog resets", || sim.vm().told().contains(&"reset").then_some(()))
                     .await;
+            }
+            Served::Bmcsim(sim) => {
+                let done = |bmc: &mut koboshi_bmcsim::Bmc| {
+                    bmc.chassis.acts.back() == Some(&Act::Reset)
+                        && bmc.chassis.cause == Cause::Watchdog
+                };
+                until("the watchdog resets", || sim.sim().with(done).then_some(())).await;
             }
         }
     }
@@ -110,6 +153,14 @@ impl Served {
                     (told.iter().rfind(|told| told.starts_with("boot"))? == wanted).then_some(())
                 };
                 until(wanted, look).await;
+            }
+            Served::Bmcsim(sim) => {
+                let wanted = match device {
+                    Device::None => None,
+                    Device::Pxe => Some("pxe"),
+                    Device::Disk => Some("disk"),
+                };
+                assert_eq!(sim.sim().with(koboshi_bmcsim::boot::chosen), wanted);
             }
         }
     }

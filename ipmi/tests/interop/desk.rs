@@ -1,12 +1,16 @@
 //! A client at its desk: which one, and which BMC it has before it.
 
+use koboshi_ipmi::Bmc;
+
 use super::bmc::Served;
-use super::{freeipmi, ipmitool};
+use super::{freeipmi, ipmitool, ours};
 use crate::peers::tty::Tty;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
+    /// This library.
+    Ours,
     /// ipmitool 1.8.19.
     Ipmitool,
     /// FreeIPMI 1.6.10: a program for each concern.
@@ -20,28 +24,36 @@ pub enum Server {
     IpmiSim15,
     /// The same by RMCP+ with cipher suite 3.
     IpmiSim3,
+    /// Our simulator, by IPMI 1.5 with MD5.
+    Bmcsim15,
+    /// The same by RMCP+ with cipher suite 3.
+    Bmcsim3,
+    /// The same with cipher suite 17.
+    Bmcsim17,
+}
+
+/// How a server is talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// IPMI 1.5 with MD5.
+    Md5,
+    /// RMCP+ with this cipher suite.
+    Suite(u8),
 }
 
 impl Server {
-    /// Whether more of the boot flags than the device is read back.
-    pub fn keeps_boot_flags(self) -> bool {
+    /// How it is talked to.
+    pub fn way(self) -> Way {
         match self {
-            Server::IpmiSim15 | Server::IpmiSim3 => false,
+            Server::IpmiSim15 | Server::Bmcsim15 => Way::Md5,
+            Server::IpmiSim3 | Server::Bmcsim3 => Way::Suite(3),
+            Server::Bmcsim17 => Way::Suite(17),
         }
     }
 
-    /// Whether Get Watchdog Timer tells that it counts, and what is left.
-    pub fn tells_countdown(self) -> bool {
-        match self {
-            Server::IpmiSim15 | Server::IpmiSim3 => false,
-        }
-    }
-
-    /// Whether LAN parameters reach the hardware only when "set in progress" says so.
-    pub fn wants_commit(self) -> bool {
-        match self {
-            Server::IpmiSim15 | Server::IpmiSim3 => true,
-        }
+    /// Whether it is OpenIPMI's, with all that [`super`] lists.
+    pub fn is_ipmi_sim(self) -> bool {
+        matches!(self, Server::IpmiSim15 | Server::IpmiSim3)
     }
 }
 
@@ -114,12 +126,15 @@ pub struct Desk {
     pub server: Server,
     /// The running BMC.
     pub bmc: Served,
+    /// Our own way to it, one session for all that is asked.
+    pub ours: Bmc,
 }
 
 /// Hands a question to whichever client it is.
 macro_rules! ask {
     ($desk:ident . $what:ident ( $($with:expr),* )) => {
         match $desk.client {
+            Client::Ours => ours::$what($desk, $($with),*).await,
             Client::Ipmitool => ipmitool::$what($desk, $($with),*).await,
             Client::FreeIpmi => freeipmi::$what($desk, $($with),*).await,
         }
@@ -129,7 +144,9 @@ macro_rules! ask {
 impl Desk {
     /// A client before a BMC that was just plugged in; its machine is off.
     pub async fn at(client: Client, server: Server) -> Desk {
-        Desk { client, server, bmc: Served::start(server).await }
+        let bmc = Served::start(server).await;
+        let ours = ours::access(server, &bmc);
+        Desk { client, server, bmc, ours }
     }
 
     /// Whether the machine is on.
@@ -214,41 +231,69 @@ impl Desk {
 
     /// Opens the console.
     pub async fn console(&self) -> Console {
-        Console(ask!(self.console()), self.client)
+        match self.client {
+            Client::Ours => Console::Ours(ours::console(self).await),
+            Client::Ipmitool => Console::Ipmitool(ipmitool::console(self).await),
+            Client::FreeIpmi => Console::FreeIpmi(freeipmi::console(self).await),
+        }
     }
 }
 
 /// Serial over LAN, as a person sees it.
-pub struct Console(Tty, Client);
+pub enum Console {
+    /// Ours.
+    Ours(ours::Screen),
+    /// `ipmitool sol activate`.
+    Ipmitool(Tty),
+    /// `ipmiconsole`.
+    FreeIpmi(Tty),
+}
 
 impl Console {
     /// Types.
-    pub fn send(&mut self, keys: &str) {
-        self.0.send(keys);
+    pub async fn send(&mut self, keys: &str) {
+        match self {
+            Console::Ours(screen) => screen.send(keys).await,
+            Console::Ipmitool(tty) | Console::FreeIpmi(tty) => tty.send(keys),
+        }
     }
 
     /// Waits until this is shown.
     pub async fn expect(&mut self, text: &str) {
-        self.0.expect(text).await;
+        match self {
+            Console::Ours(screen) => screen.expect(text).await,
+            Console::Ipmitool(tty) | Console::FreeIpmi(tty) => tty.expect(text).await,
+        }
     }
 
     /// Sends a BREAK.
     pub async fn send_break(&mut self) {
-        let (keys, said) = match self.1 {
-            Client::Ipmitool => ("~B", "[send break]"),
-            Client::FreeIpmi => ("&B", "[generate break]"),
-        };
-        self.0.send(keys);
-        self.0.expect(said).await;
+        match self {
+            Console::Ours(screen) => screen.send_break().await,
+            // The tilde counts only behind a line's end.
+            Console::Ipmitool(tty) => {
+                tty.send("~B");
+                tty.expect("[send break]").await;
+            }
+            Console::FreeIpmi(tty) => {
+                tty.send("&B");
+                tty.expect("[generate break]").await;
+            }
+        }
     }
 
     /// Leaves.
-    pub async fn leave(mut self) {
-        match self.1 {
-            // The tilde counts only behind a line's end.
-            Client::Ipmitool => self.0.send("\r~."),
-            Client::FreeIpmi => self.0.send("&."),
+    pub async fn leave(self) {
+        match self {
+            Console::Ours(screen) => screen.leave().await,
+            Console::Ipmitool(mut tty) => {
+                tty.send("\r~.");
+                tty.end().await;
+            }
+            Console::FreeIpmi(mut tty) => {
+                tty.send("&.");
+                tty.end().await;
+            }
         }
-        self.0.end().await;
     }
 }

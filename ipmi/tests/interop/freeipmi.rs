@@ -1,7 +1,7 @@
 //! FreeIPMI 1.6.10: a program for each concern. `bmc-watchdog` asks only the BMC of its own machine, so the watchdog
 //! is asked by `ipmi-raw`.
 
-use super::desk::{Boot, Desk, Device, Lan, Server, Verb, Watchdog};
+use super::desk::{Boot, Desk, Device, Lan, Server, Verb, Watchdog, Way};
 use crate::peers::tool::run;
 use crate::peers::tty::Tty;
 
@@ -15,13 +15,20 @@ fn access(desk: &Desk) -> Vec<String> {
     vec![format!("--hostname={}", desk.bmc.at()), format!("--config-file={}", conf.display())]
 }
 
+fn driver(desk: &Desk) -> Vec<String> {
+    let way: &[&str] = match desk.server.way() {
+        Way::Md5 => &["--driver-type=LAN"],
+        Way::Suite(3) => &["--driver-type=LAN_2_0", "--cipher-suite-id=3"],
+        Way::Suite(_) => &["--driver-type=LAN_2_0", "--cipher-suite-id=17"],
+    };
+    let around: &[&str] = if desk.server == Server::IpmiSim3 { &["-W", SIM] } else { &[] };
+    way.iter().chain(around).map(|word| (*word).to_owned()).collect()
+}
+
 async fn ok(desk: &Desk, program: &str, words: &[&str]) -> String {
     let mut all = access(desk);
-    let how: &[&str] = match desk.server {
-        Server::IpmiSim15 => &["--driver-type=LAN"],
-        Server::IpmiSim3 => &["--driver-type=LAN_2_0", "--cipher-suite-id=3", "-W", SIM],
-    };
-    all.extend(how.iter().chain(words).map(|word| (*word).to_owned()));
+    all.extend(driver(desk));
+    all.extend(words.iter().map(|word| (*word).to_owned()));
     if ["ipmi-sel", "ipmi-sensors", "ipmi-fru"].contains(&program) {
         let cache = desk.bmc.place().dir().display();
         all.push(format!("--sdr-cache-directory={cache}"));
@@ -158,19 +165,15 @@ pub async fn lan(desk: &Desk) -> Lan {
 /// Not `ok`: what a BMC refuses among thirty values makes the whole command fail, with all others printed.
 async fn checkout(desk: &Desk) -> String {
     let mut all = access(desk);
-    let how: &[&str] = match desk.server {
-        Server::IpmiSim15 => &["--driver-type=LAN"],
-        Server::IpmiSim3 => &["--driver-type=LAN_2_0", "--cipher-suite-id=3", "-W", SIM],
-    };
-    let words = ["--checkout", "--section=Lan_Conf", "--verbose"];
-    all.extend(how.iter().chain(&words).map(|word| (*word).to_owned()));
+    all.extend(driver(desk));
+    all.extend(["--checkout", "--section=Lan_Conf", "--verbose"].map(str::to_owned));
     run("ipmi-config", all).await.out
 }
 
 pub async fn set_address(desk: &Desk, address: &str) {
     let pair = format!("Lan_Conf:IP_Address={address}");
     let words = ["--commit", "-e", &pair];
-    if desk.server.wants_commit() {
+    if desk.server.is_ipmi_sim() {
         // Parameter 0, set in progress: 1 begins, 2 commits.
         raw(desk, 0x0c, 0x01, &[1, 0, 1]).await;
         ok(desk, "ipmi-config", &words).await;
@@ -181,19 +184,25 @@ pub async fn set_address(desk: &Desk, address: &str) {
 }
 
 pub async fn set_vlan(desk: &Desk, vlan: Option<u16>) {
-    let enable = if vlan.is_some() { "Yes" } else { "No" };
-    let enable = format!("Lan_Conf:Vlan_Id_Enable={enable}");
-    let id = format!("Lan_Conf:Vlan_id={}", vlan.unwrap_or(0));
-    ok(desk, "ipmi-config", &["--commit", "-e", &id, "-e", &enable]).await;
+    let id = vlan.map(|vlan| format!("Lan_Conf:Vlan_id={vlan}"));
+    let mut words = vec!["--commit"];
+    if let Some(id) = &id {
+        words.extend(["-e", id, "-e", "Lan_Conf:Vlan_Id_Enable=Yes"]);
+    } else {
+        words.extend(["-e", "Lan_Conf:Vlan_Id_Enable=No"]);
+    }
+    ok(desk, "ipmi-config", &words).await;
 }
 
 pub async fn console(desk: &Desk) -> Tty {
     let mut all = access(desk);
-    let how = match desk.server {
-        Server::IpmiSim15 => panic!("no Serial over LAN in IPMI 1.5"),
-        Server::IpmiSim3 => ["--cipher-suite-id=3", "-W", SIM_CONSOLE],
+    let how: &[&str] = match desk.server {
+        Server::IpmiSim3 => &["--cipher-suite-id=3", "-W", SIM_CONSOLE],
+        Server::Bmcsim3 => &["--cipher-suite-id=3"],
+        Server::Bmcsim17 => &["--cipher-suite-id=17"],
+        Server::IpmiSim15 | Server::Bmcsim15 => panic!("no Serial over LAN in IPMI 1.5"),
     };
-    all.extend(how.map(str::to_owned));
+    all.extend(how.iter().map(|word| (*word).to_owned()));
     let mut tty = Tty::spawn("ipmiconsole", all);
     tty.expect("[SOL established]").await;
     tty

@@ -1,14 +1,15 @@
 //! ipmitool 1.8.19, and how to read what it prints.
 
-use super::desk::{Boot, Desk, Device, Lan, Server, Verb, Watchdog};
+use super::desk::{Boot, Desk, Device, Lan, Verb, Watchdog, Way};
 use crate::peers::USER;
 use crate::peers::tool::{Said, run};
 use crate::peers::tty::Tty;
 
 fn words(desk: &Desk, words: &[&str]) -> Vec<String> {
-    let how: &[&str] = match desk.server {
-        Server::IpmiSim15 => &["-I", "lan", "-A", "MD5"],
-        Server::IpmiSim3 => &["-I", "lanplus", "-C", "3"],
+    let how: &[&str] = match desk.server.way() {
+        Way::Md5 => &["-I", "lan", "-A", "MD5"],
+        Way::Suite(3) => &["-I", "lanplus", "-C", "3"],
+        Way::Suite(_) => &["-I", "lanplus", "-C", "17"],
     };
     let at = desk.bmc.at();
     let (host, port) = (at.ip().to_string(), at.port().to_string());
@@ -127,7 +128,7 @@ pub async fn watchdog(desk: &Desk) -> Watchdog {
         running: field(&text, "Watchdog Timer Is").starts_with("Started"),
         initial: seconds("Initial Countdown"),
         // ipmitool reads it where there is nothing, too.
-        left: desk.server.tells_countdown().then(|| seconds("Present Countdown")),
+        left: (!desk.server.is_ipmi_sim()).then(|| seconds("Present Countdown")),
     }
 }
 

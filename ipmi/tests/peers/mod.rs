@@ -6,6 +6,7 @@
 // A test file uses what it needs of this.
 #![allow(dead_code)]
 
+pub mod bmcsim;
 pub mod fru;
 pub mod ipmi_sim;
 pub mod line;
