@@ -80,7 +80,7 @@ impl Operation for Query {
 fn said(watchdog: &Watchdog) -> Said {
     let word = if watchdog.running { "runs" } else { "stopped" };
     let seconds = |time: Duration| format!("{} s", time.as_secs_f32());
-    let left = if watchdog.running { seconds(watchdog.left) } else { "-".to_string() };
+    let left = watchdog.left.filter(|_| watchdog.running).map_or("-".to_string(), seconds);
     let expired = match watchdog.expired.as_slice() {
         [] => String::new(),
         _ => "it has run out before".to_string(),
