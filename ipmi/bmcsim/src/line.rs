@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -50,9 +51,13 @@ async fn echo(cell: &Cell) -> io::Error {
             let bmc = &mut cell.lock().bmc;
             let mut echoed = false;
             while let Some(next) = bmc.sol.to_host.front() {
-                match next {
-                    ToHost::Data(bytes) if bytes.len() > sol::room(bmc) => break,
-                    _ => {}
+                let fits = match next {
+                    ToHost::Data(bytes) => bytes.len() <= sol::room(bmc),
+                    ToHost::Break => true,
+                };
+                cell.starved.store(!fits, Ordering::Relaxed);
+                if !fits {
+                    break;
                 }
                 if let Some(ToHost::Data(bytes)) = bmc.sol.to_host.pop_front() {
                     sol::heard(bmc, &bytes, Instant::now());
@@ -85,7 +90,9 @@ async fn carry<S: AsyncRead + AsyncWrite>(cell: &Cell, stream: S, is_telnet: boo
                     cell.poked.notify_one();
                 }
             }
-            sol::room(bmc).min(buffer.len())
+            let room = sol::room(bmc).min(buffer.len());
+            cell.starved.store(room == 0, Ordering::Relaxed);
+            room
         };
         tokio::select! {
             () = cell.line.notified() => {}

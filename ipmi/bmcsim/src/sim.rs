@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,6 +41,8 @@ pub(crate) struct Cell {
     pub(crate) ordered: Notify,
     /// There is something for the serial line, or room for what it says.
     pub(crate) line: Notify,
+    /// The serial line waits for room.
+    pub(crate) starved: AtomicBool,
     /// The virtual machine on the host's own interface.
     pub(crate) vm: Link,
 }
@@ -73,7 +76,7 @@ impl Sim {
     pub fn fleet(configs: Vec<Config>, threads: usize) -> io::Result<Sim> {
         let now = Instant::now();
         let mut bound = Vec::with_capacity(configs.len());
-        for config in configs {
+        for mut config in configs {
             let failed = |error: io::Error| {
                 io::Error::new(error.kind(), format!("listening on {}: {error}", config.listen))
             };
@@ -83,12 +86,15 @@ impl Sim {
             if let Some(vm) = &vm {
                 vm.set_nonblocking(true)?;
             }
+            // SOL is told to come to this port too.
+            config.listen = socket.local_addr()?;
             let cell = Arc::new(Cell {
-                address: socket.local_addr()?,
+                address: config.listen,
                 machine: Mutex::new(Machine::new(config, now)),
                 poked: Notify::new(),
                 ordered: Notify::new(),
                 line: Notify::new(),
+                starved: AtomicBool::new(false),
                 vm: Link::default(),
             });
             bound.push(Bound { cell, socket, vm });
@@ -208,8 +214,9 @@ fn settle(cell: &Cell, socket: &tokio::net::UdpSocket) -> Option<Instant> {
     if !machine.bmc.chassis.orders.is_empty() {
         cell.ordered.notify_one();
     }
+    let has_room = || cell.starved.load(Ordering::Relaxed) && sol::room(&machine.bmc) > 0;
     if machine.bmc.config.serial != Serial::Memory
-        && (!machine.bmc.sol.to_host.is_empty() || sol::room(&machine.bmc) > 0)
+        && (!machine.bmc.sol.to_host.is_empty() || has_room())
     {
         cell.line.notify_one();
     }
