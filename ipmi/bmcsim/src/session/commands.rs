@@ -44,14 +44,17 @@ fn capabilities(bmc: &Bmc, asked: &Asked<'_>) -> Option<Response> {
     let v2 = wants_v2 && !bmc.config.suites.is_empty();
     let v15 = !bmc.config.auths.is_empty();
     let auths = bmc.config.auths.iter().fold(0, |bits, auth| bits | auth.bit());
+    let all = Auth::None.bit() | Auth::Md5.bit() | Auth::Password.bit();
+    let auths = if bmc.faults.wrong_capabilities { all & !auths } else { auths };
     let named = |named: bool| {
         bmc.users.0.iter().any(|user| user.may_log_in() && user.name.is_empty() != named)
     };
     let logins = u8::from(named(true)) << 2 | u8::from(named(false)) << 1;
     let own_key = if v2 && bmc.config.kg.is_some() { 0x20 } else { 0 };
+    let unauthenticated = u8::from(bmc.faults.legacy.says_unauthenticated()) << 4;
     let versions = if v2 { 0x02 | u8::from(v15) } else { 0 };
     let version_bit = if v2 { 0x80 } else { 0 };
-    ok([LAN, version_bit | auths, own_key | logins, versions, 0, 0, 0, 0])
+    ok([LAN, version_bit | auths, own_key | unauthenticated | logins, versions, 0, 0, 0, 0])
 }
 
 fn challenge(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {

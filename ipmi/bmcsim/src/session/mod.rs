@@ -22,6 +22,7 @@ use koboshi_ipmi::wire::v20::{PayloadType, encode_sealed};
 
 use crate::bmc::Bmc;
 use crate::config::Config;
+use crate::faults::Legacy;
 use crate::sol;
 use crate::user::Privilege;
 use window::Window;
@@ -75,7 +76,7 @@ enum Stage {
     /// 2.0: RAKP 1 was answered.
     Named { exchange: Box<ExchangeOf> },
     /// 1.5: open.
-    Open15 { auth: Auth, password: Password, window: Window, next: u32 },
+    Open15 { auth: Auth, password: Password, window: Window, next: u32, odd: Legacy },
     /// 2.0: open.
     Open20 { keys: Box<Keys>, console: u32, window: Window, next: u32 },
 }
@@ -116,11 +117,15 @@ impl Session {
     /// A payload as a datagram to its console. `None`: it is not open, or knows no such payload.
     pub fn seal(&mut self, kind: PayloadType, payload: &[u8]) -> Option<Vec<u8>> {
         match &mut self.stage {
-            Stage::Open15 { auth, password, next, .. } if kind == PayloadType::Ipmi => {
-                let sequence = *next;
-                *next = after(sequence);
+            Stage::Open15 { auth, password, next, odd, .. } if kind == PayloadType::Ipmi => {
+                let sequence = odd.order(*next);
+                *next = after(*next);
+                let id = if odd.zero_session { 0 } else { self.id };
                 let encode = koboshi_ipmi::wire::v15::encode;
-                Some(encode(*auth, self.id, sequence, password, payload))
+                Some(match odd.unexpected_auth {
+                    true => encode(Auth::Md5, id, sequence, &Password::default(), payload),
+                    false => encode(*auth, id, sequence, password, payload),
+                })
             }
             Stage::Open20 { keys, console, next, .. } => {
                 let sequence = *next;

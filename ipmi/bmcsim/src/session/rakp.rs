@@ -135,11 +135,16 @@ fn look_up(bmc: &Bmc, message: &Rakp1) -> Result<(u8, Privilege), Status> {
     };
     let reaches = |limit: Option<Privilege>| limit >= wanted;
     let by_name_only = message.role & NAME_ONLY != 0;
-    let found =
-        bmc.users.find(&message.name, |user| by_name_only || reaches(user.limit)).or_else(|| {
-            // Told apart for the operator's sake: the name is known, but may not do that.
-            bmc.users.find(&message.name, |_| true)
-        });
+    let misnamed = bmc.faults.pad_names && message.name.len() < 16;
+    if misnamed || by_name_only && bmc.faults.no_name_only {
+        return Err(Status::UNAUTHORIZED_NAME);
+    }
+    let length = message.name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let name = &message.name[..length];
+    let found = bmc.users.find(name, |user| by_name_only || reaches(user.limit)).or_else(|| {
+        // Told apart for the operator's sake: the name is known, but may not do that.
+        bmc.users.find(name, |_| true)
+    });
     let (id, user) = found.ok_or(Status::UNAUTHORIZED_NAME)?;
     let limit = user.limit.ok_or(Status::UNAUTHORIZED_NAME)?;
     if !reaches(user.limit) {

@@ -46,9 +46,9 @@ pub fn receive(bmc: &mut Bmc, peer: SocketAddr, rest: &[u8], now: Instant) -> Op
             }
             activate(bmc, peer, rest, &packet, challenge, password, now)
         }
-        Stage::Open15 { auth, password, window, .. } => {
+        Stage::Open15 { auth, password, window, odd, .. } => {
             let authentic = packet.auth == *auth && packet.is_authentic(password);
-            if !authentic || !window.take(packet.sequence) {
+            if !authentic || !window.take(odd.order(packet.sequence)) {
                 return None;
             }
             (session.peer, session.heard, session.repeat) = (peer, now, None);
@@ -79,9 +79,11 @@ fn activate(
     if (message.netfn, message.command) != (NetFn::APP, ACTIVATE) || !message.checksums {
         return None;
     }
+    let odd = bmc.faults.legacy;
+    let named = if odd.zero_session { 0 } else { packet.session };
     let sign = |sequence, response: &Response| {
         let answer = message.respond(response).encode();
-        Some(encode(packet.auth, packet.session, sequence, &password, &answer))
+        Some(encode(packet.auth, named, odd.order(sequence), &password, &answer))
     };
     let refused = |completion| sign(0, &Response { completion, data: Vec::new() });
     let Some((fixed, _)) = message.data.split_first_chunk::<22>() else {
@@ -100,11 +102,14 @@ fn activate(
     };
     let handle = bmc.sessions.handle();
     let session = bmc.sessions.get_mut(packet.session)?;
-    let outbound = u32::from_le_bytes(outbound);
+    let outbound = odd.order(u32::from_le_bytes(outbound));
     let inbound = (u32::from_le_bytes(random()) & 0x7fff_ffff).max(1);
-    let mut data = vec![packet.auth.number()];
+    // For the rest of the session.
+    let said = if odd.says_unauthenticated() { Auth::None } else { packet.auth };
+    let auth = if odd.force_per_message { packet.auth } else { said };
+    let mut data = vec![said.number()];
     data.extend(session.id.to_le_bytes());
-    data.extend(inbound.to_le_bytes());
+    data.extend(odd.order(inbound).to_le_bytes());
     data.push(limit as u8);
     let answer = sign(outbound, &Response { completion: Completion::OK, data })?;
     (session.peer, session.heard, session.handle) = (peer, now, handle);
@@ -112,6 +117,6 @@ fn activate(
     session.repeat = Some((rest.to_vec(), answer.clone()));
     let window = Window::starting(inbound, REACH);
     let next = super::after(outbound);
-    session.stage = Stage::Open15 { auth: packet.auth, password, window, next };
+    session.stage = Stage::Open15 { auth, password, window, next, odd };
     Some(answer)
 }

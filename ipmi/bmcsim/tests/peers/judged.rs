@@ -145,11 +145,10 @@ fn faults_as_the_peers_see_them() {
     faults("no-ping ignore-cipher-suites");
     tool("17").unwrap();
 
+    // ipmitool waits ten seconds for the answer to Close Session, which is lost as often as others.
     faults("loss=10 dup=10 reorder=10");
-    for _ in 0..3 {
-        let answered = (0..5).any(|_| tool("17").is_ok());
-        assert!(answered, "a lossy wire is no dead one");
-    }
+    let answered = (0..8).any(|_| tool("17").is_ok_and(|said| said.contains("Power is off")));
+    assert!(answered, "a lossy wire is no dead one");
 
     faults("dead");
     assert!(power(&["--session-timeout", "1000"]).contains("timeout"));
