@@ -1,12 +1,13 @@
 //! Our console against the simulated BMC, over real sockets: faults of firmware, thieves, outages.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use koboshi_bmcsim::faults::Mischief;
 use koboshi_bmcsim::sol::{self, ToHost};
 use koboshi_bmcsim::{Config, Faults, Sim, session};
-use koboshi_ipmi::bmc::Bmc;
+use koboshi_ipmi::bmc::{Bmc, Engine, Limits};
 use koboshi_ipmi::session::{Access, Patience};
 use koboshi_ipmi::sol::{Console, Event, Operation, Options, Takeover};
 use koboshi_ipmi::{Error, Password};
@@ -313,4 +314,63 @@ async fn lines_and_flushes() {
     }
     console.operate(Operation::Cts(true)).await.unwrap();
     converse(&sim, &mut console).await;
+}
+
+/// Of the run that is killed: where its BMC is, and its folder.
+const KILLED_BMC: &str = "KOBOSHI_TEST_BMC";
+const KILLED_FOLDER: &str = "KOBOSHI_TEST_FOLDER";
+
+fn remembering(address: SocketAddr, folder: &Path) -> Bmc {
+    let engine = Engine::remembering(Limits::default(), folder).unwrap();
+    engine.bmc(bmc(address).access().clone())
+}
+
+/// Not a test of its own: the process that [`killed_in_mid_console_it_is_back_within_seconds`] kills.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "is killed by another"]
+async fn the_run_that_is_killed() {
+    let (Ok(address), Ok(folder)) = (std::env::var(KILLED_BMC), std::env::var(KILLED_FOLDER))
+    else {
+        return;
+    };
+    let bmc = remembering(address.parse().unwrap(), Path::new(&folder));
+    let _console = bmc.sol(options()).await.unwrap();
+    tokio::time::sleep(CEILING).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_mid_console_it_is_back_within_seconds() {
+    let sim = start(Faults::default());
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_run_that_is_killed", "--ignored"])
+        .env(KILLED_BMC, sim.addr().to_string())
+        .env(KILLED_FOLDER, folder.path())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    let journal = folder.path().join("bmc-sessions.json");
+    let is_up = || {
+        sim.with(|bmc| bmc.sol.owner()).is_some_and(|owner| {
+            std::fs::read_to_string(&journal).is_ok_and(|text| text.contains(&owner.to_string()))
+        })
+    };
+    while !is_up() {
+        assert!(began.elapsed() < CEILING, "it is not up, or not written down");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let orphan = sim.with(|bmc| bmc.sol.owner());
+    child.kill().await.unwrap();
+    // Another process, with nothing written down, finds it taken and leaves it so.
+    let stranger = bmc(sim.addr()).sol(options()).await;
+    assert!(matches!(stranger, Err(Error::SolTaken { .. })), "{:?}", stranger.err());
+
+    let began = Instant::now();
+    let next = remembering(sim.addr(), folder.path());
+    let mut console = next.sol(options()).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_ne!(sim.with(|bmc| bmc.sol.owner()), orphan);
+    converse(&sim, &mut console).await;
+    assert!(sim.with(|bmc| bmc.sessions.get(orphan.unwrap()).is_none()), "it is closed");
 }
