@@ -39,6 +39,11 @@ impl SolConfig {
         }
     }
 
+    /// Whether it is activated with encryption only.
+    pub fn forces_encryption(&self) -> bool {
+        self.data[2].first().is_some_and(|how| how & 0x80 != 0)
+    }
+
     /// Whether it may be activated.
     pub fn is_enabled(&self) -> bool {
         self.data[1].first().is_some_and(|on| on & 1 != 0)

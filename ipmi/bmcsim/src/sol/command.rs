@@ -3,21 +3,28 @@
 //! IPMI 2.0 §24.1 (Activate Payload), §24.2 (Deactivate), §24.4 (status), §24.5 (instance info), §24.8 and
 //! §24.9 (what a channel carries).
 
+use koboshi_ipmi::crypto::Confidentiality;
 use koboshi_ipmi::{Completion, Response};
 
 use super::{Active, deactivate};
 use crate::bmc::Bmc;
 use crate::dispatch::{Asked, ok, refuse};
+use crate::session::Session;
 use crate::sol::port::Port;
 
 /// The payload type that SOL is (table 13-16), and its only instance.
 const SOL: u8 = 1;
 const INSTANCE: u8 = 1;
+/// In Activate's auxiliary data.
+const ENCRYPTED: u8 = 0x80;
 
 /// Of Activate: another session (or the same) has it.
 const ACTIVE: Completion = Completion(0x80);
 /// Of Deactivate: nobody has it.
 const NOT_ACTIVE: Completion = Completion(0x80);
+/// Of Activate: by this session it cannot be encrypted, or has to be.
+const NOT_ENCRYPTED: Completion = Completion(0x83);
+const ENCRYPTED_ONLY: Completion = Completion(0x84);
 /// Of both: it is switched off, or not for this account.
 const SWITCHED_OFF: Completion = Completion(0x81);
 
@@ -50,12 +57,19 @@ pub fn answer(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
     }
 }
 
-fn activate(bmc: &mut Bmc, asked: &Asked<'_>, _auxiliary: u8) -> Option<Response> {
+fn activate(bmc: &mut Bmc, asked: &Asked<'_>, auxiliary: u8) -> Option<Response> {
     // The host's own interface has no session to carry it.
     let Some(session) = asked.session else { return refuse(Completion::NOT_NOW) };
     let allowed = bmc.users.by_id(asked.user).is_none_or(|user| user.sol);
     if !bmc.sol_config.is_enabled() || !allowed {
         return refuse(SWITCHED_OFF);
+    }
+    let suite = bmc.sessions.get(session).and_then(Session::suite);
+    let can_hide = suite.is_some_and(|suite| suite.confidentiality != Confidentiality::None);
+    match (auxiliary & ENCRYPTED != 0, can_hide) {
+        (true, false) => return refuse(NOT_ENCRYPTED),
+        (false, _) if bmc.sol_config.forces_encryption() => return refuse(ENCRYPTED_ONLY),
+        _ => {}
     }
     if bmc.sol.active.is_some() {
         return refuse(ACTIVE);
