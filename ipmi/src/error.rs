@@ -175,7 +175,7 @@ impl Error {
                 "a BMC that shares the host's NIC loses its link while the host starts; else `koboshi bmc WHO reset`"
             }
             Error::Silent { .. } => {
-                "some firmware is silent where it should refuse: check account and cipher; else its sessions are taken, or `koboshi bmc WHO reset` from the host helps"
+                "some firmware is silent where it should refuse: check account and cipher. Else all its sessions may be taken: they end by themselves after a minute or so"
             }
             Error::Uncertain { .. } => "look what state it is in before asking again",
             Error::WrongPassword { .. } => {

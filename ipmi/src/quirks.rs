@@ -46,7 +46,7 @@ quirks! {
         "Refuses the look-up of an account by its name alone, without a privilege: early iLO and Sun ILOM.";
     PadNames = "pad-names", false,
         "Wants account names filled up to 16 bytes: Intel SE7520AF2.";
-    NoChecksum = "no-checksum", true,
+    NoChecksum = "no-checksum", false,
         "Computes the checksums within messages wrongly: Supermicro X9SCM-iiF, X9DRi-F and X9DRFR. Taken unasked where the session signs its packets.";
     UnexpectedAuth = "unexpected-auth", false,
         "Sends authentication codes of no meaning where IPMI 1.5 agreed on none: Dell PowerEdge 2850 and SC1425.";
