@@ -17,6 +17,7 @@ use crate::faults::Faults;
 use crate::fru::Fru;
 use crate::identify::{self, Identify};
 use crate::lan::Lan;
+use crate::mailbox::Mailbox;
 use crate::sdr::Sdr;
 use crate::sel::Sel;
 use crate::sensor::Sensors;
@@ -51,6 +52,8 @@ pub struct Bmc {
     pub users: Users,
     /// Access by channel.
     pub channel: Channel,
+    /// The host's own interface.
+    pub mailbox: Mailbox,
     /// Controllers behind it.
     pub bridge: Bridge,
     /// Sensor data records.
@@ -96,6 +99,7 @@ impl Bmc {
             sol_config: SolConfig::new(&config),
             users: Users::new(&config.users),
             channel: Channel::default(),
+            mailbox: Mailbox::default(),
             bridge: Bridge::default(),
             sdr: Sdr::new(&config),
             sensors: Sensors::new(&config),

@@ -11,8 +11,8 @@ use crate::bmc::Bmc;
 use crate::session::Session;
 use crate::user::Privilege;
 use crate::{
-    boot, bridge, channel, chassis, dcmi, device, fru, identify, lan, sdr, sel, sensor, session,
-    sol, sol_config, user, watchdog,
+    boot, bridge, channel, chassis, dcmi, device, fru, identify, lan, mailbox, sdr, sel, sensor,
+    session, sol, sol_config, user, watchdog,
 };
 
 /// The LAN channel.
@@ -179,6 +179,7 @@ pub fn route(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
             sol::answer,
             user::answer,
             channel::answer,
+            mailbox::answer,
             bridge::answer,
         ],
         NetFn::STORAGE => &[sdr::answer, sel::answer, fru::answer],

@@ -10,7 +10,7 @@
 //! bmc        all that a BMC knows: one field a concern, and the module of its name answers for it
 //! chassis    power; process: the machine behind it, where it is more than a flag
 //! sol/       Serial over LAN; line: the serial port behind it
-//! vm         the host's own interface: a QEMU guest's /dev/ipmi0
+//! vm         the host's own interface: a QEMU guest's /dev/ipmi0; mailbox: what waits for the host
 //! control    what tests say to a running program
 //! faults     what it does wrong, and how often
 //! ```
@@ -41,6 +41,7 @@ pub mod identify;
 pub mod lan;
 mod line;
 pub mod machine;
+pub mod mailbox;
 mod process;
 pub mod sdr;
 pub mod sel;
