@@ -68,6 +68,8 @@ quirks! {
         "Activates Serial over LAN only where alerts by the serial port wait meanwhile: Intel Windmill, Quanta Winterfell, Wiwynn.";
     SolAcksOnce = "sol-acks-once", true,
         "Acknowledges what is typed once, and drops its repetitions without a word: OpenBMC.";
+    SensorScanning = "sensor-scanning", false,
+        "Says that sensors are not scanned, and reads them: Dell PowerEdge 2900, 2950, R410 and R610.";
     SolSkipInstances = "sol-instances", true,
         "Says that it has no instance of Serial over LAN and has one: Dell M605, M610 and M915.";
 }

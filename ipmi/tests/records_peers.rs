@@ -11,6 +11,7 @@ use koboshi_ipmi::commands::sdr::{self, Cache, Repository};
 use koboshi_ipmi::commands::sel::{self, Follower, describe};
 use koboshi_ipmi::commands::sensor::{self, Options, Reading, State};
 use koboshi_ipmi::commands::{dcmi, fru};
+use koboshi_ipmi::quirks::{Quirk, Quirks};
 use koboshi_ipmi::session::Access;
 use koboshi_ipmi::{Bmc, Password};
 use peers::ipmi_sim::IpmiSim;
@@ -239,6 +240,29 @@ async fn sensors_without_a_reading() {
     }
 }
 
+/// What firmware does to its own records: an end that is none, a last record that does not come, a count of one
+/// more, and a bit that lies.
+#[tokio::test]
+async fn records_and_sensors_as_firmware_has_them() {
+    for fault in ["sdr-endless", "sdr-last", "sdr-count"] {
+        let bench = Bench::new(|config| config.faults.set(fault).unwrap());
+        let cache = Cache { directory: bench.place.path("sdr"), name: fault.to_owned() };
+        let repository = sdr::load(&bench.bmc, Some(&cache)).await.unwrap();
+        assert_eq!(repository.sensors.len(), 8, "{fault}");
+        assert_eq!(repository.notes.is_empty(), fault == "sdr-count", "{repository:?}");
+        assert!(sdr::load(&bench.bmc, Some(&cache)).await.unwrap().cached, "{fault}");
+    }
+    let bench = Bench::new(|config| config.faults.set("sensor-scanning").unwrap());
+    let repository = bench.repository().await;
+    for (quirks, state) in
+        [(Quirks::NONE, State::ScanningDisabled), (Quirks::of(&[Quirk::SensorScanning]), State::Ok)]
+    {
+        let options = Options::of(quirks);
+        let readings = sensor::read_all(&bench.bmc, &repository, options).await.unwrap();
+        assert!(readings.iter().all(|reading| reading.state == state), "{readings:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_cache_holds_until_a_record_is_added() {
     let bench = Bench::new(|_| {});
@@ -312,6 +336,18 @@ async fn the_event_log() {
     assert_eq!(bench.ipmitool(&["sel", "list"]).await, "");
     bench.sim.with(|bmc| simulated::set(bmc, "CPU Temp", 99.0));
     assert_eq!(follower.poll(&bench.bmc).await.unwrap().entries.len(), 2);
+}
+
+/// Supermicro's events name no generator of its records; the number and the type still tell.
+#[tokio::test]
+async fn events_of_a_generator_that_there_is_not() {
+    let bench = Bench::new(|config| config.faults.set("sel-generator").unwrap());
+    bench.sim.with(|bmc| simulated::set(bmc, "CPU Temp", 97.0));
+    let repository = bench.repository().await;
+    let log = sel::list(&bench.bmc).await.unwrap();
+    let told = describe(&log.entries[1], Some(&repository));
+    assert_eq!(told.sensor, "CPU Temp");
+    assert_eq!(told.detail.as_deref(), Some("reading 97 °C, threshold 95 °C"));
 }
 
 #[tokio::test]

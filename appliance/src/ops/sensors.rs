@@ -89,7 +89,8 @@ impl Operation for Query {
     async fn run(&self, on: &On) -> Result<Said, Failure> {
         let bmc = on.bmc()?;
         let repository = sdr::load(&bmc, on.records().as_ref()).await?;
-        let options = Options { thresholds: self.thresholds, ignore_scanning: false };
+        let quirks = bmc.bmc().access().quirks;
+        let options = Options { thresholds: self.thresholds, ..Options::of(quirks) };
         let mut readings = sensor::read_all(&bmc, &repository, options).await?;
         readings.retain(|reading| self.is_wanted(reading));
         let taken = match self.kind.as_deref().is_some_and(|kind| kind.starts_with("power")) {

@@ -68,6 +68,16 @@ pub struct Faults {
     pub sdr_short: Option<u8>,
     /// Loses the reservation every so many reads.
     pub sdr_lost: Option<u32>,
+    /// Marks no end of its records: the last one leads back to the first (Inspur).
+    pub sdr_endless: bool,
+    /// Gives up on its last record (Dell FC830).
+    pub sdr_last: bool,
+    /// Says that it has one record more than it has (Fujitsu RX).
+    pub sdr_count: bool,
+    /// Says that its sensors are not scanned (Dell PowerEdge 2950, R610).
+    pub sensor_scanning: bool,
+    /// Events name a generator that there is not (Supermicro).
+    pub sel_generator: bool,
 
     /// Says that SOL is at this port (ASUS).
     pub sol_port: Option<u16>,

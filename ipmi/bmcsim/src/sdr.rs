@@ -1,7 +1,6 @@
 //! Sensor data records: the repository, and the same as the controller's own list.
 //!
-//! IPMI 2.0 §33 (repository), §35.2–35.4 (device records), §43 (records). The faults `sdr-most`, `sdr-short` and
-//! `sdr-lost` are looked at here.
+//! IPMI 2.0 §33 (repository), §35.2–35.4 (device records), §43 (records). The faults `sdr-…` are looked at here.
 
 use koboshi_ipmi::{Completion, Response};
 
@@ -118,7 +117,8 @@ pub fn answer(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
             let used: usize = sdr.records.iter().map(Vec::len).sum();
             let free = ROOM.saturating_sub(used) as u16;
             let mut info = vec![0x51];
-            info.extend((sdr.records.len() as u16).to_le_bytes());
+            let count = sdr.records.len() as u16 + u16::from(bmc.faults.sdr_count);
+            info.extend(count.to_le_bytes());
             info.extend(free.to_le_bytes());
             info.extend(sdr.added.to_le_bytes());
             info.extend(sdr.erased.to_le_bytes());
@@ -183,7 +183,15 @@ fn get(bmc: &mut Bmc, data: &[u8]) -> Option<Response> {
         return refuse(Completion::CANNOT_RETURN);
     }
     let wanted = wanted.min(bmc.faults.sdr_short.map_or(usize::MAX, usize::from));
-    let next = if at + 1 < sdr.records.len() { (at + 2) as u16 } else { 0xffff };
+    let is_last = at + 1 == sdr.records.len();
+    if is_last && bmc.faults.sdr_last {
+        return refuse(Completion::TIMEOUT);
+    }
+    let next = match is_last {
+        false => (at + 2) as u16,
+        true if bmc.faults.sdr_endless => 1,
+        true => 0xffff,
+    };
     let mut answer = next.to_le_bytes().to_vec();
     answer.extend_from_slice(&rest[..wanted]);
     ok(answer)

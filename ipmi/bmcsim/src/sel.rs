@@ -60,7 +60,10 @@ pub fn time(bmc: &Bmc) -> u32 {
 }
 
 /// Logs an event, now. `None`: there is no room.
-pub fn log(bmc: &mut Bmc, event: Event) -> Option<u16> {
+pub fn log(bmc: &mut Bmc, mut event: Event) -> Option<u16> {
+    if bmc.faults.sel_generator {
+        event.generator = [0x41, 0];
+    }
     add(bmc, event.encode())
 }
 

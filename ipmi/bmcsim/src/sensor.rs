@@ -300,6 +300,7 @@ fn event(sensor: &Sensor, deasserted: bool, data: [u8; 3]) -> Event {
 
 /// Answers for sensors, and for their records as the controller itself has them.
 pub fn answer(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
+    let unscanned = bmc.faults.sensor_scanning;
     match asked.command {
         0x02 => return sel::platform_event(bmc, asked),
         0x20..=0x22 => return crate::sdr::device(bmc, asked),
@@ -346,7 +347,11 @@ pub fn answer(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
         (0x2b, _) => ok([0xc0, 0, 0, 0, 0]),
         (0x2d, _) => match sensor.refuses {
             Some(completion) => refuse(completion),
-            None => ok(sensor.reading().encode()),
+            None => {
+                let reading = sensor.reading();
+                let flags = if unscanned { reading.flags & !0x40 } else { reading.flags };
+                ok(Raw { flags, ..reading }.encode())
+            }
         },
         (0x2f, _) => ok([sensor.sensor_type, sensor.event_type]),
         (0x30, [operation, reading, states @ ..]) => {

@@ -20,6 +20,7 @@ use super::sdr::{Entity, Repository, Sensor, Shape};
 use crate::controller::Controller;
 use crate::error::Error;
 use crate::message::{BMC, Completion};
+use crate::quirks::{Quirk, Quirks};
 
 /// What becomes of a sensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -151,9 +152,16 @@ pub struct Options {
     /// Asks for the thresholds in force, instead of those that the records were made with: one more request
     /// for each sensor that has any.
     pub thresholds: bool,
-    /// Takes readings that claim that scanning is off (Dell PowerEdge 2900, 2950, R410, R610: the bit is
-    /// wrong there).
+    /// Takes readings that claim that scanning is off ([`Quirk::SensorScanning`]).
     pub ignore_scanning: bool,
+}
+
+impl Options {
+    /// What a machine of these quirks needs.
+    pub fn of(quirks: Quirks) -> Options {
+        let ignore_scanning = quirks.has(Quirk::SensorScanning);
+        Options { ignore_scanning, ..Options::default() }
+    }
 }
 
 /// Requests under way at once. A session lets fewer through where its BMC wants that.
