@@ -93,7 +93,9 @@ async fn firmware_that_does_otherwise() {
         assert_eq!(open(&sim), 0);
     }
     learns(Faults { sixteen: true, ..Faults::default() }, &[Quirk::Password16]).await;
-    learns(Faults { opensesspriv: true, ..Faults::default() }, &[Quirk::OpenPrivilege]).await;
+    // The privilege that we open with is the one we ask for.
+    learns(Faults { opensesspriv: true, ..Faults::default() }, &[]).await;
+    learns(Faults { no_name_bit: true, ..Faults::default() }, &[Quirk::OpenPrivilege]).await;
     for rakp2_length in [-1, 1] {
         learns(Faults { rakp2_length, ..Faults::default() }, &[]).await;
     }

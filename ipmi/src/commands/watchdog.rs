@@ -320,7 +320,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..12)) {
-            prop_assert_eq!(Watchdog::decode(&data).is_ok(), data.len() >= 8);
+            prop_assert_eq!(Watchdog::decode(&data).is_ok(), data.len() >= 6);
         }
     }
 
