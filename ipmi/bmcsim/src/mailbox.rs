@@ -1,14 +1,14 @@
-//! What a host asks of its own interface before anything else: global enables, and messages that wait for it.
-//! None ever do.
+//! What a host asks of its own interface before anything else: global enables, and whether something waits for
+//! it. No event ever does.
 //!
-//! IPMI 2.0 §22.1–22.6, §22.8 (Read Event Message Buffer).
+//! IPMI 2.0 §22.1–22.4, §22.8 (Read Event Message Buffer).
 
 use koboshi_ipmi::{Completion, Response};
 
 use crate::bmc::Bmc;
 use crate::dispatch::{Asked, ok, refuse};
 
-/// Of Get Message and Read Event Message Buffer: there is none.
+/// Of Read Event Message Buffer: there is none.
 const EMPTY: Completion = Completion(0x80);
 
 /// The host's interface.
@@ -34,7 +34,7 @@ pub fn answer(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
         (0x2f, _) => ok([bmc.mailbox.enables]),
         (0x30, [_, ..]) => ok([]),
         (0x31, _) => ok([0]),
-        (0x33 | 0x35, _) => refuse(EMPTY),
+        (0x35, _) => refuse(EMPTY),
         (0x2e | 0x30, []) => refuse(Completion::LENGTH_INVALID),
         _ => None,
     }
@@ -60,7 +60,6 @@ mod tests {
         assert_eq!(ask(0x2f, &[]).data, [0x09]);
         assert_eq!(ask(0x30, &[0x01]).completion, Completion::OK);
         assert_eq!(ask(0x31, &[]).data, [0]);
-        assert_eq!(ask(0x33, &[]).completion, EMPTY);
         assert_eq!(ask(0x35, &[]).completion, EMPTY);
     }
 }

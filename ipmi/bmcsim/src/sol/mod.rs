@@ -25,6 +25,9 @@ use crate::bmc::Bmc;
 /// What a host may say while nobody listens: it goes nowhere.
 const UNHEARD: usize = 4096;
 
+/// Packets of the console that a host may leave unread: a serial port without flow control loses the rest.
+const UNREAD: usize = 4096;
+
 /// Serial over LAN.
 #[derive(Debug, Clone)]
 pub struct Sol {
@@ -91,6 +94,7 @@ pub fn payload(bmc: &mut Bmc, session: u32, number: u32, bytes: &[u8], now: Inst
     }
     if let Some(active) = bmc.sol.active.as_mut().filter(|active| active.session == session) {
         active.port.take(number, bytes, &bmc.faults, &mut bmc.sol.to_host, now);
+        bmc.sol.to_host.truncate(UNREAD);
         poll(bmc, now);
     }
 }
