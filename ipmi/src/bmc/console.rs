@@ -25,6 +25,9 @@ use crate::wire::v20::PayloadType;
 const FAREWELL: Duration = Duration::from_secs(3);
 /// A thief is left in peace so long before it is looked whether he is through.
 const THEFT: Duration = Duration::from_secs(10);
+/// How often it is looked who ended ours.
+const LOOKS: usize = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(400);
 
 impl Bearer for Bmc {
     fn session(&self) -> Option<u32> {
@@ -106,10 +109,17 @@ impl Line {
 
     /// Why the BMC ended it, or took nothing any more.
     async fn left(&self, ended: Ended, activation: &Activation) -> Left {
-        if activation.tells_owner
-            && let Ok(Owner::Other(thief)) = owner::ask(&self.bmc, self.options.instance).await
-        {
-            return self.stolen(thief).await;
+        // A thief ends ours before he begins his: who asks at once finds nobody, and would be in his way.
+        let looks = if ended == Ended::Deactivated { LOOKS } else { 1 };
+        for look in 0..looks {
+            if look > 0 {
+                sleep(BETWEEN_LOOKS).await;
+            }
+            if activation.tells_owner
+                && let Ok(Owner::Other(thief)) = owner::ask(&self.bmc, self.options.instance).await
+            {
+                return self.stolen(thief).await;
+            }
         }
         Left::Down(match ended {
             Ended::Deactivated => Error::SolEnded,
@@ -236,7 +246,9 @@ impl Driver {
                     asking = None;
                     match owner {
                         Ok(Owner::Other(thief)) => break self.line.stolen(thief).await,
-                        Ok(Owner::Nobody) => break Left::Down(Error::SolEnded),
+                        Ok(Owner::Nobody) => {
+                            break self.line.left(Ended::Deactivated, activation).await;
+                        }
                         // What cannot be asked is the session's affair, and comes as its loss.
                         Ok(Owner::Us | Owner::Orphan(_) | Owner::Unknown) | Err(_) => {}
                     }
