@@ -9,7 +9,12 @@
 //! What is guaranteed of a request: within one session it is repeated under its own number (rqSeq), by
 //! which a BMC that keeps to §5.2 knows a repetition; a *deed* (power cycle, reset, clearing a log) is
 //! repeated later than a question, as its answer is more often slow than lost, and never in a second
-//! session: [`Error::Uncertain`] then says that nobody knows.
+//! session: [`Error::Uncertain`] then says that nobody knows. So a deed is not sent before the session has
+//! shown that it lives.
+//!
+//! Send Message that the BMC tracks (bits 7:6 of its channel byte are 01) is answered by what the controller
+//! behind it says: the data of the response is that controller's whole message, whether it came behind
+//! the completion code or by itself.
 
 mod access;
 mod legacy;
@@ -45,6 +50,9 @@ use seal::Seal;
 const GET_DEVICE_ID: u8 = 0x01;
 const SET_PRIVILEGE: u8 = 0x3b;
 const CLOSE_SESSION: u8 = 0x3c;
+
+/// A session of which nothing was heard for so long may be gone.
+const STALE: Duration = Duration::from_secs(3);
 
 /// Names a request until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -361,11 +369,7 @@ impl Session {
             }
             Phase::Open(open) if open.flights.is_empty() => match self.holds {
                 0 => self.retire(now),
-                _ => {
-                    let request = Request::new(NetFn::APP, GET_DEVICE_ID, []);
-                    let pending = Pending { request, reopened: false };
-                    open.send(Owner::KeepAlive, pending, now, &mut self.random, &mut self.out);
-                }
+                _ => open.send(Owner::KeepAlive, probe(), now, &mut self.random, &mut self.out),
             },
             Phase::Open(open) => {
                 // One may have passed its deadline for every request on its way.
@@ -457,6 +461,14 @@ impl Session {
     fn dispatch(&mut self, now: Instant) {
         let Phase::Open(open) = &mut self.phase else { return };
         while open.is_raised && open.flights.len() < self.access.at_once.max(1) {
+            let is_deed = self.queue.front().is_some_and(|(_, next)| !is_repeatable(&next.request));
+            if is_deed && open.silence(now) >= STALE {
+                // Nobody would know what became of it in a session that the BMC has forgotten.
+                if !open.flights.iter().any(|flight| flight.owner == Owner::KeepAlive) {
+                    open.send(Owner::KeepAlive, probe(), now, &mut self.random, &mut self.out);
+                }
+                return;
+            }
             let Some((ticket, pending)) = self.queue.pop_front() else { return };
             open.send(Owner::Caller(ticket), pending, now, &mut self.random, &mut self.out);
         }
@@ -558,6 +570,11 @@ impl Session {
             self.events.push_back(Event::Answer(ticket, Err(error.clone())));
         }
     }
+}
+
+/// What every BMC answers.
+fn probe() -> Pending {
+    Pending { request: Request::new(NetFn::APP, GET_DEVICE_ID, []), reopened: false }
 }
 
 /// What is said of a request that was sent and never answered.

@@ -46,8 +46,6 @@ pub(super) struct Flight {
     refusal: Option<Response>,
     /// It waits to be asked anew, under another number.
     busy: bool,
-    /// Send Message was taken: the answer of whom it was for follows.
-    bridged: bool,
 }
 
 /// What an authentic datagram, or the deadline, brought.
@@ -118,7 +116,6 @@ impl Open {
             deadline: now,
             refusal: None,
             busy: false,
-            bridged: false,
         };
         self.launch(&mut flight, now, random, out);
         self.flights.push(flight);
@@ -134,7 +131,7 @@ impl Open {
     ) {
         let flights = &self.flights;
         flight.seq = self.numbers.take(now, |seq| flights.iter().any(|other| other.seq == seq));
-        (flight.tries, flight.busy, flight.bridged) = (0, false, false);
+        (flight.tries, flight.busy) = (0, false);
         self.transmit(flight, now, random, out);
     }
 
@@ -169,12 +166,14 @@ impl Open {
             return Some(Event::Payload(kind, number, payload));
         }
         let message = self.seal.read(&payload)?;
-        let at = self.flights.iter().position(|flight| flight.is_answered_by(&message))?;
+        let own = self.flights.iter().position(|flight| flight.is_answered_by(&message));
+        let passed_on = || self.flights.iter().position(|flight| flight.is_behind(&message));
+        let at = own.or_else(passed_on)?;
         let flight = self.flights.get_mut(at)?;
-        let response = match flight.bridged {
+        let response = match own {
+            Some(_) => message.response()?,
             // Whole, as the controllers do that put it behind Send Message's completion code.
-            true => Response { completion: Completion::OK, data: message.encode() },
-            false => message.response()?,
+            None => Response { completion: Completion::OK, data: message.encode() },
         };
         let wait = self.patience.wait(flight.refusals) / 2;
         match response.completion {
@@ -188,10 +187,7 @@ impl Open {
             Completion::TIMEOUT if flight.timeouts < TIMEOUTS && is_repeatable(&flight.request) => {
                 flight.again_at(now + wait, response);
             }
-            Completion::OK
-                if flight.is_tracked() && !flight.bridged && response.data.is_empty() =>
-            {
-                flight.bridged = true;
+            Completion::OK if flight.is_tracked() && response.data.is_empty() => {
                 flight.deadline = now + self.patience.wait(2);
             }
             _ => {
@@ -218,7 +214,9 @@ impl Open {
                 None => Event::Expired(Box::new(flight)),
             });
         }
-        if flight.tries >= 3 && self.silence(now) >= self.patience.suspect {
+        // A deed has all its time: another session would not help it.
+        let may = flight.owner == Owner::KeepAlive || is_repeatable(&flight.request);
+        if may && flight.tries >= 3 && self.silence(now) >= self.patience.suspect {
             return Some(Event::Suspect);
         }
         let mut flight = self.flights.swap_remove(at);
@@ -248,24 +246,30 @@ impl Open {
 
 impl Flight {
     fn is_answered_by(&self, message: &Message) -> bool {
-        if self.busy || message.seq != self.seq {
-            return false;
-        }
-        if self.bridged {
-            // [channel, then the message: to, netfn and lun, checksum, from, number, command]
-            let data = &self.request.data;
-            let netfn = data.get(2).map(|function| NetFn(function >> 2).answer());
-            return netfn == Some(message.netfn)
-                && data.get(6) == Some(&message.command)
-                && data.get(1) == Some(&message.from);
-        }
-        message.netfn == self.request.netfn.answer()
+        !self.busy
+            && message.seq == self.seq
+            && message.netfn == self.request.netfn.answer()
             && message.command == self.request.command
             && message.from == crate::message::BMC
             && message.to == crate::message::CONSOLE
     }
 
-    /// Send Message that the BMC keeps track of (§6.13.4, table 22-… bits 7:6 of the channel byte: 01).
+    /// Whether this is what a controller behind the BMC answers to the message within. It comes under the
+    /// number of that message, or of the one around it, and may overtake the BMC's own answer.
+    fn is_behind(&self, message: &Message) -> bool {
+        // [channel, then the message: to, netfn and lun, checksum, from, number, command]
+        let [_, to, function, _, _, number, command, ..] = self.request.data.as_slice() else {
+            return false;
+        };
+        self.is_tracked()
+            && !self.busy
+            && (message.seq == self.seq || message.seq == number >> 2)
+            && message.netfn == NetFn(function >> 2).answer()
+            && message.command == *command
+            && message.from == *to
+    }
+
+    /// Send Message that the BMC keeps track of (table 22-9: bits 7:6 of the channel byte are 01).
     fn is_tracked(&self) -> bool {
         let first = self.request.data.first();
         self.request.netfn == NetFn::APP

@@ -1,7 +1,7 @@
 //! What is asked in an open session.
 
 use super::*;
-use crate::message::Completion;
+use crate::message::{Completion, Message};
 use crate::session::Patience;
 use crate::wire::v20::PayloadType;
 
@@ -21,8 +21,8 @@ fn chassis(action: u8) -> Request {
 #[test]
 fn answers_are_those_of_the_questions() {
     let mut rig = open(Odd::none());
-    // Past the end of six bits; 0x3b and 0x3c are the session's own.
-    for round in (0..200u8).filter(|round| !matches!(round, 0x3b | 0x3c)) {
+    // Past the end of six bits; 0x3b and 0x3c are the session's own, 0x34 is for those behind the BMC.
+    for round in (0..200u8).filter(|round| !matches!(round, 0x34 | 0x3b | 0x3c)) {
         let answer = rig.ask(Request::new(NetFn::APP, round, [round])).unwrap();
         assert_eq!(answer.data, [round]);
     }
@@ -99,6 +99,19 @@ fn a_session_that_the_bmc_forgot_is_opened_again() {
     let off = rig.session.ask(chassis(0), rig.now);
     assert!(matches!(rig.answer(cycle), Err(Error::Uncertain { .. })));
     assert!(rig.answer(off).is_ok());
+}
+
+/// A deed goes out only where the BMC was heard of a moment ago; else a question goes first, which may be
+/// asked again in the next session.
+#[test]
+fn a_deed_is_not_wasted_on_a_session_that_is_gone() {
+    let mut rig = open(Odd::none());
+    rig.session.hold();
+    rig.rest(Duration::from_secs(15));
+    rig.fake.sessions.clear();
+    assert!(rig.ask(chassis(CYCLE)).is_ok());
+    let cycles = rig.fake.done.iter().filter(|(netfn, ..)| *netfn == 0).count();
+    assert_eq!(cycles, 1);
 }
 
 #[test]
@@ -185,4 +198,44 @@ fn several_at_once() {
     for (number, ticket) in tickets {
         assert_eq!(rig.answer(ticket).unwrap().data, [number]);
     }
+}
+
+#[test]
+fn what_a_controller_behind_the_bmc_answers() {
+    let inner = Message {
+        to: 0x2c,
+        to_lun: 0,
+        netfn: NetFn::APP,
+        from: 0x81,
+        from_lun: 0,
+        seq: 9,
+        command: 1,
+        data: vec![],
+        checksums: true,
+    };
+    let mut data = vec![0x40];
+    data.extend(inner.encode());
+    let send = Request::new(NetFn::APP, 0x34, data);
+    let answer = inner.respond(&Response { completion: Completion::OK, data: vec![5, 6] });
+    let mut rig = open(Odd::none());
+    // After the BMC's own answer, which says nothing yet.
+    let ticket = rig.session.ask(send.clone(), rig.now);
+    rig.exchange();
+    assert!(!rig.events.iter().any(|event| matches!(event, Event::Answer(..))));
+    let other = Message { command: 2, ..answer.clone() };
+    for message in [&other, &answer] {
+        let datagram = rig.fake.say(message);
+        rig.session.handle(&datagram, rig.now);
+    }
+    assert_eq!(rig.answer(ticket).unwrap().data, answer.encode());
+    // Without it.
+    rig.there = vec![Fate::Lose];
+    let ticket = rig.session.ask(send.clone(), rig.now);
+    rig.exchange();
+    let datagram = rig.fake.say(&answer);
+    rig.session.handle(&datagram, rig.now);
+    assert_eq!(rig.answer(ticket).unwrap().data, answer.encode());
+    // Not tracked, the BMC's own answer is the answer.
+    let untracked = Request { data: [&[0x00], &send.data[1..]].concat(), ..send };
+    assert!(rig.ask(untracked).unwrap().data.is_empty());
 }

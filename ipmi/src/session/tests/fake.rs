@@ -252,6 +252,12 @@ impl Fake {
         seal.wrap(PayloadType::Sol, payload, &mut self.random)
     }
 
+    /// A message that nobody asked for, or that a controller behind it answers.
+    pub fn say(&mut self, message: &Message) -> Vec<u8> {
+        let seal = self.sessions.values_mut().next().unwrap();
+        seal.wrap(PayloadType::Ipmi, &message.encode(), &mut self.random)
+    }
+
     fn command(&mut self, message: &Message, session: u32) -> Response {
         let code = |code: u8| Response { completion: Completion(code), data: Vec::new() };
         let ok = |data: &[u8]| Response { completion: Completion::OK, data: data.to_vec() };
@@ -276,6 +282,9 @@ impl Fake {
             return code(self.odd.first.remove(0));
         }
         self.done.push((message.netfn.0, message.command, first));
+        if message.netfn == NetFn::APP && message.command == 0x34 {
+            return ok(&[]);
+        }
         ok(&message.data)
     }
 
