@@ -36,7 +36,7 @@ m03 = "spare"
 "#;
 
 /// A neighbour with this MAC.
-fn peer(world: &World, mac: &str) -> Peer {
+pub fn peer(world: &World, mac: &str) -> Peer {
     let peer = world.rack.wire().peer().expect("a peer on the wire");
     let set = peer.output("ip", &["link", "set", "eth0", "address", mac]).expect("ip runs");
     assert!(set.status.success(), "{}", text(&set));
@@ -49,7 +49,7 @@ fn udhcpc(peer: &Peer) -> Option<String> {
 }
 
 /// The same for a boot ROM: option 60 makes it one.
-fn rom(peer: &Peer) -> Option<String> {
+pub fn rom(peer: &Peer) -> Option<String> {
     asks(peer, &["-V", "PXEClient:Arch:00000:UNDI:002001"])
 }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bmcs::Bmcs;
 use crate::diagnosis::Silence;
 use crate::home::Homes;
+use crate::identify::Identities;
 use crate::ledger::Ledger;
 use crate::publish;
 use crate::site::{self, Problems, Site, Watched, reload};
@@ -56,6 +57,8 @@ pub struct App {
     pub revision: Mutex<u64>,
     /// What TFTP and HTTP count; DHCP is asked for its own.
     pub counters: Counters,
+    /// Machines that are known by their BMCs.
+    pub identities: Identities,
     /// BMCs of the site.
     pub bmcs: Arc<Bmcs>,
     /// Machines that ran and have not come back.
@@ -245,10 +248,11 @@ impl App {
 
     async fn publish(&self, site: Arc<Site>, revision: u64) -> Result<Vec<String>, String> {
         let (state, homes, common) = (self.state.clone(), self.homes.clone(), self.common.clone());
+        let known = self.identities.of(&site);
         let reading = tokio::task::spawn_blocking(move || {
             let images = koboshi_images::Store::open(state.join("images"))
                 .map_err(|error| error.to_string())?;
-            Ok::<_, String>(publish::read(site, &images, &homes, revision, common))
+            Ok::<_, String>(publish::read(site, &images, &homes, &known, revision, common))
         })
         .await
         .map_err(|error| format!("the site could not be put in force: {error}"))??;

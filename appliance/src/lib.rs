@@ -14,6 +14,7 @@
 //! ledger    timelines, holdings, events; `store` keeps them
 //! hardware  what machines say they are made of, and where that disagrees with the site
 //! diagnosis/  where a boot hangs and why, who has not come back
+//! identify  a stranger that is known by its BMC
 //! rights    may(principal, verb, machine)
 //! api/      /api/v1 on the Unix socket, and its client
 //! ops/      one module an operation: what it is asked, what it answers, how that is shown
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod diagnosis;
 pub mod hardware;
 pub mod home;
+pub mod identify;
 pub mod lab;
 pub mod ledger;
 pub mod loaders;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use koboshi_images::Store as Images;
-use koboshi_pxe::Content;
 use koboshi_pxe::decide::{Exclusive, Known, Place, Seat, Unknown};
 use koboshi_pxe::desk::Snapshot;
 use koboshi_pxe::menu::Offered;
+use koboshi_pxe::{Content, Mac};
 use sha2::{Digest as _, Sha256};
 
 use crate::caveats::caveats;
@@ -18,7 +18,7 @@ use crate::loaders;
 use crate::networks;
 use crate::plan::{self, Planner};
 use crate::roots;
-use crate::site::{self, At, Kind, Mode, RoleName, Site, Subnet};
+use crate::site::{self, At, Kind, MachineName, Mode, RoleName, Site, Subnet};
 
 /// A reading, ready to be put in force.
 pub struct Reading {
@@ -62,11 +62,12 @@ pub fn boot_subnet(site: &Site) -> Option<&At<Subnet>> {
     site.subnets.iter().find(|subnet| subnet.kind == Kind::Boot)
 }
 
-/// Makes a reading.
+/// Makes a reading. `identified`: MACs of machines beside those that the site names.
 pub fn read(
     site: Arc<Site>,
     images: &Images,
     homes: &Homes,
+    identified: &BTreeMap<Mac, MachineName>,
     revision: u64,
     common: (Bytes, [u8; 32]),
 ) -> Reading {
@@ -105,9 +106,11 @@ pub fn read(
         };
         let role = seat.and_then(|(_, seat)| site.role_of(seat)).map(|(_, role)| &role.value);
         let loader = site.loader(Some(machine), role).value.map(str::to_string);
-        let macs = machine.macs.iter().map(|mac| mac.value).collect();
-        let known = Arc::new(Known { name: name.to_string(), macs, place, loader });
-        machines.extend(machine.macs.iter().map(|mac| (mac.value, known.clone())));
+        let also = identified.iter().filter(|(_, machine)| *machine == name).map(|(mac, _)| *mac);
+        let macs: Vec<Mac> = machine.macs.iter().map(|mac| mac.value).chain(also).collect();
+        let named = name.to_string();
+        let known = Arc::new(Known { name: named, macs: macs.clone(), place, loader });
+        machines.extend(macs.into_iter().map(|mac| (mac, known.clone())));
     }
     let offer = |role: &RoleName| Offered { role: role.to_string(), trouble: trouble(role) };
     let menu = site.net.menu.as_ref();

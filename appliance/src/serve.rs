@@ -2,6 +2,7 @@
 //! dying ends the process, loudly: a machine that gets half an answer is worse off than one that
 //! gets none and asks again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,13 +27,14 @@ use crate::bmcs::Bmcs;
 use crate::diagnosis::Learned;
 use crate::diagnosis::learned::Lesson;
 use crate::home::Homes;
+use crate::identify::Identities;
 use crate::ledger::{Ledger, Wish};
 use crate::publish;
 use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
 use crate::squasher::Squasher;
 use crate::store::{BootRecord, Holding, Store};
-use crate::{api, diagnosis, plan};
+use crate::{api, diagnosis, identify, plan};
 
 /// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
 const NEWS: usize = 16_384;
@@ -58,7 +60,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let images_dir = options.state.join("images");
     let images = Images::open(&images_dir).context("opening the image store")?;
     let common = publish::common();
-    let reading = publish::read(site.clone(), &images, &homes, 1, common.clone());
+    let reading = publish::read(site.clone(), &images, &homes, &BTreeMap::new(), 1, common.clone());
     reading.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let (news, news_in) = mpsc::channel(NEWS);
     let desk = Arc::new(Desk::new(reading.snapshot, news));
@@ -93,6 +95,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         revision: Mutex::new(1),
         counters: Counters::default(),
         bmcs: Arc::new(bmcs),
+        identities: Identities::default(),
         silent: ArcSwap::default(),
         cancel: cancel.clone(),
     });
@@ -369,6 +372,7 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
     let mut squasher = Squasher::new(app.clone(), images);
     let mut beat = 0u64;
     let mut weighed = (0, 0);
+    let mut identifying: Option<tokio::task::JoinHandle<()>> = None;
     let mut look = tokio::time::interval(Duration::from_secs(1));
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -392,6 +396,13 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
                 if changes != weighed {
                     weighed = changes;
                     app.weigh_evidence().await;
+                }
+                // BMCs may be silent: they are asked beside the clock.
+                if beat.is_multiple_of(5)
+                    && identifying.as_ref().is_none_or(tokio::task::JoinHandle::is_finished)
+                {
+                    let app = app.clone();
+                    identifying = Some(tokio::spawn(async move { identify::look(&app).await }));
                 }
                 squasher.look().await;
                 let now = stamp(&index);

@@ -151,6 +151,30 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
 
+    /// A BMC that answers one question with this.
+    struct Says(Result<u8, koboshi_ipmi::Error>);
+
+    impl Controller for Says {
+        async fn ask(
+            &self,
+            _: koboshi_ipmi::Request,
+        ) -> Result<koboshi_ipmi::Response, koboshi_ipmi::Error> {
+            let data = vec![self.0.clone()?, 0, 0];
+            Ok(koboshi_ipmi::Response { completion: koboshi_ipmi::Completion::OK, data })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bmc_is_asked_as_a_command_is() {
+        assert_eq!(told(&Says(Ok(1))).await, Power::On);
+        assert_eq!(told(&Says(Ok(0))).await, Power::Off);
+        let wrong = koboshi_ipmi::Error::WrongPassword { user: "admin".into() };
+        assert_eq!(
+            told(&Says(Err(wrong))).await,
+            Power::Unknown("wrong password for admin".into())
+        );
+    }
+
     #[test]
     fn the_kernels_neighbours() {
         let table = "IP address       HW type     Flags       HW address            Mask     Device\n\

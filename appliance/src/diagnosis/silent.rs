@@ -166,6 +166,7 @@ pub fn told(fresh: &[(&str, &Silence)], all: usize, now: u64) -> (Option<String>
 mod tests {
     use super::super::course::tests::boot;
     use super::*;
+    use crate::store::{Mark, Switched};
 
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
@@ -242,6 +243,30 @@ mod tests {
             let (gone, _) = gone(day, listening, [(boot, heard)].into_iter(), &learned);
             assert_eq!(!gone.is_empty(), missed, "{} {heard}", boot.machine);
         }
+    }
+
+    #[test]
+    fn who_was_switched_off_is_not_missed_before_he_is_switched_on() {
+        let learned = Learned::default();
+        let mut boot = up("m01");
+        let missed = |boot: &BootRecord, heard| {
+            !gone(86_400_000, 0, [(boot, heard)].into_iter(), &learned).0.is_empty()
+        };
+        let mark = |at, power| Mark {
+            at,
+            stage: Stage::Up,
+            note: "power off by root: off".into(),
+            late: None,
+            power: Some(power),
+        };
+        assert!(missed(&boot, 1_050_000));
+        boot.marks.push(mark(2_000_000, Switched::Off));
+        assert!(!missed(&boot, 1_050_000));
+        // Its last words may have been under way; a report after that is a machine that runs.
+        assert!(!missed(&boot, 2_001_000) && missed(&boot, 2_060_000));
+        boot.marks.push(mark(3_000_000, Switched::On));
+        assert!(missed(&boot, 1_050_000));
+        assert!(boot.marks.iter().filter(|mark| mark.is_sign()).count() == 2);
     }
 
     #[test]

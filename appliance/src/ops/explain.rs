@@ -1,6 +1,7 @@
 //! `koboshi explain <machine|seat|mac>`: what the machine would get at each step, and the line of
 //! the site file behind every rule that decided. It asks the very function the wire asks.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -237,7 +238,8 @@ pub fn desk_of(site: &Arc<Site>, state: &Path) -> anyhow::Result<Desk> {
     publish::boot_subnet(site).context("the site has no network to boot on")?;
     let homes = Homes::stand_ins(site);
     let images = koboshi_images::Store::open(state.join("images"))?;
-    let reading = publish::read(site.clone(), &images, &homes, 0, publish::common());
+    let reading =
+        publish::read(site.clone(), &images, &homes, &BTreeMap::new(), 0, publish::common());
     let (news, _) = tokio::sync::mpsc::channel(1);
     Ok(Desk::new(reading.snapshot, news))
 }

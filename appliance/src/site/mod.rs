@@ -43,4 +43,6 @@ pub use origin::{At, Origin, Source};
 pub use problem::{Problem, Problems, Severity};
 pub use render::Look;
 pub use values::{ImageRef, Lease, RootSize, Serial, Unknown};
-pub use written::{Bond, DhcpOption, Exclusive, Kind, Mode, Nics, Place, Route, SeatNet, Takeover};
+pub use written::{
+    Bond, DhcpOption, Exclusive, Identify, Kind, Mode, Nics, Place, Route, SeatNet, Takeover,
+};

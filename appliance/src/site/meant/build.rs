@@ -12,7 +12,7 @@ use crate::site::names::{NetworkName, RoleName, SeatName};
 use crate::site::origin::{At, Origin};
 use crate::site::problem::{Problem, Problems, did_you_mean};
 use crate::site::values::{ImageRef, Unknown};
-use crate::site::written::{self, Mode, RootWord, Written};
+use crate::site::written::{self, Identify, Mode, RootWord, Written};
 
 /// The site, as far as it can be made out: with errors among the problems it is not to be used.
 pub(in crate::site) fn build(
@@ -204,7 +204,16 @@ fn net(written: &Written, roles: &Half<RoleName, Role>, problems: &mut Problems)
         let problem = problem.label("nothing to choose");
         problems.push(problem.help("menu = [\"rescue\"] in [net], of roles under [roles]"));
     }
+    let ignored = !matches!(&net.unknown, Some(unknown) if unknown.value == Unknown::Discover);
+    if let Some(At { value: Identify::Bmc, origin }) = &net.identify
+        && ignored
+    {
+        let message = "identify = \"bmc\" needs to hear what machines are made of";
+        let problem = Problem::warning("no-identity", origin, message);
+        problems.push(problem.label("without effect").help("unknown = \"discover\" in [net]"));
+    }
     Net {
+        identify: net.identify.as_ref().map(|identify| identify.value).unwrap_or_default(),
         http_port: net.http_port.as_ref().map_or(8080, |port| port.value),
         mode: net.mode.as_ref().map(|mode| mode.value).unwrap_or_default(),
         lease: net.lease.as_ref().map(|lease| lease.value).unwrap_or_default(),

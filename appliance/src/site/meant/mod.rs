@@ -15,7 +15,9 @@ use super::network::{Cidr, Pool};
 use super::origin::{At, Origin};
 use super::problem::Problems;
 use super::values::{ImageRef, Lease, RootSize, Serial, Unknown};
-use super::written::{DhcpOption, Exclusive, Kind, Mode, Nics, Place, Route, SeatNet, Takeover};
+use super::written::{
+    DhcpOption, Exclusive, Identify, Kind, Mode, Nics, Place, Route, SeatNet, Takeover,
+};
 
 mod addresses;
 mod build;
@@ -90,6 +92,8 @@ pub struct Net {
     pub lease: Lease,
     /// What a MAC we do not know gets.
     pub unknown: Unknown,
+    /// What makes a machine one of the site.
+    pub identify: Identify,
     /// The line that says so.
     #[serde(skip)]
     pub unknown_at: Option<At<()>>,

@@ -21,7 +21,7 @@ mod seats;
 mod walk;
 
 pub(super) use machines::{Class, Machine};
-pub use net::{DhcpOption, Kind, Mode, Route};
+pub use net::{DhcpOption, Identify, Kind, Mode, Route};
 pub(super) use net::{Network, SubnetTable};
 pub use nics::{Bond, Nics};
 pub use seats::{Exclusive, Place, SeatNet, Takeover};

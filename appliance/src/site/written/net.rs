@@ -60,6 +60,17 @@ impl FromStr for Route {
     }
 }
 
+/// What makes a machine one of the site.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identify {
+    /// The MAC it boots by, and nothing else.
+    #[default]
+    Mac,
+    /// Also the address of its BMC, where that is written for a machine.
+    Bmc,
+}
+
 /// The value of a DHCP option somebody wants sent besides ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
@@ -72,6 +83,7 @@ pub(in crate::site) struct NetTable {
     pub mode: Option<At<Mode>>,
     pub lease: Option<At<Lease>>,
     pub unknown: Option<At<Unknown>>,
+    pub identify: Option<At<Identify>>,
     pub menu: Option<At<Vec<At<RoleName>>>>,
     pub syslog: Option<At<u16>>,
     /// The one subnet of the shorthand.
@@ -114,6 +126,7 @@ const NET_KEYS: &[&str] = &[
     "ntp",
     "lease",
     "unknown",
+    "identify",
     "menu",
     "syslog",
     "subnet",
@@ -161,6 +174,11 @@ pub(super) fn net(walk: &mut Walk, net: &mut NetTable, value: &Value) {
             "unknown" => {
                 let unknown = walk.parsed("policy for unknown machines", value);
                 walk.once(&mut net.unknown, "unknown", unknown);
+            }
+            "identify" => {
+                let words = [("mac", Identify::Mac), ("bmc", Identify::Bmc)];
+                let identify = walk.word("identify", value, &words);
+                walk.once(&mut net.identify, "identify", identify);
             }
             "menu" => {
                 let roles =

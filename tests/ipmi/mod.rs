@@ -1,6 +1,8 @@
 //! Machines reached out of band, as a user does it: `power`, `bootdev`, `sensors` … with simulated BMCs on
 //! loopback addresses, through the appliance and without one.
 
+mod appliance;
+
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -13,7 +15,7 @@ use koboshi_ipmi::Password;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::world::{KOBOSHI, World, in_world, text};
+use crate::world::{KOBOSHI, text};
 
 const PASSWORD: &str = "s3cret-of-bmcs";
 
@@ -416,64 +418,4 @@ fn a_password_is_nowhere_but_in_its_file() {
     std::fs::remove_file(&path).expect("removed");
     let (code, said) = here.says(&["power", "m01"]);
     assert!(code == 1 && said.contains("bmc.pw: No such file"), "{said}");
-}
-
-/// Everything that the appliance adds: one door for all, the event log, timelines, fencing.
-#[test]
-fn the_appliance_switches_remembers_and_fences() {
-    in_world("", vec![], async |mut world| {
-        let bmcs = Bmcs::new(7, 6, |number, config| config.faults.dead = number == 4);
-        let folder = world.site.parent().expect("a folder").to_path_buf();
-        let lines = bmcs.lines().replacen("m05 = {", "m05 = { fence = [\"pdu\", \"bmc\"],", 1);
-        write_site(&folder, &lines, "kb0");
-        world.serve().await;
-        assert_eq!(world.ok(&["power", "m01"]).lines().last(), Some("m01      on"));
-        let refused = world.run(&["power", "@all", "off"]);
-        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
-        assert!(text(&refused).contains("power off for 6 machines"), "{}", text(&refused));
-        let rows = world.run(&["power", "m[01-02]", "off", "--json"]);
-        assert!(rows.status.success(), "{}", text(&rows));
-        assert_eq!(String::from_utf8_lossy(&rows.stdout).lines().count(), 2);
-        assert!(!bmcs.is_on(1) && !bmcs.is_on(2));
-        event(&world, "power           m01 power off by root: off").await;
-
-        fences(&world, &bmcs).await;
-        // It was not in any file, nor is it in the log.
-        assert!(!world.log().contains(PASSWORD) && !world.ok(&["events"]).contains(PASSWORD));
-        assert!(world.stop().await);
-        let open = bmcs.with(1, |bmc| bmc.sessions.open().count());
-        assert_eq!(open, 0, "a session was left open");
-    });
-}
-
-async fn fences(world: &World, bmcs: &Bmcs) {
-    let fenced = world.ok(&["fence", "m03", "--yes"]);
-    for part in ["m03 was on at", "m03 told to switch off at", "m03 reads off again at"] {
-        assert!(fenced.contains(part), "{part}: {fenced}");
-    }
-    assert!(!bmcs.is_on(3));
-    let dead = world.run(&["fence", "m04", "--yes"]);
-    assert_eq!(dead.status.code(), Some(1), "{}", text(&dead));
-    let said = text(&dead);
-    assert!(said.contains("reading its power failed: no answer within"), "{said}");
-    assert!(said.contains("koboshi fence m04 --by-hand"), "{said}");
-    // What is not built is said, and the next means is taken.
-    let second = world.ok(&["fence", "m05", "--yes"]);
-    assert!(second.contains("m05 reads off again"), "{second}");
-    event(world, "m03 is fenced, by its BMC at 127.44.7.3, by root: was on").await;
-    event(world, "is not fenced, by its outlet: fencing by its outlet is not built").await;
-    event(world, "m04 is not fenced, by its BMC at 127.44.7.4").await;
-}
-
-/// Waits until the event log says so: it is written in batches.
-async fn event(world: &World, says: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let events = world.ok(&["events"]);
-        if events.contains(says) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{says}: {events}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
