@@ -207,6 +207,23 @@ async fn a_session_that_the_bmc_ended_is_opened_again() {
     assert_eq!(open(&sim), 1);
 }
 
+#[tokio::test]
+async fn who_does_not_wait_any_more_switches_nothing() {
+    let sim = Sim::start(Config { on: true, ..config() }).unwrap();
+    sim.with(|bmc| bmc.faults.dead = true);
+    let bmc = Bmc::new(access(&sim));
+    let off = || bmc.call(Request::new(NetFn::CHASSIS, 0x02, [0]));
+    for _ in 0..200 {
+        assert!(tokio::time::timeout(Duration::from_millis(1), off()).await.is_err());
+    }
+    sim.with(|bmc| bmc.faults.dead = false);
+    // Bit 0: power is on.
+    assert_eq!(status(&bmc).await.unwrap()[0] & 1, 1);
+    assert!(off().await.is_ok());
+    assert_eq!(status(&bmc).await.unwrap()[0] & 1, 0);
+    bmc.close().await;
+}
+
 /// Killed, a run leaves its session behind; the next one ends it first, and knows the BMC.
 #[test]
 fn the_next_run_closes_the_session_of_the_one_before() {

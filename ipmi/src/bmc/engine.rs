@@ -26,7 +26,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { per_socket: 128, opening: 64 }
+        Limits { per_socket: 128, opening: 128 }
     }
 }
 

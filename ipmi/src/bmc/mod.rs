@@ -246,7 +246,27 @@ impl Controller for Link {
         let (reply, answer) = oneshot::channel();
         let order = Order::Ask { key: self.key, request, reply };
         self.orders.send(order).map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
+        let waiting = Waiting(Some(self));
+        let answer = answer.await.unwrap_or(Err(Error::Closed));
+        waiting.over();
+        answer
+    }
+}
+
+/// Somebody who waits for an answer. Who is gone before it came would not have a machine switched off later.
+struct Waiting<'a>(Option<&'a Link>);
+
+impl Waiting<'_> {
+    fn over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(link) = self.0 {
+            let _its_shard_is_gone = link.orders.send(Order::Forgo { key: link.key });
+        }
     }
 }
 

@@ -28,13 +28,42 @@ const BACKLOG: usize = 1024;
 
 /// What a handle wants of its shard.
 pub(super) enum Order {
-    Attach { key: u64, peer: SocketAddr, session: Box<Session>, known: Arc<Known> },
-    Ask { key: u64, request: Request, reply: Reply },
-    Forget { key: u64 },
-    Ride { key: u64, kind: PayloadType, sink: mpsc::Sender<PayloadEvent> },
-    Leave { key: u64, kind: PayloadType },
-    Send { key: u64, kind: PayloadType, payload: Vec<u8> },
-    Detach { key: u64, done: Option<oneshot::Sender<()>> },
+    Attach {
+        key: u64,
+        peer: SocketAddr,
+        session: Box<Session>,
+        known: Arc<Known>,
+    },
+    Ask {
+        key: u64,
+        request: Request,
+        reply: Reply,
+    },
+    /// Somebody asked and does not wait any more.
+    Forgo {
+        key: u64,
+    },
+    Forget {
+        key: u64,
+    },
+    Ride {
+        key: u64,
+        kind: PayloadType,
+        sink: mpsc::Sender<PayloadEvent>,
+    },
+    Leave {
+        key: u64,
+        kind: PayloadType,
+    },
+    Send {
+        key: u64,
+        kind: PayloadType,
+        payload: Vec<u8>,
+    },
+    Detach {
+        key: u64,
+        done: Option<oneshot::Sender<()>>,
+    },
 }
 
 type Reply = oneshot::Sender<Result<Response, Error>>;
@@ -202,6 +231,14 @@ impl Shard {
             }),
             Order::Send { key, kind, payload } => self.with(key, |slot, now| {
                 slot.session.send_payload(kind, &payload, now);
+            }),
+            Order::Forgo { key } => self.with(key, |slot, _| {
+                let gone = slot.asked.iter().filter(|(_, reply)| reply.is_closed());
+                for ticket in gone.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
+                    if slot.session.forgo(ticket) {
+                        slot.asked.remove(&ticket);
+                    }
+                }
             }),
             Order::Forget { key } => self.with(key, |slot, _| slot.session.forget()),
             Order::Detach { key, done } => self.with(key, |slot, now| {

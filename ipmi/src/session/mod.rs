@@ -160,6 +160,14 @@ impl Session {
         ticket
     }
 
+    /// Nobody wants the answer any more: what was not sent yet is not sent. Whether it was so; else its answer
+    /// comes as any other.
+    pub fn forgo(&mut self, ticket: Ticket) -> bool {
+        let before = self.queue.len();
+        self.queue.retain(|(other, _)| *other != ticket);
+        self.queue.len() < before
+    }
+
     /// A session was wanted: opens it.
     pub fn open(&mut self, now: Instant) {
         if !matches!(self.phase, Phase::Wanted) {

@@ -239,3 +239,15 @@ fn what_a_controller_behind_the_bmc_answers() {
     let untracked = Request { data: [&[0x00], &send.data[1..]].concat(), ..send };
     assert!(rig.ask(untracked).unwrap().data.is_empty());
 }
+
+#[test]
+fn what_nobody_waits_for_is_not_sent() {
+    let mut rig = open(Odd::none());
+    let first = rig.session.ask(get(1), rig.now);
+    let second = rig.session.ask(chassis(CYCLE), rig.now);
+    assert!(rig.session.forgo(second) && !rig.session.forgo(second));
+    // The first is on its way.
+    assert!(!rig.session.forgo(first));
+    assert!(rig.answer(first).is_ok() && rig.ask(get(2)).is_ok());
+    assert!(rig.fake.done.iter().all(|(netfn, ..)| *netfn != 0));
+}
