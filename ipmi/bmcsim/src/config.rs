@@ -76,6 +76,13 @@ pub enum Serial {
     Unix(PathBuf),
 }
 
+impl Serial {
+    /// Whether there is a connection to keep.
+    pub fn is_socket(&self) -> bool {
+        !matches!(self, Serial::Memory | Serial::Echo)
+    }
+}
+
 impl Default for Config {
     /// On a free port of 127.0.0.1, suites 3 and 17, MD5, five slots; nobody may log in yet.
     fn default() -> Config {

@@ -1,4 +1,4 @@
-//! The serial line between a BMC and its host: a socket that the host's serial port is behind, or an echo.
+//! The serial line between a BMC and its host, where it is a socket that the host's serial port is behind.
 //!
 //! RFC 854 (telnet: a BREAK is IAC BREAK, and the byte 0xFF is said twice).
 
@@ -22,8 +22,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(crate) async fn run(cell: Arc<Cell>, serial: Serial) {
     loop {
         let ended = match &serial {
-            Serial::Memory => return,
-            Serial::Echo => echo(&cell).await,
+            Serial::Memory | Serial::Echo => return,
             Serial::Tcp(address) => match TcpStream::connect(address).await {
                 Ok(stream) => carry(&cell, stream, false).await,
                 Err(error) => error,
@@ -41,35 +40,6 @@ pub(crate) async fn run(cell: Arc<Cell>, serial: Serial) {
         // Nothing listens: what is said is gone.
         cell.lock().bmc.sol.to_host.clear();
         sleep(AGAIN).await;
-    }
-}
-
-/// A plug in the host's port that joins its two wires.
-async fn echo(cell: &Cell) -> io::Error {
-    loop {
-        let echoed = {
-            let bmc = &mut cell.lock().bmc;
-            let mut echoed = false;
-            while let Some(next) = bmc.sol.to_host.front() {
-                let fits = match next {
-                    ToHost::Data(bytes) => bytes.len() <= sol::room(bmc),
-                    ToHost::Break => true,
-                };
-                cell.starved.store(!fits, Ordering::Relaxed);
-                if !fits {
-                    break;
-                }
-                if let Some(ToHost::Data(bytes)) = bmc.sol.to_host.pop_front() {
-                    sol::heard(bmc, &bytes, Instant::now());
-                }
-                echoed = true;
-            }
-            echoed
-        };
-        if echoed {
-            cell.poked.notify_one();
-        }
-        cell.line.notified().await;
     }
 }
 

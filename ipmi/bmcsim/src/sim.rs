@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::bmc::Bmc;
-use crate::config::{Config, Host, Serial};
+use crate::config::{Config, Host};
 use crate::machine::Machine;
 use crate::vm::{self, Link};
 use crate::{line, process, sol};
@@ -166,7 +166,7 @@ async fn serve_all(share: Vec<Bound>, mut stopped: watch::Receiver<()>) {
         if let Host::Process { start, monitor } = host {
             tasks.spawn(process::run(Arc::clone(&cell), start, monitor));
         }
-        if serial != Serial::Memory {
+        if serial.is_socket() {
             tasks.spawn(line::run(Arc::clone(&cell), serial));
         }
         if let Some(vm) = vm {
@@ -215,8 +215,7 @@ fn settle(cell: &Cell, socket: &tokio::net::UdpSocket) -> Option<Instant> {
         cell.ordered.notify_one();
     }
     let has_room = || cell.starved.load(Ordering::Relaxed) && sol::room(&machine.bmc) > 0;
-    if machine.bmc.config.serial != Serial::Memory
-        && (!machine.bmc.sol.to_host.is_empty() || has_room())
+    if machine.bmc.config.serial.is_socket() && (!machine.bmc.sol.to_host.is_empty() || has_room())
     {
         cell.line.notify_one();
     }

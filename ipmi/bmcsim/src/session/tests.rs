@@ -367,3 +367,24 @@ proptest! {
         prop_assert_eq!(machine.bmc.sessions.open().count(), 0);
     }
 }
+
+/// A host's port that is joined with itself: what is typed comes back with the acknowledgement.
+#[test]
+fn an_echo_is_one_packet() {
+    use koboshi_ipmi::wire::sol::Sol;
+    let (mut machine, now) = machine();
+    machine.bmc.config.serial = crate::config::Serial::Echo;
+    let mut console = Console::log_in(&mut machine, &Login::of(SUITE_17), now).unwrap();
+    console.ask(&mut machine, &raise(4), now).unwrap();
+    let activate = Request::new(NetFn::APP, 0x48, [1, 1, 0xc0, 0, 0, 0]);
+    assert_eq!(console.ask(&mut machine, &activate, now).unwrap().completion, Completion::OK);
+    let typed = [b'x'; 150];
+    let packet = Sol { sequence: 1, ack: 0, accepted: 0, flags: 0, data: &typed };
+    let bytes = console.seal(PayloadType::Sol, &packet.encode());
+    let answer = exchange(&mut machine, &bytes, now).unwrap();
+    let (kind, payload) = console.open(&answer);
+    let packet = Sol::decode(&payload).unwrap();
+    assert_eq!((kind, packet.ack, packet.accepted), (PayloadType::Sol, 1, 150));
+    assert_eq!(packet.data, typed);
+    assert_eq!(machine.transmit(), None);
+}

@@ -21,6 +21,7 @@ use koboshi_ipmi::wire::v20::PayloadType;
 pub use self::command::answer;
 use self::port::{Port, Timing};
 use crate::bmc::Bmc;
+use crate::config::Serial;
 
 /// What a host may say while nobody listens: it goes nowhere.
 const UNHEARD: usize = 4096;
@@ -95,7 +96,24 @@ pub fn payload(bmc: &mut Bmc, session: u32, number: u32, bytes: &[u8], now: Inst
     if let Some(active) = bmc.sol.active.as_mut().filter(|active| active.session == session) {
         active.port.take(number, bytes, &bmc.faults, &mut bmc.sol.to_host, now);
         bmc.sol.to_host.truncate(UNREAD);
+        if bmc.config.serial == Serial::Echo {
+            echo(bmc, now);
+        }
         poll(bmc, now);
+    }
+}
+
+/// A plug in the host's port joins its two wires: what fits comes back.
+fn echo(bmc: &mut Bmc, now: Instant) {
+    let Some(active) = &mut bmc.sol.active else { return };
+    let host = &mut bmc.sol.to_host;
+    while let Some(next) = host.pop_front_if(
+        |next| !matches!(next, ToHost::Data(bytes) if bytes.len() > active.port.room()),
+    ) {
+        match next {
+            ToHost::Data(bytes) => active.port.heard(&bytes, now),
+            ToHost::Break => active.port.heard_break(),
+        }
     }
 }
 
