@@ -24,6 +24,7 @@ use crate::sensor::Sensors;
 use crate::session::{self, Sessions};
 use crate::sol::{self, Sol};
 use crate::sol_config::SolConfig;
+use crate::system_info::SystemInfo;
 use crate::user::Users;
 use crate::watchdog::{self, Watchdog};
 
@@ -38,6 +39,8 @@ pub struct Bmc {
     pub device: Device,
     /// Power.
     pub chassis: Chassis,
+    /// What the host told.
+    pub system_info: SystemInfo,
     /// Boot options.
     pub boot: Boot,
     /// The identify light.
@@ -92,6 +95,7 @@ impl Bmc {
             faults: config.faults.clone(),
             device: Device::new(&config),
             chassis: Chassis::new(&config, now),
+            system_info: SystemInfo::default(),
             boot: Boot::default(),
             identify: Identify::default(),
             watchdog: Watchdog::default(),

@@ -7,6 +7,7 @@ use koboshi_ipmi::Response;
 use crate::bmc::Bmc;
 use crate::config::Config;
 use crate::dispatch::{Asked, ok};
+use crate::session;
 
 /// What it says of itself. Quirks go by maker and product.
 #[derive(Debug, Clone)]
@@ -56,6 +57,11 @@ pub fn answer(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
             id.extend(product);
             id.extend([0; 4]);
             ok(id)
+        }
+        // Cold and warm: it is back at once, but for its sessions.
+        0x02 | 0x03 => {
+            session::reset(bmc, asked.session);
+            ok([])
         }
         0x04 => ok(device.self_test),
         0x08 | 0x37 => ok(device.guid),

@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::user::Privilege;
 use crate::{
     boot, bridge, channel, chassis, dcmi, device, fru, identify, lan, mailbox, sdr, sel, sensor,
-    session, sol, sol_config, user, watchdog,
+    session, sol, sol_config, system_info, user, watchdog,
 };
 
 /// The LAN channel.
@@ -174,6 +174,7 @@ pub fn route(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
         NetFn::SENSOR => &[sensor::answer],
         NetFn::APP => &[
             device::answer,
+            system_info::answer,
             session::answer,
             watchdog::answer,
             sol::answer,

@@ -50,6 +50,7 @@ pub mod session;
 pub mod sim;
 pub mod sol;
 pub mod sol_config;
+pub mod system_info;
 pub mod user;
 mod vm;
 pub mod watchdog;

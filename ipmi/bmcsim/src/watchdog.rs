@@ -9,10 +9,13 @@ use koboshi_ipmi::{Completion, Response};
 use crate::bmc::Bmc;
 use crate::chassis::{self, Act, Cause};
 use crate::dispatch::{Asked, ok, refuse};
+use crate::{sel, sensor};
 
 /// Of Reset: it was never set.
 const NEVER_SET: Completion = Completion(0x80);
 
+/// In the first byte of a setting: no entry in the event log.
+const UNLOGGED: u8 = 0x80;
 /// In the first byte of a setting: the timer goes on.
 const KEEP_RUNNING: u8 = 0x40;
 /// The same bit where it is read.
@@ -90,6 +93,29 @@ impl Watchdog {
     }
 }
 
+/// Number of the sensor that events name.
+pub const SENSOR: u8 = 0x70;
+/// Events with offsets of the sensor type (table 42-3), and the offset of its interrupt.
+const SENSOR_SPECIFIC: u8 = 0x6f;
+const INTERRUPT: u8 = 8;
+
+/// Logs what it does: offsets 0 to 3 are table 27-4's actions.
+fn log(bmc: &mut Bmc, offset: u8) {
+    let watchdog = &bmc.watchdog;
+    if watchdog.user & UNLOGGED != 0 {
+        return;
+    }
+    let mut entry = [0; 16];
+    let which = watchdog.action & 0x70 | watchdog.user & 7;
+    entry[2] = 0x02;
+    entry[7] = 0x20;
+    let data = [0xc0 | offset, which, 0xff];
+    entry[9..13].copy_from_slice(&[4, sensor::WATCHDOG, SENSOR, SENSOR_SPECIFIC]);
+    entry[13..].copy_from_slice(&data);
+    // A log that is full is another's concern.
+    sel::add(bmc, entry);
+}
+
 /// Answers for it.
 pub fn answer(bmc: &mut Bmc, asked: &Asked<'_>) -> Option<Response> {
     let watchdog = &mut bmc.watchdog;
@@ -118,7 +144,9 @@ pub fn poll(bmc: &mut Bmc, now: Instant) {
     let watchdog = &mut bmc.watchdog;
     if watchdog.warns.take_if(|at| *at <= now).is_some() {
         watchdog.warned += 1;
-        if watchdog.action >> 4 & 7 == 2 {
+        let by_nmi = watchdog.action >> 4 & 7 == 2;
+        log(bmc, INTERRUPT);
+        if by_nmi {
             chassis::act(bmc, Act::Diag, Cause::Watchdog, now);
         }
     }
@@ -130,6 +158,7 @@ pub fn poll(bmc: &mut Bmc, now: Instant) {
     watchdog.expired |= 1 << (watchdog.user & 7);
     let action = watchdog.action & 7;
     watchdog.fired.push(action);
+    log(bmc, action);
     let act = match action {
         1 => Act::Reset,
         2 => Act::Off,
@@ -176,6 +205,8 @@ mod tests {
         let due = bmc.deadline().unwrap();
         bmc.poll(due);
         assert!(!bmc.chassis.on && bmc.watchdog.fired == [3]);
+        let logged: Vec<_> = bmc.sel.entries.iter().map(|entry| &entry[10..15]).collect();
+        assert_eq!(logged, [[0x23, SENSOR, 0x6f, 0xc8, 0x24], [0x23, SENSOR, 0x6f, 0xc3, 0x24]]);
         assert_eq!(ask(&mut bmc, 0x25, &[], due).data, [0x04, 0x23, 2, 0x10, 100, 0, 100, 0]);
         bmc.poll(due + bmc.chassis.interval);
         assert!(bmc.chassis.on && bmc.chassis.cause == Cause::Watchdog);
@@ -190,7 +221,7 @@ mod tests {
         let later = now + Duration::from_secs(9);
         ask(&mut bmc, 0x22, &[], later);
         bmc.poll(now + Duration::from_secs(10));
-        assert!(bmc.watchdog.fired.is_empty());
+        assert!(bmc.watchdog.fired.is_empty() && bmc.sel.entries.is_empty());
         // Kept running, it takes the new count; without that bit it stops.
         ask(&mut bmc, 0x24, &[0x44, 0x02, 0, 0, 200, 0], later);
         assert_eq!(bmc.deadline(), Some(later + Duration::from_secs(20)));

@@ -156,8 +156,11 @@ impl BootFlags {
 
     /// For the operator: "pxe (EFI), the next start".
     pub fn words(&self) -> String {
-        if !self.is_override() {
+        if self.device == Device::None {
             return "none".into();
+        }
+        if !self.valid {
+            return format!("none ({} is not marked valid)", self.device.name());
         }
         let how = if self.efi { " (EFI)" } else { "" };
         let when = if self.persistent { "every start" } else { "the next start" };
@@ -179,7 +182,7 @@ const BETWEEN_READS: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// [`Error::NotKept`] if the BMC answers well and reads back otherwise: boards without legacy BIOS insist on
-/// EFI, others know no persistent override.
+/// EFI, others know no persistent override, and ipmi_sim keeps the device without marking it valid.
 pub async fn set(
     bmc: &impl Controller,
     device: Device,
@@ -285,7 +288,11 @@ mod tests {
             assert_eq!((device.name(), Device::from_number(device.number())), (name, device));
         }
         assert_eq!(BootFlags::decode(&[0xe0, 0x04]).unwrap().words(), "pxe (EFI), every start");
-        assert_eq!(BootFlags::decode(&[0x00, 0x04]).unwrap().words(), "none");
+        assert_eq!(
+            BootFlags::decode(&[0x00, 0x04]).unwrap().words(),
+            "none (pxe is not marked valid)"
+        );
+        assert_eq!(BootFlags::decode(&[0x80, 0x00]).unwrap().words(), "none");
     }
 
     #[tokio::test]
@@ -305,6 +312,16 @@ mod tests {
         let bmc = Script::new(steps);
         let error = set(&bmc, Device::Disk, false, false).await.unwrap_err();
         assert!(error.to_string().contains("disk (EFI), the next start"), "{error}");
+        bmc.finish();
+    }
+
+    #[tokio::test]
+    async fn a_device_that_is_kept_and_not_marked_valid_is_told() {
+        let mut steps = written([0xc0, 0x04, 0, 0, 0], ok([]));
+        steps.extend((0..READS).map(|_| reads([0x00, 0x04, 0, 0, 0])));
+        let bmc = Script::new(steps);
+        let error = set(&bmc, Device::Pxe, false, true).await.unwrap_err();
+        assert!(error.to_string().contains("pxe is not marked valid"), "{error}");
         bmc.finish();
     }
 

@@ -275,7 +275,15 @@ pub enum Controlled {
 pub async fn control(bmc: &impl Controller, control: Control) -> Result<Controlled, Error> {
     let request = control.request();
     let (netfn, command) = (request.netfn, request.command);
-    let completion = bmc.ask(request).await?.completion;
+    let completion = match bmc.ask(request).await {
+        // The question or its answer was lost, and it may have been done: the power tells.
+        Err(error @ Error::Uncertain { .. }) => {
+            let wanted = control.ends_as().ok_or(error.clone())?;
+            let done = status(bmc).await.is_ok_and(|status| status.power == wanted);
+            return if done { Ok(Controlled::Accepted) } else { Err(error) };
+        }
+        answer => answer?.completion,
+    };
     if completion == Completion::OK {
         return Ok(Controlled::Accepted);
     }
@@ -440,6 +448,22 @@ mod tests {
         let error = control(&bmc, Control::Off).await.unwrap_err();
         assert_eq!(error.completion(), Some(Completion::NODE_BUSY));
         assert!(control(&bmc, Control::Soft).await.is_err());
+        bmc.finish();
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_lost_and_the_power_that_tells() {
+        let uncertain = || Err(Error::Uncertain { waited: Duration::from_secs(5) });
+        let bmc = Script::new([
+            (Control::Off.request(), uncertain()),
+            (ask_status(), ok([0x00, 0, 0])),
+            (Control::Off.request(), uncertain()),
+            (ask_status(), ok([0x01, 0, 0])),
+            (Control::Cycle.request(), uncertain()),
+        ]);
+        assert_eq!(control(&bmc, Control::Off).await, Ok(Controlled::Accepted));
+        assert!(control(&bmc, Control::Off).await.is_err());
+        assert!(control(&bmc, Control::Cycle).await.is_err());
         bmc.finish();
     }
 

@@ -202,7 +202,7 @@ pub async fn reset(bmc: &impl Controller, cold: bool) -> Result<ResetTold, Error
     let command = if cold { COLD_RESET } else { WARM_RESET };
     match bmc.call(Request::new(NetFn::APP, command, [])).await {
         Ok(_) => Ok(ResetTold::Answered),
-        Err(Error::Lost { .. }) => Ok(ResetTold::Silent),
+        Err(Error::Lost { .. } | Error::Uncertain { .. }) => Ok(ResetTold::Silent),
         Err(error) => Err(error),
     }
 }

@@ -38,16 +38,16 @@ impl Guid {
         bytes
     }
 
-    /// The order that makes a UUID of them (version 1 to 5, and its variant). Most firmware sends SMBIOS's,
-    /// whatever IPMI says; that is taken too where no order makes one.
+    /// The order that makes a UUID of them: version 1 to 5, and its variant if it can be had. Most firmware
+    /// sends SMBIOS's, whatever IPMI says; that is taken too where no order makes one.
     pub fn order(&self) -> Order {
-        [Order::Smbios, Order::Ipmi, Order::Network]
-            .into_iter()
-            .find(|order| {
-                let bytes = self.read(*order);
-                (1..=5).contains(&(bytes[6] >> 4)) && bytes[8] >> 6 == 0b10
-            })
-            .unwrap_or(Order::Smbios)
+        let orders = [Order::Smbios, Order::Ipmi, Order::Network];
+        let has = |order: &Order, variant: bool| {
+            let bytes = self.read(*order);
+            (1..=5).contains(&(bytes[6] >> 4)) && (!variant || bytes[8] >> 6 == 0b10)
+        };
+        let by = |variant| orders.into_iter().find(|order| has(order, variant));
+        by(true).or_else(|| by(false)).unwrap_or(Order::Smbios)
     }
 }
 
@@ -91,5 +91,9 @@ mod tests {
             assert_eq!((sent.order(), sent.to_string().as_str()), (order, text));
         }
         assert_eq!(Guid([0; 16]).order(), Order::Smbios);
+        // A version without a variant, as some makers count up.
+        let mut bytes = [0; 16];
+        bytes[9] = 0x40;
+        assert_eq!(Guid(bytes).order(), Order::Ipmi);
     }
 }

@@ -170,7 +170,8 @@ fn cuts(setting: &Setting) -> bool {
 }
 
 fn is_silence(error: &Error) -> bool {
-    matches!(error, Error::Lost { .. } | Error::Unreachable { .. } | Error::Network(_))
+    use Error::{Lost, Network, Uncertain, Unreachable};
+    matches!(error, Lost { .. } | Uncertain { .. } | Unreachable { .. } | Network(_))
 }
 
 /// Changes LAN settings of a channel, as one change where the BMC knows how, and reads them back.

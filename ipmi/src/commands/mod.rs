@@ -2,6 +2,7 @@
 //! steps built on them, written once against [`Controller`](crate::Controller).
 
 pub mod boot;
+pub mod bridge;
 pub mod busy;
 pub mod channel;
 pub mod chassis;

@@ -175,6 +175,8 @@ fn emulation() -> String {
     let mut text = String::from(
         "mc_setbmc 0x20\n\
          mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\n\
+         mc_add 0x82 0 no-device-sdrs 0x42 7 5 0x9f 0x1234 0xabc\n\
+         mc_enable 0x82\n\
          sel_enable 0x20 1000 0x0a\n\
          sensor_add 0x20 0 0 35 0x6f event-only\n\
          sensor_set_event_support 0x20 0 0 enable scanning per-state \

@@ -224,6 +224,18 @@ pub fn end(bmc: &mut Bmc, id: u32) {
     }
 }
 
+/// A BMC that is about to start anew: who asked for it reads the answer, and then nobody is known.
+pub fn reset(bmc: &mut Bmc, asking: Option<u32>) {
+    let others: Vec<u32> =
+        bmc.sessions.list.iter().map(|one| one.id).filter(|id| Some(*id) != asking).collect();
+    for other in others {
+        end(bmc, other);
+    }
+    if let Some(own) = asking.and_then(|id| bmc.sessions.get_mut(id)) {
+        own.ending = true;
+    }
+}
+
 /// Ends all: a BMC that was reset knows nobody.
 pub fn end_all(bmc: &mut Bmc) {
     for session in std::mem::take(&mut bmc.sessions.list) {
