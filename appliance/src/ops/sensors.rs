@@ -118,6 +118,10 @@ impl Operation for Query {
                 note,
             ]
         }));
+        if !repository.complete {
+            let note = |note: &String| vec!["-".into(), String::new(), String::new(), note.clone()];
+            cells.extend(repository.notes.iter().map(note));
+        }
         let data = json!({ "sensors": readings, "worst": worst, "notes": repository.notes, "taken": taken });
         Ok(Said { word: worst.to_string(), cells, data })
     }

@@ -62,6 +62,8 @@ pub struct Repository {
     pub controllers: Vec<ControllerLocator>,
     /// What was odd about it, for the operator.
     pub notes: Vec<String>,
+    /// Whether all of it is here.
+    pub complete: bool,
     /// Whether it is from the cache.
     pub cached: bool,
 }
@@ -69,7 +71,8 @@ pub struct Repository {
 impl Repository {
     /// Of these records; one that cannot be read costs itself alone.
     pub fn new(records: &Records) -> Repository {
-        let mut all = Repository { notes: records.notes.clone(), ..Repository::default() };
+        let (notes, complete) = (records.notes.clone(), records.complete);
+        let mut all = Repository { notes, complete, ..Repository::default() };
         for bytes in &records.records {
             match Record::decode(bytes) {
                 Ok(Record::Sensors(sensors)) => all.sensors.extend(sensors),

@@ -379,6 +379,10 @@ mod tests {
         let (wanted, last, _) = read(firmware).await;
         assert_eq!(last.records, wanted[..5]);
         assert!(last.complete && last.notes.len() == 1);
+        // The same far from the end is a loss, and is said.
+        let (_, bmc) = repository(firmware);
+        let short = records(&bmc, Source::Repository, Some(20)).await.unwrap();
+        assert!(!short.complete && short.records.len() == 5, "{short:?}");
         let (wanted, no_end, _) =
             read(Firmware { most: 100, no_end: true, ..Firmware::default() }).await;
         assert_eq!(no_end.records, wanted);
