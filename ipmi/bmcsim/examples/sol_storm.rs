@@ -112,7 +112,7 @@ async fn consoles(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let opened = began.elapsed();
 
-    let (cpu, began) = (processor()?, Instant::now());
+    let (cpu, began) = (processor(UsageWho::RUSAGE_SELF)?, Instant::now());
     let chunk = args.baud / 10 * usize::try_from(TICK.as_millis())? / 1000;
     let ticks = args.seconds * 1000 / u64::try_from(TICK.as_millis())?;
     let mut storm = JoinSet::new();
@@ -128,20 +128,21 @@ async fn consoles(args: &Args) -> anyhow::Result<ExitCode> {
         consoles.push(console);
     }
     let took = began.elapsed().as_secs_f64();
-    let cpu = processor()? - cpu;
+    let cpu = processor(UsageWho::RUSAGE_SELF)? - cpu;
+    drop(consoles);
+    other.kill()?;
+    other.wait()?;
+    let bmcs = processor(UsageWho::RUSAGE_CHILDREN)?;
     let mb = f64::from(u32::try_from(bytes / 1000)?) / 1000.0;
     println!(
         "{{\"sessions\": {}, \"suite\": {}, \"opened_s\": {:.2}, \"seconds\": {took:.2}, \"mb_each_way\": {mb:.1}, \
-         \"mb_per_s_both\": {:.1}, \"bytes_lost\": {lost}, \"kib_per_session\": {:.1}, \"cpu_s\": {cpu:.2}}}",
+         \"mb_per_s_both\": {:.1}, \"bytes_lost\": {lost}, \"kib_per_session\": {:.1}, \"cpu_s\": {cpu:.2}, \"cpu_s_of_the_bmcs\": {bmcs:.2}}}",
         args.sessions,
         args.suite,
         opened.as_secs_f64(),
         2.0 * mb / took,
         f64::from(u32::try_from(peak.saturating_sub(before))?) / f64::from(args.sessions),
     );
-    drop(consoles);
-    other.kill()?;
-    other.wait()?;
     Ok(if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -201,9 +202,9 @@ fn memory() -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
-/// Seconds of the processor so far.
-fn processor() -> anyhow::Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+/// Seconds of the processor so far; those of other processes show when they have ended.
+fn processor(whose: UsageWho) -> anyhow::Result<f64> {
+    let usage = getrusage(whose)?;
     let spent = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Ok(Duration::from_micros(u64::try_from(spent)?).as_secs_f64())
 }

@@ -148,3 +148,110 @@ fn encode(sequence: u8, ack: Option<Ack>, flags: u8, data: &[u8]) -> Vec<u8> {
     let (ack, accepted) = ack.map_or((0, 0), |ack| (ack.sequence, ack.accepted));
     Sol { sequence, ack, accepted, flags, data }.encode()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::sol::NACK;
+
+    #[test]
+    fn an_acknowledgement_rides_on_what_is_typed_but_not_on_repetitions() {
+        let now = Instant::now();
+        let mut engine = Engine::new(&Settings::default());
+        engine.handle(1, &[1, 0, 0, 0, b'$'], now);
+        engine.write(b"ls");
+        assert_eq!(engine.poll(now), Some(vec![1, 1, 1, 0, b'l', b's']));
+        assert_eq!(engine.poll(now), None);
+        let later = engine.deadline().unwrap();
+        engine.handle(2, &[2, 0, 0, 0, b' '], later);
+        assert_eq!(engine.poll(later), Some(vec![1, 0, 0, 0, b'l', b's']));
+        assert_eq!(engine.poll(later), Some(vec![0, 2, 1, 0]));
+        assert_eq!(engine.poll(later), None);
+        engine.handle(3, &[0, 1, 2, 0], later);
+        assert!(engine.is_idle() && engine.deadline().is_none());
+    }
+
+    #[test]
+    fn it_ends_when_the_bmc_says_so_and_what_came_is_read() {
+        let now = Instant::now();
+        let mut engine = Engine::new(&Settings::default());
+        engine.handle(1, &[1, 0, 0, 0x10, b'!'], now);
+        assert_eq!(engine.ended(), Some(Ended::Deactivated));
+        assert!(matches!(engine.event(), Some(Event::Data { .. })));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Hear { number: u32, payload: Vec<u8> },
+        Type(Vec<u8>),
+        Do(Operation),
+        Read,
+        Wait(u16),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let flags = prop_oneof![Just(0), Just(NACK), any::<u8>()];
+        let head = (0u8..17, 0u8..17, any::<u8>(), flags);
+        let packet = (head, prop::collection::vec(any::<u8>(), 0..300));
+        let packet = packet.prop_map(|((a, b, c, d), data)| [vec![a, b, c, d], data].concat());
+        let payload = prop_oneof![4 => packet, 1 => prop::collection::vec(any::<u8>(), 0..8)];
+        let number = prop_oneof![0u32..40, any::<u32>()];
+        prop_oneof![
+            4 => (number, payload).prop_map(|(number, payload)| Step::Hear { number, payload }),
+            1 => prop::collection::vec(any::<u8>(), 0..500).prop_map(Step::Type),
+            1 => prop_oneof![
+                Just(Operation::Break),
+                Just(Operation::Cts(false)),
+                Just(Operation::FlushOutbound)
+            ]
+            .prop_map(Step::Do),
+            1 => Just(Step::Read),
+            2 => any::<u16>().prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        /// Whatever a BMC sends: bounds hold, a packet is answered by a few at most, and there is always
+        /// something to wait for while something is not acknowledged.
+        #[test]
+        fn any_bmc(steps in prop::collection::vec(step(), 0..200), acks_once: bool) {
+            let settings =
+                Settings { largest: 40, input: 600, output: 700, acks_once, ..Settings::default() };
+            let mut engine = Engine::new(&settings);
+            let mut now = Instant::now();
+            let mut unread = 0;
+            for step in steps {
+                match step {
+                    Step::Hear { number, payload } => {
+                        engine.handle(number, &payload, now);
+                        unread += payload.len();
+                    }
+                    Step::Type(bytes) => prop_assert!(engine.write(&bytes) <= bytes.len()),
+                    Step::Do(operation) => drop(engine.operate(operation)),
+                    Step::Read => {
+                        let mut read = 0;
+                        while let Some(event) = engine.event() {
+                            if let Event::Data { bytes, .. } = event {
+                                prop_assert!(!bytes.is_empty());
+                                read += bytes.len();
+                            }
+                        }
+                        prop_assert!(read <= settings.output && read <= unread);
+                        unread = 0;
+                    }
+                    Step::Wait(milliseconds) => now += Duration::from_millis(milliseconds.into()),
+                }
+                for sent in 0.. {
+                    let Some(payload) = engine.poll(now) else { break };
+                    prop_assert!(sent < 3 && (4..=4 + settings.largest).contains(&payload.len()));
+                }
+                prop_assert!(engine.deadline().is_none_or(|deadline| deadline > now));
+                prop_assert!(engine.is_idle() || engine.deadline().is_some());
+                // What was typed, and a packet of it that was not accepted.
+                prop_assert!(engine.waiting() <= settings.input + settings.largest);
+            }
+        }
+    }
+}
