@@ -11,10 +11,12 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::appliance::{Appliance, own_path};
+use super::blueprint::{self, Blueprint};
+use super::bmc::Bmcs;
 use super::control::{self, Door, RackStatus, Verb};
 use super::qemu::{Accel, Firmware, Spec};
 use super::rack::Rack;
-use super::{blueprint, demo, terminal};
+use super::{demo, terminal};
 
 /// Bytes of the past shown when a terminal attaches to a console.
 const REPLAY: usize = 4096;
@@ -184,13 +186,14 @@ pub fn run(command: LabCommand) -> anyhow::Result<()> {
 }
 
 fn raise(up: Up) -> anyhow::Result<()> {
-    let (plan, mut specs) = blueprint::read(&up.site)?;
+    let Blueprint { plan, mut specs, bmcs } = blueprint::read(&up.site)?;
     choose(&mut specs, &up)?;
     super::ensure_namespace()?;
     let dir = up.at.make()?;
     super::on_wire(plan, move |wire| async move {
         let stop = demo::stop_token();
         let rack = Arc::new(Rack::raise(wire, &dir, specs)?);
+        let _bmcs = Bmcs::plug_in(&rack, bmcs)?;
         let door = Door::open(&dir).await?;
         let door = tokio::spawn(door.serve(Arc::clone(&rack)));
         let mut appliance = None;

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use koboshi_pxe::mac::Mac;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::appliance::{Appliance, Row, own_path};
+use super::blueprint;
+use super::bmc::{Account, Bmcs};
 use super::control::Door;
-use super::net::{Plan, Wire};
+use super::net::Wire;
 use super::qemu::{Accel, Firmware, Spec};
 use super::rack::Rack;
 
@@ -47,15 +48,18 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let state = options.state.clone().unwrap_or_else(|| dir.join("state"));
     let site = dir.join("site.toml");
     std::fs::write(&site, SITE).with_context(|| format!("writing {}", site.display()))?;
+    password(&dir.join("bmc.pw"))?;
+    let blueprint = blueprint::read(&site)?;
     // Before the wire: a build fetches packages, and the rack's network leads nowhere.
     for image in ["rescue", "web"] {
         provide(image, &state)?;
     }
-    super::on_wire(Plan::default(), move |wire| async move {
+    super::on_wire(blueprint.plan, move |wire| async move {
         let stop = stop_token();
         let stage = Stage { dir, state, site };
+        let specs = machines(blueprint.specs, options.accel.into());
         let show = tokio::select! {
-            show = Show::raise(wire, &stage, options.accel.into()) => show,
+            show = Show::raise(wire, &stage, specs, blueprint.bmcs) => show,
             () = stop.cancelled() => return Ok(()),
         };
         let mut show = show?;
@@ -85,18 +89,26 @@ struct Stage {
 
 /// What runs.
 struct Show {
+    // Before the rack: its machines go on without them, not the reverse.
+    _bmcs: Bmcs,
     rack: Arc<Rack>,
     appliance: Appliance,
     door: tokio::task::JoinHandle<()>,
 }
 
 impl Show {
-    async fn raise(wire: Wire, stage: &Stage, accel: Accel) -> anyhow::Result<Show> {
-        let rack = Arc::new(Rack::raise(wire, &stage.dir, machines(accel))?);
+    async fn raise(
+        wire: Wire,
+        stage: &Stage,
+        specs: Vec<Spec>,
+        bmcs: Vec<Account>,
+    ) -> anyhow::Result<Show> {
+        let rack = Arc::new(Rack::raise(wire, &stage.dir, specs)?);
+        let bmcs = Bmcs::plug_in(&rack, bmcs)?;
         let door = Door::open(&stage.dir).await?;
         let door = tokio::spawn(door.serve(Arc::clone(&rack)));
         let appliance = Appliance::start(&rack, &own_path(), &stage.site, &stage.state).await?;
-        Ok(Show { rack, appliance, door })
+        Ok(Show { _bmcs: bmcs, rack, appliance, door })
     }
 
     /// Switches the machines on, shows how they come up, and fetches a page.
@@ -126,12 +138,24 @@ impl Show {
     }
 }
 
-pub(super) fn machines(accel: Accel) -> Vec<Spec> {
-    let machine = |number: u8, firmware| {
-        let mac = Mac([0x52, 0x54, 0x00, 0x77, 0x00, number]);
-        Spec { firmware, accel, ..Spec::new(&format!("m{number:02}"), mac) }
-    };
-    vec![machine(1, Firmware::Bios), machine(2, Firmware::Bios), machine(3, Firmware::Uefi)]
+/// The site's machines; the last one has the other firmware.
+fn machines(mut specs: Vec<Spec>, accel: Accel) -> Vec<Spec> {
+    for spec in &mut specs {
+        spec.accel = accel;
+    }
+    if let Some(last) = specs.last_mut() {
+        last.firmware = Firmware::Uefi;
+    }
+    specs
+}
+
+/// The BMCs' password: nobody outside of the rack's network can reach them.
+fn password(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(true).write(true).mode(0o600);
+    let file = options.open(path).and_then(|mut file| file.write_all(b"in-the-lab\n"));
+    file.with_context(|| format!("writing {}", path.display()))
 }
 
 /// Builds and publishes a shipped image, unless the state has it. With the kernel for virtual
@@ -270,6 +294,9 @@ Try, in another terminal:
     koboshi boots m01                    # how its last boot went, step by step
     koboshi explain m03                  # which line of the site file decided
     koboshi lab console m03              # its serial console; Ctrl-] leaves
+    koboshi power m02 cycle              # by its BMC, as all of these:
+    koboshi sensors m01,m02
+    koboshi bootdev m01 disk             # for its next start
     koboshi lab exec curl http://10.77.0.11/
 A web server becomes a tool server and the reverse, by one reboot: swap two lines of [matrix],
     m01 = \"tool1\"

@@ -20,7 +20,7 @@ use super::Error;
 use super::console::{Console, Viewer};
 use super::keeper::{self, Keeper};
 use super::net::Wire;
-use super::qemu::{self, Firmware, QEMU, Spec};
+use super::qemu::{self, Firmware, QEMU, SERIAL, Spec, Start};
 use super::qmp::Qmp;
 
 /// What a kernel prints when it cannot go on.
@@ -122,9 +122,14 @@ impl Machine {
 
     /// Switches it on; one that is on stays as it is.
     pub async fn power_on(&self) -> Result<(), Error> {
+        self.power_on_from(Start::Network).await
+    }
+
+    /// The same, with what it is to start from.
+    pub async fn power_on_from(&self, start: Start) -> Result<(), Error> {
         let mut running = self.inner.running.lock().await;
         if self.still(&mut running).await.is_none() {
-            *running = Some(self.start().await?);
+            *running = Some(self.start(start).await?);
         }
         Ok(())
     }
@@ -154,6 +159,16 @@ impl Machine {
     /// Presses the power button for a moment: the system may shut down in good order (ACPI).
     pub async fn soft_off(&self) -> Result<(), Error> {
         self.monitor("system_powerdown", json!({})).await.map(drop)
+    }
+
+    /// Sends it a non-maskable interrupt, which some systems take for "write a dump".
+    pub async fn interrupt(&self) -> Result<(), Error> {
+        self.monitor("inject-nmi", json!({})).await.map(drop)
+    }
+
+    /// A BREAK on its serial line.
+    pub async fn send_break(&self) -> Result<(), Error> {
+        self.monitor("chardev-send-break", json!({ "id": SERIAL })).await.map(drop)
     }
 
     /// Pulls the cable out of its boot NIC, or puts it back.
@@ -212,7 +227,7 @@ impl Machine {
         task
     }
 
-    async fn start(&self) -> Result<Running, Error> {
+    async fn start(&self, start: Start) -> Result<Running, Error> {
         let Inner { spec, dir, ports, keeper, console, .. } = &*self.inner;
         for (tool, package) in [(QEMU, "qemu-system-x86"), ("setpriv", "util-linux")] {
             if !installed(tool) {
@@ -227,7 +242,7 @@ impl Machine {
 
         let mut command = keeper::bound(QEMU);
         command
-            .args(qemu::arguments(spec, ports, dir))
+            .args(qemu::arguments(spec, ports, dir, start))
             .stdin(Stdio::from(OwnedFd::from(line_end)))
             .stdout(Stdio::from(OwnedFd::from(monitor_end)))
             .stderr(Stdio::from(errors_file));

@@ -9,6 +9,7 @@
 pub mod ansi;
 pub mod appliance;
 pub mod blueprint;
+pub mod bmc;
 pub mod cli;
 pub mod console;
 pub mod control;

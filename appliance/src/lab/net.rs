@@ -1,7 +1,7 @@
 //! The rack's network: an anonymous namespace, a bridge in it, and a tap for every machine.
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -83,6 +83,16 @@ impl Wire {
     /// The thread inside it.
     pub fn keeper(&self) -> &Arc<Keeper> {
         &self.keeper
+    }
+
+    /// Makes an address one of this host's: something in the rack is to be reached there, not by the bridge.
+    pub fn own(&self, address: IpAddr) -> Result<(), Error> {
+        if address.is_loopback() {
+            return Ok(());
+        }
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        let script = format!("addr replace {address}/{prefix} dev lo\n");
+        ip(&self.keeper, &format!("taking the address {address}"), &script)
     }
 
     /// A new tap on the bridge, for a machine's NIC. Returns its name.

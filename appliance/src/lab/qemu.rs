@@ -1,6 +1,7 @@
 //! What a machine is made of, and the QEMU command line that makes it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use koboshi_pxe::mac::Mac;
@@ -9,6 +10,9 @@ use super::Error;
 
 /// The program that is a machine.
 pub const QEMU: &str = "qemu-system-x86_64";
+
+/// QEMU's name of a machine's serial line.
+pub const SERIAL: &str = "serial";
 
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
@@ -40,6 +44,19 @@ pub struct Spec {
     /// Begins its boot order anew when all of it failed, as a server's set-up can be told to ("Retry
     /// Boot Sequence", "Network Boot Retry"). One that does not waits for a person in the end.
     pub retries: bool,
+    /// Where its BMC waits for it, if it has one: what runs on it then has that BMC at `/dev/ipmi0`, and
+    /// `NAME.serial` is what its serial port emitted, whoever read it.
+    pub bmc: Option<SocketAddr>,
+}
+
+/// What a machine starts from. Its firmware knows no other order than the network alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// The boot NIC.
+    #[default]
+    Network,
+    /// The first disk.
+    Disk,
 }
 
 /// Which firmware, and by which of its ways it boots from the network.
@@ -154,6 +171,7 @@ impl Spec {
             disks: vec![Disk::new(1024, "disk0")],
             accel: Accel::Tcg,
             retries: true,
+            bmc: None,
         }
     }
 
@@ -221,7 +239,7 @@ fn check(spec: &Spec) -> Result<(), Error> {
 
 /// The arguments. `taps` are the ports of the boot NIC and of the further ones, in order. Serial
 /// line and monitor are file descriptors 0 and 1, both sockets.
-pub fn arguments(spec: &Spec, taps: &[String], dir: &Path) -> Vec<String> {
+pub fn arguments(spec: &Spec, taps: &[String], dir: &Path, start: Start) -> Vec<String> {
     let mut line: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| line.extend([option.to_string(), value]);
     add("-name", spec.name.clone());
@@ -245,10 +263,18 @@ pub fn arguments(spec: &Spec, taps: &[String], dir: &Path) -> Vec<String> {
     add("-smp", spec.cpus.to_string());
     add("-display", "none".into());
     add("-vga", "none".into());
-    add("-chardev", "socket,id=serial,fd=0".into());
-    add("-serial", "chardev:serial".into());
+    let witness = dir.join(format!("{}.serial", spec.name));
+    let witness = spec.bmc.map(|_| format!(",logfile={},logappend=on", escape(&witness)));
+    add("-chardev", format!("socket,id={SERIAL},fd=0{}", witness.unwrap_or_default()));
+    add("-serial", format!("chardev:{SERIAL}"));
     add("-chardev", "socket,id=monitor,fd=1".into());
     add("-mon", "chardev=monitor,mode=control".into());
+    if let Some(bmc) = spec.bmc {
+        let (host, port) = (bmc.ip(), bmc.port());
+        add("-chardev", format!("socket,id=bmc,host={host},port={port},reconnect=1"));
+        add("-device", "ipmi-bmc-extern,id=bmc0,chardev=bmc".into());
+        add("-device", "isa-ipmi-kcs,bmc=bmc0".into());
+    }
     // Without reboot-timeout SeaBIOS stops for good when the network gave it nothing. OVMF knows no
     // such setting: see machine.rs.
     let again = if spec.retries { ",reboot-timeout=5000" } else { "" };
@@ -258,7 +284,11 @@ pub fn arguments(spec: &Spec, taps: &[String], dir: &Path) -> Vec<String> {
     }
     let rom = if spec.firmware == Firmware::Bios { "" } else { ",romfile=" };
     let model = spec.nic.device();
-    add("-device", format!("{model},id=nic,netdev=wire0,mac={},bootindex=1{rom}", spec.mac));
+    let (nic_first, disk_first) = match start {
+        Start::Network => (",bootindex=1", ""),
+        Start::Disk => ("", ",bootindex=1"),
+    };
+    add("-device", format!("{model},id=nic,netdev=wire0,mac={}{nic_first}{rom}", spec.mac));
     for (number, card) in spec.more_nics.iter().enumerate() {
         let number = number + 1;
         let (model, mac) = (card.model.device(), card.mac);
@@ -278,7 +308,8 @@ pub fn arguments(spec: &Spec, taps: &[String], dir: &Path) -> Vec<String> {
         let file = escape(&disk(spec, dir, number));
         add("-drive", format!("if=none,id=disk{number},format=raw,cache=unsafe,file={file}"));
         let (bus, serial) = (ordered.bus.device(), &ordered.serial);
-        add("-device", format!("{bus},drive=disk{number},serial={serial}"));
+        let first = if number == 0 { disk_first } else { "" };
+        add("-device", format!("{bus},drive=disk{number},serial={serial}{first}"));
     }
     line.extend(["-nodefaults".to_string(), "-no-user-config".to_string()]);
     line
@@ -317,7 +348,7 @@ mod tests {
         let second = Card { mac: Mac([0x52, 0x54, 0, 0x77, 1, 1]), model: Nic::E1000e };
         let nvme = Disk { bus: Bus::Nvme, ..Disk::new(8, "n1") };
         let bios = Spec { more_nics: vec![second], disks: vec![nvme], ..spec() };
-        let bios = arguments(&bios, &taps, dir).join(" ");
+        let bios = arguments(&bios, &taps, dir, Start::Network).join(" ");
         assert!(
             bios.contains("e1000e,id=nic1,netdev=wire1,mac=52:54:00:77:01:01,romfile="),
             "{bios}"
@@ -326,9 +357,26 @@ mod tests {
         assert!(!bios.contains("bootindex=1,romfile") && !bios.contains("pflash"), "{bios}");
         assert!(bios.contains("file=/rack,,1/m01.disk0"), "{bios}");
         let uefi = Spec { firmware: Firmware::Uefi, ..spec() };
-        let uefi = arguments(&uefi, &taps[..1], dir).join(" ");
+        let uefi = arguments(&uefi, &taps[..1], dir, Start::Network).join(" ");
         assert!(uefi.contains("romfile= ") && uefi.contains("file=/rack,,1/m01.vars"), "{uefi}");
         assert!(!uefi.contains("IPv4PXESupport"), "{uefi}");
+    }
+
+    #[test]
+    fn a_machine_with_a_bmc_may_start_from_its_disk() {
+        let bmc = Some("10.78.0.11:9002".parse().unwrap());
+        let line = |start| {
+            arguments(&Spec { bmc, ..spec() }, &["kt0".to_string()], Path::new("/rack"), start)
+                .join(" ")
+        };
+        let network = line(Start::Network);
+        assert!(network.contains("host=10.78.0.11,port=9002") && network.contains("isa-ipmi-kcs"));
+        assert!(network.contains("fd=0,logfile=/rack/m01.serial"), "{network}");
+        assert!(network.contains("52:54:00:77:00:01,bootindex=1"), "{network}");
+        assert!(!network.contains("serial=disk0,bootindex"), "{network}");
+        let disk = line(Start::Disk);
+        assert!(disk.contains("serial=disk0,bootindex=1"), "{disk}");
+        assert!(!disk.contains("00:01,bootindex"), "{disk}");
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Chassis {
             orders: VecDeque::new(),
             later: None,
             is_process: config.host != Host::Memory,
-            in_place: config.vm.is_some() || has_monitor,
+            in_place: config.vm.is_some() || has_monitor || config.host == Host::Elsewhere,
         };
         if chassis.on {
             chassis.cause = Cause::Restored;

@@ -58,6 +58,9 @@ pub enum Host {
         /// [`Config::vm`]; without that too, reset starts it anew and shutdown is SIGTERM.
         monitor: Option<PathBuf>,
     },
+    /// Whoever holds the [`Sim`](crate::Sim) has it: [`Sim::orders`](crate::Sim::orders) says what is to be
+    /// done to it, and what it does by itself is written into [`Chassis::on`](crate::chassis::Chassis::on).
+    Elsewhere,
 }
 
 /// Where a host's serial port is.
@@ -74,6 +77,8 @@ pub enum Serial {
     Telnet(SocketAddr),
     /// A unix socket (`unix:PATH`).
     Unix(PathBuf),
+    /// Whoever holds the [`Sim`](crate::Sim) has it: [`Sim::serial`](crate::Sim::serial).
+    Elsewhere,
 }
 
 impl Serial {

@@ -59,5 +59,6 @@ pub use bmc::Bmc;
 pub use config::Config;
 pub use dispatch::Asked;
 pub use faults::Faults;
+pub use line::SerialPort;
 pub use machine::Machine;
 pub use sim::Sim;

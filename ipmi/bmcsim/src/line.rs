@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(crate) async fn run(cell: Arc<Cell>, serial: Serial) {
     loop {
         let ended = match &serial {
-            Serial::Memory | Serial::Echo => return,
+            Serial::Memory | Serial::Echo | Serial::Elsewhere => return,
             Serial::Tcp(address) => match TcpStream::connect(address).await {
                 Ok(stream) => carry(&cell, stream, false).await,
                 Err(error) => error,
@@ -40,6 +40,43 @@ pub(crate) async fn run(cell: Arc<Cell>, serial: Serial) {
         // Nothing listens: what is said is gone.
         cell.lock().bmc.sol.to_host.clear();
         sleep(AGAIN).await;
+    }
+}
+
+/// The host's end of a line that is [`Serial::Elsewhere`].
+#[derive(Debug, Clone)]
+pub struct SerialPort(Arc<Cell>);
+
+impl SerialPort {
+    pub(crate) fn of(cell: &Arc<Cell>) -> SerialPort {
+        SerialPort(Arc::clone(cell))
+    }
+
+    /// What the BMC says, once.
+    pub fn take(&self) -> Vec<ToHost> {
+        let said: Vec<_> = self.0.lock().bmc.sol.to_host.drain(..).collect();
+        if !said.is_empty() {
+            // There is room for more: the console may be told.
+            self.0.poked.notify_one();
+        }
+        said
+    }
+
+    /// Says something, as much of it as the BMC has room for; how much that was.
+    pub fn put(&self, bytes: &[u8]) -> usize {
+        let bmc = &mut self.0.lock().bmc;
+        let taken = bytes.len().min(sol::room(bmc));
+        self.0.starved.store(taken < bytes.len(), Ordering::Relaxed);
+        if taken > 0 {
+            sol::heard(bmc, &bytes[..taken], Instant::now());
+            self.0.poked.notify_one();
+        }
+        taken
+    }
+
+    /// Waits until there may be something to take, or room for something to say. For one at a time.
+    pub async fn changed(&self) {
+        self.0.line.notified().await;
     }
 }
 

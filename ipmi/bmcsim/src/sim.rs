@@ -12,7 +12,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::bmc::Bmc;
+use crate::chassis::Order;
 use crate::config::{Config, Host};
+use crate::line::SerialPort;
 use crate::machine::Machine;
 use crate::vm::{self, Link};
 use crate::{line, process, sol};
@@ -142,8 +144,29 @@ impl Sim {
 
     /// The same with the one that listens there. `None`: none does.
     pub fn with_at<T>(&self, address: SocketAddr, look: impl FnOnce(&mut Bmc) -> T) -> Option<T> {
-        let cell = self.cells.iter().find(|cell| cell.address == address)?;
-        Some(cell.look(look))
+        Some(self.at(address)?.look(look))
+    }
+
+    /// What is to be done to a machine that is [`Host::Elsewhere`], in order, as soon as there is something;
+    /// may be given up while it waits. `None`: no BMC listens there.
+    pub async fn orders(&self, address: SocketAddr) -> Option<Vec<Order>> {
+        let cell = self.at(address)?;
+        loop {
+            let orders: Vec<Order> = cell.lock().bmc.chassis.orders.drain(..).collect();
+            if !orders.is_empty() {
+                return Some(orders);
+            }
+            cell.ordered.notified().await;
+        }
+    }
+
+    /// The host's end of a serial line that is [`Serial::Elsewhere`](crate::config::Serial::Elsewhere). `None`: no BMC listens there.
+    pub fn serial(&self, address: SocketAddr) -> Option<SerialPort> {
+        self.at(address).map(SerialPort::of)
+    }
+
+    fn at(&self, address: SocketAddr) -> Option<&Arc<Cell>> {
+        self.cells.iter().find(|cell| cell.address == address)
     }
 }
 
