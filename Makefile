@@ -1,7 +1,7 @@
 # Two commands do it all on a fresh Debian 12 with cargo:
 #   make demo   builds koboshi, raises a rack of three virtual machines, boots them into roles
 #   make test   everything CI runs
-.PHONY: demo fuzz soak test setup runner check rack-images clean
+.PHONY: bench demo fuzz soak test setup runner check rack-images clean
 
 # QEMU and firmware for the rack, peers that judge our protocols, tools that build images.
 PACKAGES := qemu-system-x86 ipxe-qemu seabios ovmf ipxe
@@ -50,6 +50,12 @@ soak: setup runner rack-images
 fuzz:
 	@sh tests/setup.sh gcc g++
 	tests/fuzz/run.sh $(or $(SECONDS),60)
+
+# How fast, beside what others have, in the same run: make bench ROUNDS=5
+bench: setup
+	@sh tests/setup.sh time
+	$(CARGO) build --release -p koboshi -p koboshi-bmcsim --bins --examples
+	tests/bench/run.sh $(or $(ROUNDS),5)
 
 demo: setup
 	$(CARGO) build --release
