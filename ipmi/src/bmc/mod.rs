@@ -12,6 +12,7 @@ mod memory;
 mod orphan;
 mod payloads;
 mod shard;
+mod slot;
 mod socket;
 
 use std::collections::VecDeque;

@@ -14,10 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::engine::Home;
 use super::payloads::PayloadEvent;
+use super::slot::{Reply, Slot};
 use super::{Known, socket};
-use crate::error::Error;
-use crate::message::{Request, Response};
-use crate::session::{Event, Session, Ticket};
+use crate::message::Request;
+use crate::session::{Event, Session};
 use crate::wire::v20::PayloadType;
 
 /// Datagrams or orders in a row before the others have their turn.
@@ -64,24 +64,6 @@ pub(super) enum Order {
         key: u64,
         done: Option<oneshot::Sender<()>>,
     },
-}
-
-type Reply = oneshot::Sender<Result<Response, Error>>;
-
-/// One BMC.
-struct Slot {
-    peer: SocketAddr,
-    session: Session,
-    known: Arc<Known>,
-    asked: HashMap<Ticket, Reply>,
-    riders: Vec<(PayloadType, mpsc::Sender<PayloadEvent>)>,
-    /// The earliest entry of it in `timers`.
-    timer: Option<Instant>,
-    /// It counts among those whose session is on its way.
-    counted: bool,
-    /// Its handle is gone; it stays until the BMC was told.
-    detached: bool,
-    done: Vec<oneshot::Sender<()>>,
 }
 
 /// The BMCs of one socket.
@@ -353,35 +335,6 @@ impl Shard {
                 self.opening += 1;
             }
             self.settle(key, now);
-        }
-    }
-}
-
-impl Slot {
-    fn tell(&mut self, event: Event, port: u16) {
-        match event {
-            Event::Wanted => {}
-            Event::Answer(ticket, answer) => {
-                if let Some(reply) = self.asked.remove(&ticket) {
-                    let _who_asked_is_gone = reply.send(answer);
-                }
-            }
-            Event::Payload(kind, number, bytes) => {
-                let rider = self.riders.iter().find(|(other, _)| *other == kind);
-                if let Some((_, sink)) = rider
-                    && sink.try_send(PayloadEvent::Payload { number, bytes }).is_err()
-                {
-                    tracing::debug!(peer = %self.peer, "a payload that nobody reads is dropped");
-                }
-            }
-            Event::Lost(error) => {
-                for (_, sink) in &self.riders {
-                    let _nobody_reads = sink.try_send(PayloadEvent::Lost(error.clone()));
-                }
-            }
-            Event::Learned(learned) => self.known.learned(learned),
-            Event::Opened(facts) => self.known.opened(facts, port),
-            Event::Closed => self.known.closed(),
         }
     }
 }

@@ -132,6 +132,10 @@ impl Legacy {
         let Ok(message) = Message::decode(packet.payload) else { return Outcome::Wait };
         if matches!(self.step, Step::Capabilities) {
             if self.presence.receive(&message) {
+                if self.presence.is_v20() && self.is_auto() {
+                    // Its firmware is newer than what was learned of it.
+                    return Outcome::Modern;
+                }
                 if let Some(capabilities) = self.presence.capabilities() {
                     return self.told(capabilities, now, out);
                 }
@@ -164,10 +168,10 @@ impl Legacy {
                 Outcome::Fail(Error::UserRefused { user: user() })
             }
             (Step::Activate { temporary, .. }, ACTIVATE, Completion::OK) => {
-                // The code may be left out where messages need none; one that is there must hold.
-                let proved = packet.code.is_none() || packet.is_authentic(&self.access.password);
+                // Whatever is agreed on for the rest, this one is proved as it was asked for.
                 let same = packet.session == temporary
                     || packet.session == 0 && self.quirks.has(Quirk::ZeroSession);
+                let proved = packet.auth == self.auth && packet.is_authentic(&self.access.password);
                 match proved && (same || packet.code.is_some()) {
                     true => self.activated(&response.data),
                     false => Outcome::Wait,
@@ -219,6 +223,10 @@ impl Legacy {
         }
         self.send(now, out);
         Outcome::Wait
+    }
+
+    fn is_auto(&self) -> bool {
+        self.access.version == Version::Auto && self.access.cipher == Cipher::Auto
     }
 
     fn told(&mut self, said: Capabilities, now: Instant, out: &mut VecDeque<Vec<u8>>) -> Outcome {

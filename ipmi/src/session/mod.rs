@@ -17,6 +17,7 @@
 //! the completion code or by itself.
 
 mod access;
+mod course;
 mod legacy;
 mod numbers;
 mod open;
@@ -31,28 +32,24 @@ mod window;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use access::{Access, Cipher, Learned, Patience, Privilege, Version};
 pub use random::Random;
 pub use repeat::is_repeatable;
 
 use crate::error::Error;
-use crate::message::{Completion, Message, NetFn, Request, Response};
+use crate::message::{Message, Request, Response};
 use crate::wire::rmcp::Rmcp;
 use crate::wire::v15;
 use crate::wire::v20::{self, PayloadType};
+use course::{close_request, probe};
 use legacy::Legacy;
-use open::{Flight, Open, Owner};
-use opening::{Opened, Opening, Outcome};
+use open::{Open, Owner};
+use opening::{Opening, Outcome};
 use seal::Seal;
 
-const GET_DEVICE_ID: u8 = 0x01;
-const SET_PRIVILEGE: u8 = 0x3b;
 const CLOSE_SESSION: u8 = 0x3c;
-
-/// A session of which nothing was heard for so long may be gone.
-const STALE: Duration = Duration::from_secs(3);
 
 /// Names a request until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -399,209 +396,6 @@ impl Session {
             }
         }
     }
-
-    fn want(&mut self) {
-        self.phase = Phase::Wanted;
-        self.events.push_back(Event::Wanted);
-    }
-
-    fn open_legacy(&mut self, said: Option<presence::Capabilities>, now: Instant) {
-        let (access, learned) = (Arc::clone(&self.access), self.learned.clone());
-        let (legacy, outcome) =
-            Legacy::begin(access, learned, said, now, &mut self.random, &mut self.out);
-        self.phase = Phase::Legacy(Box::new(legacy));
-        self.follow(outcome, now);
-    }
-
-    fn follow(&mut self, outcome: Outcome, now: Instant) {
-        match outcome {
-            Outcome::Wait => {}
-            Outcome::Legacy(said) => self.open_legacy(Some(said), now),
-            Outcome::Open(opened) => self.opened(*opened, now),
-            Outcome::Fail(error) => {
-                let error = match error {
-                    Error::Unreachable { waited } if self.reopening => Error::Lost { waited },
-                    error => error,
-                };
-                self.reopening = false;
-                self.phase = Phase::Closed;
-                self.fail_queue(&error);
-                self.events.push_back(Event::Closed);
-            }
-        }
-    }
-
-    fn opened(&mut self, opened: Opened, now: Instant) {
-        if opened.learned != self.learned {
-            self.learned = opened.learned;
-            self.events.push_back(Event::Learned(self.learned.clone()));
-        }
-        let open = Open::new(opened.seal, self.access.patience, now, &mut self.random);
-        self.phase = Phase::Open(Box::new(open));
-        self.raise(opened.privilege, now);
-    }
-
-    /// Sessions begin with the privilege of a user (§22.18), and are asked for more.
-    fn raise(&mut self, privilege: Privilege, now: Instant) {
-        let Phase::Open(open) = &mut self.phase else { return };
-        if privilege > Privilege::User {
-            let request = Request::new(NetFn::APP, SET_PRIVILEGE, [privilege.number()]);
-            let pending = Pending { request, reopened: false };
-            open.send(Owner::Raise(privilege), pending, now, &mut self.random, &mut self.out);
-            return;
-        }
-        self.raised(Privilege::User, now);
-    }
-
-    fn raised(&mut self, privilege: Privilege, now: Instant) {
-        let Phase::Open(open) = &mut self.phase else { return };
-        (open.privilege, open.is_raised, open.used) = (privilege, true, now);
-        self.reopening = false;
-        let suite = match &open.seal {
-            Seal::V15(_) => None,
-            Seal::V20(seal) => Some(seal.keys.suite().id),
-        };
-        let facts = Facts { managed: open.seal.managed(), privilege, suite };
-        self.events.push_back(Event::Opened(facts));
-        self.dispatch(now);
-    }
-
-    fn dispatch(&mut self, now: Instant) {
-        let Phase::Open(open) = &mut self.phase else { return };
-        while open.is_raised && open.flights.len() < self.access.at_once.max(1) {
-            let is_deed = self.queue.front().is_some_and(|(_, next)| !is_repeatable(&next.request));
-            if is_deed && open.silence(now) >= STALE {
-                // Nobody would know what became of it in a session that the BMC has forgotten.
-                if !open.flights.iter().any(|flight| flight.owner == Owner::KeepAlive) {
-                    open.send(Owner::KeepAlive, probe(), now, &mut self.random, &mut self.out);
-                }
-                return;
-            }
-            let Some((ticket, pending)) = self.queue.pop_front() else { return };
-            open.send(Owner::Caller(ticket), pending, now, &mut self.random, &mut self.out);
-        }
-    }
-
-    fn react(&mut self, event: open::Event, now: Instant) {
-        match event {
-            open::Event::Payload(kind, number, payload) => {
-                self.events.push_back(Event::Payload(kind, number, payload));
-            }
-            open::Event::Answer(Owner::Caller(ticket), response) => {
-                self.events.push_back(Event::Answer(ticket, Ok(response)));
-                if let Phase::Open(open) = &mut self.phase {
-                    open.used = now;
-                }
-                self.dispatch(now);
-            }
-            open::Event::Answer(Owner::KeepAlive, _) => self.dispatch(now),
-            open::Event::Answer(Owner::Raise(asked), response) => {
-                match (response.completion, asked.less()) {
-                    (Completion::OK, _) => self.raised(asked, now),
-                    (_, Some(less)) => self.raise(less, now),
-                    (_, None) => self.raised(Privilege::User, now),
-                }
-            }
-            open::Event::Expired(flight) => match flight.owner {
-                // A session that answers others and not this one.
-                Owner::Caller(ticket) => {
-                    let error = given_up(&flight, self.access.patience.total);
-                    self.events.push_back(Event::Answer(ticket, Err(error)));
-                    self.dispatch(now);
-                }
-                Owner::Raise(_) | Owner::KeepAlive => self.lost(now),
-            },
-            open::Event::Suspect => self.lost(now),
-        }
-    }
-
-    /// The BMC does not know the session any more, or is gone.
-    fn lost(&mut self, now: Instant) {
-        let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
-        let waited = open.silence(now);
-        self.out.push_back(farewell(open.seal, &mut self.random));
-        if !open.is_raised {
-            // It opens sessions and answers nothing in them.
-            let error = match self.reopening {
-                true => Error::Lost { waited },
-                false => Error::Silent { what: "commands in the session that it opened" },
-            };
-            return self.follow(Outcome::Fail(error), now);
-        }
-        let mut again = Vec::new();
-        for flight in open.flights {
-            let Owner::Caller(ticket) = flight.owner else { continue };
-            if flight.reopened || !is_repeatable(&flight.request) {
-                let error = given_up(&flight, waited);
-                self.events.push_back(Event::Answer(ticket, Err(error)));
-                continue;
-            }
-            again.push((ticket, Pending { request: flight.request, reopened: true }));
-        }
-        // Tickets count up, so the oldest first.
-        again.sort_by_key(|(ticket, _)| std::cmp::Reverse(ticket.0));
-        for entry in again {
-            self.queue.push_front(entry);
-        }
-        self.events.push_back(Event::Lost(Error::Lost { waited }));
-        self.events.push_back(Event::Closed);
-        self.reopening = true;
-        if !self.queue.is_empty() {
-            self.want();
-        }
-    }
-
-    fn retire(&mut self, now: Instant) {
-        if let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Closed) {
-            self.part(open.seal, now);
-        }
-    }
-
-    fn part(&mut self, mut seal: Seal, now: Instant) {
-        let seq = self.random.bytes::<1>()[0] & 0x3f;
-        let message = close_request(&seal, seq);
-        self.out.push_back(seal.message(&message, &mut self.random));
-        let deadline = now + self.access.patience.first;
-        self.phase = Phase::Closing(Box::new(Closing { seal, seq, tries: 0, deadline }));
-    }
-
-    fn closed(&mut self) {
-        self.phase = Phase::Closed;
-        self.events.push_back(Event::Closed);
-        if !self.queue.is_empty() {
-            self.want();
-        }
-    }
-
-    fn fail_queue(&mut self, error: &Error) {
-        for (ticket, _) in self.queue.drain(..) {
-            self.events.push_back(Event::Answer(ticket, Err(error.clone())));
-        }
-    }
-}
-
-/// What every BMC answers.
-fn probe() -> Pending {
-    Pending { request: Request::new(NetFn::APP, GET_DEVICE_ID, []), reopened: false }
-}
-
-/// What is said of a request that was sent and never answered.
-fn given_up(flight: &Flight, waited: Duration) -> Error {
-    match is_repeatable(&flight.request) {
-        true => Error::Lost { waited },
-        false => Error::Uncertain { waited },
-    }
-}
-
-fn close_request(seal: &Seal, seq: u8) -> Message {
-    let id = seal.managed().to_le_bytes();
-    Message::request(&Request::new(NetFn::APP, CLOSE_SESSION, id), seq)
-}
-
-/// Closes a session of which nobody will hear the answer.
-fn farewell(mut seal: Seal, random: &mut Random) -> Vec<u8> {
-    let message = close_request(&seal, random.bytes::<1>()[0] & 0x3f);
-    seal.message(&message, random)
 }
 
 /// A datagram's wrapper, whichever.

@@ -9,11 +9,14 @@
 //! * "Insufficient resources" may mean the cipher suite (Intel M50CYP). The next one is tried first.
 //! * Where RAKP 4 is lost the BMC has a session that nobody holds; it is told to close it.
 
+mod verdict;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::access::{Access, Cipher, Learned, Privilege, Version};
+use super::course::farewell;
 use super::presence::{Capabilities, Presence};
 use super::random::Random;
 use super::seal::{Seal, V20};
@@ -40,6 +43,8 @@ pub(super) enum Outcome {
     Open(Box<Opened>),
     /// The BMC says that it knows IPMI 1.5 alone.
     Legacy(Capabilities),
+    /// It says that it knows IPMI 2.0, which it was not asked by.
+    Modern,
     /// It came to nothing.
     Fail(Error),
 }
@@ -264,7 +269,7 @@ impl Opening {
         if let Step::Rakp3(proving) = &self.step {
             let Proving { exchange, keys, .. } = &**proving;
             let seal = self.seal(exchange, keys.clone());
-            out.push_back(super::farewell(seal, random));
+            out.push_back(farewell(seal, random));
         }
     }
 
@@ -422,68 +427,6 @@ impl Opening {
         Outcome::Open(Box::new(Opened { seal, privilege: self.privilege, learned }))
     }
 
-    /// What a refusal means, at whatever stage.
-    fn refused(&mut self, suite: Suite, status: Status, io: &mut Io<'_>) -> Outcome {
-        let user = || self.access.user.clone();
-        match status {
-            Status::AUTHENTICATION
-            | Status::INTEGRITY
-            | Status::CONFIDENTIALITY
-            | Status::NO_SUITE
-            | Status(0x06 | 0x07)
-            | Status::NO_RESOURCES
-            | Status::ILLEGAL => self.next_suite(suite, status, io),
-            Status::NO_RESOURCES_FOR_ROLE => Outcome::Fail(Error::NoFreeSession),
-            Status::ROLE | Status::UNAUTHORIZED_ROLE => match self.privilege.less() {
-                Some(less) => {
-                    self.privilege = less;
-                    self.again(io);
-                    Outcome::Wait
-                }
-                None => Outcome::Fail(Error::Privilege { user: user() }),
-            },
-            Status::UNAUTHORIZED_NAME | Status::NAME_LENGTH if !self.looked_up => {
-                self.looked_up = true;
-                match self.quirks.has(Quirk::NoNameOnly) {
-                    true => return Outcome::Fail(Error::UserRefused { user: user() }),
-                    false => self.quirks = self.quirks.with(Quirk::NoNameOnly),
-                }
-                self.again(io);
-                Outcome::Wait
-            }
-            Status::UNAUTHORIZED_NAME | Status::NAME_LENGTH => {
-                Outcome::Fail(Error::UserRefused { user: user() })
-            }
-            Status::INTEGRITY_CHECK => Outcome::Fail(Error::WrongPassword { user: user() }),
-            Status::INVALID_SESSION | Status(0x08) => {
-                // It forgot the session that it opened a moment ago.
-                self.deadline = io.now + self.access.patience.wait(self.restarts);
-                self.stay(Step::Pause)
-            }
-            status => Outcome::Fail(Error::SessionRefused(status)),
-        }
-    }
-
-    fn next_suite(&mut self, suite: Suite, status: Status, io: &mut Io<'_>) -> Outcome {
-        self.refused.push((suite.id, status));
-        self.suites.retain(|left| left.id != suite.id);
-        self.at = 0;
-        if !self.suites.is_empty() {
-            self.again(io);
-            return Outcome::Wait;
-        }
-        if self.refused.iter().any(|(_, status)| *status == Status::NO_RESOURCES) {
-            return Outcome::Fail(Error::NoFreeSession);
-        }
-        if let (Cipher::Auto, Some(pinned)) = (self.access.cipher, self.learned.suite) {
-            return Outcome::Fail(Error::Downgrade(format!(
-                "it took cipher suite {pinned} before, and refuses it now"
-            )));
-        }
-        let tried = self.refused.iter().map(|(id, _)| *id).collect();
-        Outcome::Fail(Error::SuiteRefused { tried })
-    }
-
     fn again(&mut self, io: &mut Io<'_>) {
         self.afresh(io.now, io.random, io.out);
     }
@@ -520,24 +463,6 @@ impl Opening {
     fn await_rakp(&mut self, now: Instant) {
         let wait = self.access.patience.wait(self.restarts + 1);
         self.deadline = now + wait.max(Duration::from_secs(1).min(self.access.patience.total / 4));
-    }
-
-    /// Why nothing came of it in all that time.
-    fn verdict(&self, now: Instant) -> Error {
-        let waited = now.saturating_duration_since(self.started);
-        if let Some(what) = self.heard.silent_at {
-            return Error::Silent { what };
-        }
-        if self.presence.has_heard() {
-            return Error::Silent { what: "an Open Session Request" };
-        }
-        if let Some(why) = self.heard.not_ipmi {
-            return Error::NotABmc(why.to_string());
-        }
-        match &self.heard.unreachable {
-            Some(why) => Error::Network(why.clone()),
-            None => Error::Unreachable { waited },
-        }
     }
 }
 

@@ -86,6 +86,11 @@ impl Presence {
         self.capabilities
     }
 
+    /// Whether it says that it knows IPMI 2.0.
+    pub fn is_v20(&self) -> bool {
+        self.v20 == Some(true)
+    }
+
     /// What it takes, if it says that it knows nothing but IPMI 1.5.
     pub fn v15_only(&self) -> Option<Capabilities> {
         self.capabilities.filter(|_| self.v20 == Some(false))

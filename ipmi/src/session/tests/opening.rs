@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::crypto::{Kg, SUITE_3};
+use crate::message::{Completion, Message};
 use crate::quirks::{Quirk, Quirks};
 use crate::session::{Cipher, Privilege, Version};
 use crate::wire::rakp::Algorithms;
-use crate::wire::v15::Auth;
+use crate::wire::rmcp::Rmcp;
+use crate::wire::v15::{self, Auth};
 
 fn error(rig: &mut Rig) -> Error {
     rig.ask(get(1)).unwrap_err()
@@ -196,6 +198,43 @@ fn a_bmc_of_1_5_is_found_out() {
     let v20 = Access { version: Version::V20, ..access() };
     let mut refused = rig_of(odd, v20, learned);
     assert!(matches!(error(&mut refused), Error::Silent { .. }));
+}
+
+#[test]
+fn firmware_that_has_learned_2_0_since() {
+    let learned = Learned { version: Version::V15, ..Learned::default() };
+    let mut rig = rig_of(Odd::none(), access(), learned);
+    assert!(rig.ask(get(1)).is_ok());
+    assert_eq!(rig.opened().suite, Some(17));
+    let learned = rig.session.learned();
+    assert_eq!((learned.version, learned.suite), (Version::Auto, Some(17)));
+}
+
+#[test]
+fn nobody_activates_a_session_of_1_5_without_the_password() {
+    let md5 = Access { cipher: Cipher::Legacy(Auth::Md5), ..access() };
+    let odd = Odd { no_per_message: true, ..Odd::none() };
+    let mut rig = rig_of(odd, md5, Learned::default());
+    // Capabilities and challenge come; the activation's answer is somebody else's, with no code.
+    rig.there = vec![Fate::Pass, Fate::Pass, Fate::Lose];
+    let ticket = rig.session.ask(get(1), rig.now);
+    rig.exchange();
+    let Ok(Rmcp::Ipmi(rest)) = Rmcp::decode(rig.sent.last().unwrap()) else { panic!() };
+    let asked = v15::Packet::decode(rest).unwrap();
+    let mut data = vec![0];
+    data.extend([9, 9, 9, 9, 5, 0, 0, 0, 4]);
+    let answer = Message::decode(asked.payload)
+        .unwrap()
+        .respond(&Response { completion: Completion::OK, data });
+    let none = Password::new("").unwrap();
+    let forged = v15::encode(Auth::None, asked.session, 0, &none, &answer.encode());
+    rig.session.handle(&forged, rig.now);
+    assert!(rig.session.is_opening());
+    assert!(rig.answer(ticket).is_ok());
+    assert!(rig.events.iter().all(|event| match event {
+        Event::Opened(facts) => facts.managed != 0x0909_0909,
+        _ => true,
+    }));
 }
 
 #[test]
