@@ -179,7 +179,7 @@ impl Error {
             }
             Error::Uncertain { .. } => "look what state it is in before asking again",
             Error::WrongPassword { .. } => {
-                "check the password file; some BMCs keep 16 bytes of a longer password (quirk `password-16`)"
+                "check the account and its password file; IPMI takes 20 bytes of a password at most, IPMI 1.5 takes 16"
             }
             Error::WrongKey => "check kg-file; without one the BMC's key must be unset (all zeros)",
             Error::UserRefused { .. } => {
@@ -198,7 +198,7 @@ impl Error {
                 "if its firmware was changed on purpose, `koboshi bmc WHO forget` drops what was learned; else somebody is between"
             }
             Error::BadProof(_) => {
-                "a quirk may be needed for this firmware (`open-privilege`), or it is not the BMC you think"
+                "try the other cipher suite by number (cipher = 3, or 17); else it is not the BMC you think"
             }
             Error::Unsupported(_) | Error::SessionRefused(_) | Error::Malformed(_) => return None,
             Error::Refused { completion, .. } if *completion == Completion::PRIVILEGE => {

@@ -220,7 +220,12 @@ impl Bmc {
         if self.0.access.host.parse::<IpAddr>().is_ok() {
             return;
         }
-        if let Some(link) = self.0.link.lock().await.take() {
+        let mut link = self.0.link.lock().await;
+        // Others are asking, by this very place; the last whom it fails leaves it.
+        if self.0.places.available_permits() + 1 < WAITING {
+            return;
+        }
+        if let Some(link) = link.take() {
             let _its_shard_is_gone = link.orders.send(Order::Detach { key: link.key, done: None });
         }
     }
