@@ -90,7 +90,11 @@ pub async fn activate(bmc: &impl Bearer, wish: &Wish) -> Result<Activation, Erro
         if attempt > 0 {
             tokio::time::sleep(wish.pause).await;
         }
-        let response = bmc.ask(activate.request()).await?;
+        let response = match bmc.ask(activate.request()).await {
+            // In a new session it shows whether it was heard: by who has it now.
+            Err(Error::Uncertain { .. }) if attempt + 1 < ATTEMPTS => continue,
+            other => other?,
+        };
         match response.completion.0 {
             0x00 => {
                 let agreed = Activated::decode(&response.data)?;
@@ -322,6 +326,23 @@ mod tests {
             owned(US.swap_bytes()),
         ];
         assert!(run(Takeover::Never, steps).await.unwrap().tells_owner);
+    }
+
+    /// The BMC fell silent at Activate: the next session finds what the one before left.
+    #[tokio::test]
+    async fn whether_it_was_heard_is_not_known() {
+        let steps = vec![
+            enabled(),
+            status(0),
+            activation(Err(Error::Uncertain { waited: Duration::ZERO })),
+            activation(refuse(0x80)),
+            owned(ORPHAN),
+            (Request::new(NetFn::APP, 0x3c, ORPHAN.to_le_bytes()), ok([])),
+            status(0),
+            granted(),
+            owned(US),
+        ];
+        run(Takeover::OwnOrphan, steps).await.unwrap();
     }
 
     #[tokio::test]
