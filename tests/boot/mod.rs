@@ -7,6 +7,7 @@ mod gate;
 pub mod loaders;
 mod networks;
 mod nics;
+mod power;
 mod roots;
 
 use std::time::Duration;
