@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use koboshi_ipmi::bmc::{Engine, Limits};
+use koboshi_ipmi::commands::bridge::{Place, Satellite};
 use koboshi_ipmi::commands::sdr::Cache;
 use koboshi_ipmi::{
     Access, Bmc, Cipher as Asked, Controller, Error, Password, Quirks, Request, Response,
@@ -50,8 +51,28 @@ struct Door {
 struct Known {
     /// What the site said when it was made.
     said: site::Bmc,
+    direct: Direct,
+    /// Blades behind it, by their addresses on its bus.
+    blades: Mutex<HashMap<u8, Arc<Satellite<Direct>>>>,
+}
+
+impl Known {
+    fn lend(&self, target: Option<u8>) -> Lent {
+        let direct = self.direct.clone();
+        let blade = target.map(|address| {
+            let mut blades = lock(&self.blades);
+            let made = || Arc::new(Satellite::new(direct.clone(), Place { channel: 0, address }));
+            blades.entry(address).or_insert_with(made).clone()
+        });
+        Lent { direct, blade }
+    }
+}
+
+/// A BMC itself.
+#[derive(Debug, Clone)]
+struct Direct {
     bmc: Bmc,
-    /// The BMC refused us: the secret is read anew next time, somebody may have mended the file.
+    /// It refused us: the secret is read anew next time, somebody may have mended the file.
     refused: Arc<AtomicBool>,
 }
 
@@ -66,8 +87,9 @@ pub enum Switch {
 /// A machine's BMC, for as long as it is needed.
 #[derive(Clone)]
 pub struct Lent {
-    bmc: Bmc,
-    refused: Arc<AtomicBool>,
+    direct: Direct,
+    /// The blade behind it that is meant, and not the BMC itself.
+    blade: Option<Arc<Satellite<Direct>>>,
 }
 
 impl Bmcs {
@@ -118,20 +140,20 @@ impl Bmcs {
         let door =
             Door { host: said.host.value.clone(), port: said.port, user: user.value.clone() };
         let mut known = lock(&self.known);
-        let fresh = known
-            .get(&door)
-            .filter(|known| same(&known.said, said) && !known.refused.load(Ordering::Relaxed));
+        let fresh = known.get(&door).filter(|known| {
+            same(&known.said, said) && !known.direct.refused.load(Ordering::Relaxed)
+        });
         if let Some(known) = fresh {
-            let (bmc, refused) = (known.bmc.clone(), known.refused.clone());
-            return Ok(Lent { bmc, refused });
+            return Ok(known.lend(said.target));
         }
         let access = self.access(name, said, &user.value)?;
         let bmc = self.engine.bmc(access);
-        let refused = Arc::new(AtomicBool::new(false));
-        let made = Known { said: said.clone(), bmc: bmc.clone(), refused: refused.clone() };
+        let direct = Direct { bmc, refused: Arc::new(AtomicBool::new(false)) };
+        let made = Known { said: said.clone(), direct, blades: Mutex::default() };
+        let lent = made.lend(said.target);
         // What the former one has open closes by itself once nobody needs it.
         drop(known.insert(door, made));
-        Ok(Lent { bmc, refused })
+        Ok(lent)
     }
 
     fn access(&self, name: &MachineName, said: &site::Bmc, user: &str) -> Result<Access, Failure> {
@@ -202,13 +224,14 @@ impl Bmcs {
     /// Where a machine's sensor records are kept: reading two hundred of them anew takes seconds.
     pub fn records(&self, machine: &Machine) -> Option<Cache> {
         let bmc = machine.bmc.as_ref()?;
-        let name = format!("{}-{}", bmc.host.value.replace([':', '%'], "_"), bmc.port);
+        let blade = bmc.target.map(|address| format!("-{address:02x}")).unwrap_or_default();
+        let name = format!("{}-{}{blade}", bmc.host.value.replace([':', '%'], "_"), bmc.port);
         Some(Cache { directory: self.folder.as_ref()?.join("records"), name })
     }
 
     /// Closes every session.
     pub async fn close(&self) {
-        let all: Vec<Bmc> = lock(&self.known).drain().map(|(_, known)| known.bmc).collect();
+        let all: Vec<Bmc> = lock(&self.known).drain().map(|(_, known)| known.direct.bmc).collect();
         futures::future::join_all(all.iter().map(Bmc::close)).await;
     }
 }
@@ -224,13 +247,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Lent {
-    /// The handle itself, for what is more than commands.
+    /// The handle itself, for what is more than commands; a blade's is that of the BMC before it.
     pub fn bmc(&self) -> &Bmc {
-        &self.bmc
+        &self.direct.bmc
     }
 }
 
 impl Controller for Lent {
+    async fn ask(&self, request: Request) -> Result<Response, Error> {
+        match &self.blade {
+            Some(blade) => blade.ask(request).await,
+            None => self.direct.ask(request).await,
+        }
+    }
+}
+
+impl Controller for Direct {
     async fn ask(&self, request: Request) -> Result<Response, Error> {
         let answer = self.bmc.ask(request).await;
         if let Err(Error::WrongPassword { .. } | Error::WrongKey | Error::UserRefused { .. }) =

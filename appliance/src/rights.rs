@@ -59,7 +59,9 @@ mod tests {
         let stranger = Principal::Local { uid: 65_534 };
         assert!(may(&stranger, Verb::Look, None));
         assert!(!may(&stranger, Verb::Change, Some("m01")));
-        assert!(!may(&stranger, Verb::Fence, Some("m01")));
+        for verb in [Verb::Fence, Verb::Operate, Verb::Administer] {
+            assert!(!may(&stranger, verb, Some("m01")), "{verb:?}");
+        }
         assert!(may(&Principal::Local { uid: 0 }, Verb::Change, None));
     }
 }

@@ -300,6 +300,25 @@ fn sensors_inventory_and_log_are_read_followed_and_cleared() {
     assert_eq!(rows[0]["parts"][0]["board"]["manufacturer"], "Koboshi");
 }
 
+/// A blade is reached through its BMC; what is meant for it never lands on the BMC itself.
+#[test]
+fn a_blade_is_reached_through_the_bmc_before_it() {
+    let bmcs = Bmcs::new(11, 1, |_, _| {});
+    let at = bmcs.addresses[0];
+    let blade = |name: &str, target: u8| {
+        let (host, port) = (at.ip(), at.port());
+        format!("{name} = {{ bmc = {{ host = \"{host}\", port = {port}, target = {target} }} }}\n")
+    };
+    let here = Here::new(&(blade("b1", 0x82) + &blade("b2", 0x84)));
+    let (code, said) = here.says(&["bmc", "b1", "raw", "0x06", "0x01"]);
+    assert!(code == 0 && said.contains("82 01 09"), "{said}");
+    let (code, said) = here.says(&["power", "b1", "off"]);
+    assert!(code == 1 && said.contains("does not know this command"), "{said}");
+    let (code, said) = here.says(&["power", "b2", "off"]);
+    assert!(code == 1 && said.contains("nobody answers at that address"), "{said}");
+    assert!(bmcs.is_on(1), "the BMC's own machine was switched off");
+}
+
 /// A process that does not outlive its test.
 struct Ended(std::process::Child);
 

@@ -12,8 +12,14 @@ pub(super) fn bmcs(site: &Site, found: &mut Problems) {
         machines.filter_map(|(name, machine)| Some((name, machine.bmc.as_ref()?)))
     };
     let without = |lacks: fn(&Bmc) -> bool| bmcs().filter(move |(_, bmc)| lacks(bmc));
-    nobody(without(|bmc| bmc.user.is_none()), "account", "user = \"NAME\"", found);
-    nobody(without(|bmc| bmc.password.is_none()), "password", "password-file = \"FILE\"", found);
+    nobody("no-account", without(|bmc| bmc.user.is_none()), "account", "user = \"NAME\"", found);
+    nobody(
+        "no-password",
+        without(|bmc| bmc.password.is_none()),
+        "password",
+        "password-file = \"FILE\"",
+        found,
+    );
     let mut files = BTreeMap::new();
     for (_, bmc) in bmcs() {
         if let Some(At { value: Secret::File(path), origin }) = &bmc.password {
@@ -38,6 +44,7 @@ pub(super) fn bmcs(site: &Site, found: &mut Problems) {
 
 /// Machines whose BMC lets nobody in, for want of this.
 fn nobody<'a>(
+    code: &'static str,
     bmcs: impl Iterator<Item = (&'a MachineName, &'a Bmc)>,
     what: &str,
     example: &str,
@@ -47,7 +54,7 @@ fn nobody<'a>(
     let Some((_, first)) = bmcs.first() else { return };
     let names = fold(bmcs.iter().map(|(name, _)| name));
     let message = format!("no {what} is given for the BMC of {names}");
-    let problem = Problem::warning("no-login", &first.host.origin, message);
+    let problem = Problem::warning(code, &first.host.origin, message);
     let help = format!("{example} in [defaults.bmc], in the class or with the machine's bmc");
     found.push(problem.label("cannot be logged into").help(help));
 }
@@ -67,4 +74,51 @@ fn unbuilt(site: &Site, found: &mut Problems) {
     found.push(
         problem.label("only by hand").help("fence = \"bmc\", or `koboshi fence … --by-hand`"),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::site::tests::eth1;
+    use crate::site::{Env, Look, Purpose, load};
+
+    /// What is said of a site with these machines, its secret beside it.
+    fn said(defaults: &str, machines: &str, mode: u32) -> Vec<String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, secret) = (dir.path().join("site.toml"), dir.path().join("bmc.pw"));
+        std::fs::write(&secret, "s3cret").expect("written");
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).expect("set");
+        let text = format!(
+            "[site]\nname = \"rack\"\n[net]\ninterface = \"eth1\"\n{defaults}\n[machines]\n{machines}\n"
+        );
+        std::fs::write(&path, text).expect("written");
+        let env = Env { interface_network: &eth1, purpose: Purpose::Check };
+        let site = load(&path, &env).map_err(|bad| bad.render(Look::Plain)).expect("a site");
+        let mut found = Problems::default();
+        bmcs(&site, &mut found);
+        found.iter().map(Problem::whole_message).collect()
+    }
+
+    #[test]
+    fn a_bmc_that_lets_us_not_in_is_told_of_with_all_its_like() {
+        let machines = "\"m[01-03]\" = { bmc = \"10.78.0.{n}\" }\nsw1 = { console = \"sol\" }";
+        let none = said("", machines, 0o600);
+        assert!(none[0].contains("no account is given for the BMC of m[01-03]"), "{none:?}");
+        assert!(none[1].contains("no password is given for the BMC of m[01-03]"), "{none:?}");
+        let given =
+            |file: &str| format!("[defaults.bmc]\nuser = \"admin\"\npassword-file = \"{file}\"");
+        assert_eq!(said(&given("bmc.pw"), machines, 0o600), Vec::<String>::new());
+        let careless = said(&given("bmc.pw"), machines, 0o644);
+        assert!(
+            careless.len() == 1 && careless[0].contains("everybody on this host"),
+            "{careless:?}"
+        );
+        let missing = said(&given("none.pw"), machines, 0o600);
+        assert!(missing.len() == 1 && missing[0].contains("No such file"), "{missing:?}");
+        let fence = "m01 = { fence = \"pdu\", pdu = { host = \"pdu1\", outlet = 7 } }";
+        let unbuilt = said("", fence, 0o600);
+        assert!(unbuilt.len() == 1 && unbuilt[0].contains("is not built yet: m01"), "{unbuilt:?}");
+    }
 }

@@ -526,3 +526,36 @@ fn ten_thousand_machines_are_checked() {
     assert_eq!(changes.moves.len(), 1);
     assert_eq!(reload::judge(&changes, &|_| false), reload::Verdict::Apply);
 }
+
+/// What is odd about a BMC's settings is said, and keeps no machine from booting.
+#[test]
+fn a_bmcs_quirks_and_weak_ciphers_are_told_of() {
+    let warned = |bmc: &str| {
+        let text = format!(
+            "[site]\nname = \"rack\"\n[net]\ninterface = \"eth1\"\npool = \"10.77.0.200-10.77.0.210\"\n\
+             [machines]\nm01 = {{ mac = \"52:54:00:77:00:01\", bmc = {{ host = \"10.78.0.1\", {bmc} }} }}\n"
+        );
+        let site = site(&text);
+        let name: MachineName = "m01".parse().unwrap();
+        let bmc = site.machines[&name].bmc.clone().unwrap();
+        (bmc, site.warnings.iter().map(Problem::whole_message).collect::<Vec<_>>())
+    };
+    let (bmc, said) = warned("quirks = [\"sol-port\"], cipher = 17, version = \"1.5\"");
+    assert_eq!((bmc.version, said), (koboshi_ipmi::Version::V15, Vec::new()));
+    let (bmc, said) = warned("quirks = [\"sol-prot\"]");
+    assert_eq!(bmc.quirks, ["sol-prot"]);
+    assert!(said[0].contains("no BMC has the quirk \"sol-prot\""), "{said:?}");
+    for (suite, why) in [
+        (0, "asks for no password"),
+        (1, "lets anybody on the way switch machines"),
+        (2, "sends consoles in the clear"),
+        (15, "lets anybody on the way switch machines"),
+        (16, "sends consoles in the clear"),
+    ] {
+        let (bmc, said) = warned(&format!("cipher = {suite}"));
+        assert_eq!(bmc.cipher, Cipher::Suite(suite));
+        assert!(said.len() == 1 && said[0].contains(why), "{suite}: {said:?}");
+    }
+    let bad = "[site]\nname = \"rack\"\n[machines]\nm01 = { bmc = { host = \"h\", version = \"3.0\" } }\n";
+    assert!(load_text(bad).is_err());
+}

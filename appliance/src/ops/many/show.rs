@@ -172,7 +172,7 @@ impl Shown {
         let done: usize = self.words.values().chain(self.failed.values()).map(Vec::len).sum();
         if done < self.machines {
             text.push_str(&format!(
-                "{} of {} were not asked\n",
+                "{} of {} had not ended\n",
                 self.machines - done,
                 self.machines
             ));
@@ -203,7 +203,7 @@ mod tests {
         let summary = shown.summary();
         assert_eq!(
             summary,
-            "on: m[01-03]; no answer: m04\nno answer: is it there?\n1 of 5 were not asked\n"
+            "on: m[01-03]; no answer: m04\nno answer: is it there?\n1 of 5 had not ended\n"
         );
         assert_eq!(shown.end(), 1);
     }
