@@ -7,6 +7,7 @@ use koboshi_ipmi::{Completion, Response};
 
 use crate::bmc::Bmc;
 use crate::dispatch::{Asked, LAN, SYSTEM, ok, refuse};
+use crate::user::Privilege;
 
 /// The bus between controllers.
 pub const IPMB: u8 = 0;
@@ -24,6 +25,14 @@ impl Default for Channel {
     /// Always available, without alerts, up to administrator.
     fn default() -> Channel {
         Channel { kept: [0x22, 0x04], in_force: [0x22, 0x04] }
+    }
+}
+
+impl Channel {
+    /// The most that anybody may do by LAN now. `None`: it is switched off.
+    pub fn ceiling(&self) -> Option<Privilege> {
+        let [access, limit] = self.in_force;
+        if access & 0x07 == 0 { None } else { Privilege::of(limit & 0x0f) }
     }
 }
 

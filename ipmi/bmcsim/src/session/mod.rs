@@ -24,7 +24,7 @@ use crate::bmc::Bmc;
 use crate::config::Config;
 use crate::faults::Legacy;
 use crate::sol;
-use crate::user::Privilege;
+use crate::user::{Privilege, User};
 use window::Window;
 
 pub use commands::answer;
@@ -213,6 +213,11 @@ impl Sessions {
             }
         }
     }
+}
+
+/// The most that a user may do in a session by LAN: the account's limit, and the channel's.
+fn most(bmc: &Bmc, user: &User) -> Option<Privilege> {
+    Some(user.limit?.min(bmc.channel.ceiling()?))
 }
 
 /// Ends a session, and what lives by it.

@@ -10,7 +10,7 @@ use koboshi_ipmi::wire::rakp::{
     Agreed, NAME_ONLY, OpenRequest, OpenResponse, Rakp1, Rakp2, Rakp2Proof, Rakp3, Rakp4, Status,
 };
 
-use super::{ExchangeOf, Session, Stage, random};
+use super::{ExchangeOf, Session, Stage, most, random};
 use crate::bmc::Bmc;
 use crate::session::window::Window;
 use crate::user::Privilege;
@@ -141,13 +141,14 @@ fn look_up(bmc: &Bmc, message: &Rakp1) -> Result<(u8, Privilege), Status> {
     }
     let length = message.name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let name = &message.name[..length];
-    let found = bmc.users.find(name, |user| by_name_only || reaches(user.limit)).or_else(|| {
-        // Told apart for the operator's sake: the name is known, but may not do that.
-        bmc.users.find(name, |_| true)
-    });
+    let found =
+        bmc.users.find(name, |user| by_name_only || reaches(most(bmc, user))).or_else(|| {
+            // Told apart for the operator's sake: the name is known, but may not do that.
+            bmc.users.find(name, |_| true)
+        });
     let (id, user) = found.ok_or(Status::UNAUTHORIZED_NAME)?;
-    let limit = user.limit.ok_or(Status::UNAUTHORIZED_NAME)?;
-    if !reaches(user.limit) {
+    let limit = most(bmc, user).ok_or(Status::UNAUTHORIZED_NAME)?;
+    if !reaches(Some(limit)) {
         return Err(Status::UNAUTHORIZED_ROLE);
     }
     Ok((id, wanted.unwrap_or(limit)))

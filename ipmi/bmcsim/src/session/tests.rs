@@ -80,6 +80,22 @@ fn who_is_refused_and_how() {
 }
 
 #[test]
+fn the_channel_has_a_limit_too() {
+    let (mut machine, now) = machine();
+    let access =
+        |access: u8, limit: u8| Request::new(NetFn::APP, 0x40, [1, 0x80 | access, 0x80 | limit]);
+    let mut log_in = |request: Request, role| {
+        machine.bmc.ask(&request, now);
+        let login = Login { role, ..Login::of(SUITE_17) };
+        Console::log_in(&mut machine, &login, now).err()
+    };
+    assert_eq!(log_in(access(2, 3), 0x14), Some(Status::UNAUTHORIZED_ROLE));
+    assert_eq!(log_in(access(2, 3), 0x13), None);
+    assert_eq!(log_in(access(0, 4), 0x13), Some(Status::UNAUTHORIZED_NAME), "switched off");
+    assert_eq!(log_in(access(2, 4), 0x14), None);
+}
+
+#[test]
 fn the_bmcs_own_key_and_long_passwords() {
     let (mut machine, now) = machine();
     machine.bmc.config.kg = Some(Kg::new(b"own").unwrap());

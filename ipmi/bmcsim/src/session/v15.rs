@@ -10,7 +10,7 @@ use koboshi_ipmi::wire::v15::{Auth, Packet, encode};
 use koboshi_ipmi::wire::v20::PayloadType;
 use koboshi_ipmi::{Completion, Message, NetFn, Password, Response};
 
-use super::{Stage, random};
+use super::{Stage, most, random};
 use crate::bmc::Bmc;
 use crate::dispatch::{self, Who};
 use crate::session::window::Window;
@@ -96,7 +96,8 @@ fn activate(
     if bmc.faults.full || bmc.sessions.is_full() {
         return refused(NO_SLOT);
     }
-    let limit = bmc.sessions.get(packet.session).and_then(|one| bmc.users.by_id(one.user)?.limit);
+    let user = bmc.sessions.get(packet.session).and_then(|one| bmc.users.by_id(one.user));
+    let limit = user.and_then(|user| most(bmc, user));
     let Some(limit) = Privilege::of(wanted).filter(|wanted| limit >= Some(*wanted)) else {
         return refused(BEYOND_LIMIT);
     };

@@ -127,13 +127,15 @@ fn a_machine_that_is_a_process() {
     until("its own end", || !program.is_on());
 
     std::fs::remove_file(&pid).unwrap();
+    let bootdev = ["-I", "lanplus", "-C", "3", "chassis", "bootdev", "pxe"];
+    ipmitool_at(program.at, &bootdev).unwrap();
     program.power("on");
     until("a process", || number_in(&pid).is_some());
     let last = number_in(&pid).unwrap();
     program.power("off");
     assert!(!program.is_on());
     until("the end of the last", || !lives(last));
-    assert_eq!(std::fs::read_to_string(program.path("boots")).unwrap(), "\n\n\n");
+    assert_eq!(std::fs::read_to_string(program.path("boots")).unwrap(), "\n\npxe\n");
 }
 
 /// Whether it ends by SIGTERM, with its input or by SIGKILL, what it started ends too.
