@@ -82,6 +82,14 @@ impl Opening {
         if let Some(what) = self.heard.silent_at {
             return Error::Silent { what };
         }
+        if self.presence.v15_only().is_some() {
+            return match (self.access.cipher, self.learned.suite) {
+                (Cipher::Auto, Some(pinned)) => Error::Downgrade(format!(
+                    "it took cipher suite {pinned} before, and says now that it knows IPMI 1.5 alone"
+                )),
+                _ => Error::Unsupported("IPMI 2.0: it says that it knows 1.5 alone"),
+            };
+        }
         if self.presence.has_heard() {
             return Error::Silent { what: "an Open Session Request" };
         }

@@ -194,10 +194,10 @@ fn a_bmc_of_1_5_is_found_out() {
     assert_eq!(again.elapsed(), Duration::ZERO);
     let pinned = Learned { suite: Some(17), ..Learned::default() };
     let mut refused = rig_of(odd.clone(), access(), pinned);
-    assert!(matches!(error(&mut refused), Error::Silent { .. }));
+    assert!(matches!(error(&mut refused), Error::Downgrade(_)));
     let v20 = Access { version: Version::V20, ..access() };
     let mut refused = rig_of(odd, v20, learned);
-    assert!(matches!(error(&mut refused), Error::Silent { .. }));
+    assert!(matches!(error(&mut refused), Error::Unsupported(_)));
 }
 
 #[test]
