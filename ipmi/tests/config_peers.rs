@@ -19,7 +19,7 @@ use koboshi_ipmi::commands::sol_config::{self, SolSettings, Speed};
 use koboshi_ipmi::commands::system_info::{self, SystemString};
 use koboshi_ipmi::commands::user::{self, UserAccess};
 use koboshi_ipmi::commands::watchdog::{self, Action, Setting, Use, Warning};
-use koboshi_ipmi::commands::{raw, sessions};
+use koboshi_ipmi::commands::{authentication, panel, raw, sessions};
 use koboshi_ipmi::session::{Access, Patience};
 use koboshi_ipmi::{Bmc, Completion, Controller, Error, NetFn, Password, Request};
 use peers::tool::{Said, run};
@@ -107,8 +107,8 @@ async fn power_and_chassis() {
     assert_eq!(chassis::control(bmc, Control::On).await, Ok(Controlled::Accepted));
     let waited = chassis::until(bmc, true, Duration::from_secs(20)).await.unwrap();
     assert!(matches!(waited, Waited::Reads(..)));
-    chassis::set_restore(bmc, Restore::On).await.unwrap();
-    chassis::identify(bmc, None).await.unwrap();
+    panel::set_restore(bmc, Restore::On).await.unwrap();
+    panel::identify(bmc, None).await.unwrap();
     let text = desk.tool("chassis status").await;
     says(&text, "System Power on");
     says(&text, "Power Restore Policy always-on");
@@ -120,9 +120,9 @@ async fn power_and_chassis() {
     desk.tool("chassis policy previous").await;
     let status = chassis::status(bmc).await.unwrap();
     assert_eq!((status.identify, status.restore), (Some(Light::Off), Restore::Previous));
-    assert_eq!(chassis::restart_cause(bmc).await.unwrap(), "an IPMI command");
+    assert_eq!(panel::restart_cause(bmc).await.unwrap(), "an IPMI command");
     says(&desk.tool("chassis restart_cause").await, "chassis power control command");
-    assert_eq!(chassis::powered(bmc).await, Ok(365 * 24 * 60));
+    assert_eq!(panel::powered(bmc).await, Ok(365 * 24 * 60));
     says(&desk.tool("chassis poh").await, "365 days");
     assert_eq!(chassis::control(bmc, Control::Soft).await, Ok(Controlled::Accepted));
     let waited = chassis::until(bmc, false, Duration::from_secs(20)).await.unwrap();
@@ -383,10 +383,10 @@ async fn channels_and_their_access() {
     let text = desk.section("core", "Lan_Channel").await;
     says(&text, "Volatile_Channel_Privilege_Limit Operator");
     says(&text, "Non_Volatile_Channel_Privilege_Limit Operator");
-    assert_eq!(channel::cipher_suites(bmc, channel::PRESENT).await.unwrap(), [3, 17]);
+    assert_eq!(authentication::cipher_suites(bmc, channel::PRESENT).await.unwrap(), [3, 17]);
     let text = desk.tool("channel getciphers ipmi 1").await;
     says(&text, "17 N/A hmac_sha256 sha256_128 aes_cbc_128");
-    let able = channel::capabilities(bmc, channel::PRESENT, Limit::Admin).await.unwrap();
+    let able = authentication::capabilities(bmc, channel::PRESENT, Limit::Admin).await.unwrap();
     assert!(able.v20 && able.v15 && able.named && !able.kg && !able.anonymous);
 }
 

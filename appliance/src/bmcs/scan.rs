@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use koboshi_ipmi::commands::channel;
+use koboshi_ipmi::commands::{authentication, channel};
 use koboshi_ipmi::wire::rmcp::{self, Rmcp};
 use koboshi_ipmi::wire::v15::{self, Auth};
 use koboshi_ipmi::{Completion, Message, NetFn, Password, Request};
@@ -54,7 +54,7 @@ pub struct Capabilities {
 
 impl Capabilities {
     fn of(data: &[u8]) -> Option<Capabilities> {
-        let said = channel::Capabilities::decode(data).ok()?;
+        let said = authentication::Capabilities::decode(data).ok()?;
         Some(Capabilities {
             v20: said.v20,
             types: said.ways,
@@ -171,7 +171,7 @@ impl Scan {
 fn question(tries: usize) -> Vec<u8> {
     let channel = if tries == 1 { channel::PRESENT } else { channel::PRESENT | EXTENDED };
     // As an operator: some boards refuse to say what an administrator may.
-    let request = Request::new(NetFn::APP, channel::AUTHENTICATION, [channel, 3]);
+    let request = Request::new(NetFn::APP, authentication::CAPABILITIES, [channel, 3]);
     let message = Message::request(&request, u8::try_from(tries).unwrap_or(0));
     match Password::new("") {
         Ok(none) => v15::encode(Auth::None, 0, 0, &none, &message.encode()),
@@ -181,7 +181,7 @@ fn question(tries: usize) -> Vec<u8> {
 
 fn answer(rest: &[u8]) -> Option<Capabilities> {
     let message = Message::decode(v15::Packet::decode(rest).ok()?.payload).ok()?;
-    if message.netfn != NetFn::APP.answer() || message.command != channel::AUTHENTICATION {
+    if message.netfn != NetFn::APP.answer() || message.command != authentication::CAPABILITIES {
         return None;
     }
     let response = message.response()?;

@@ -3,7 +3,7 @@
 use koboshi_ipmi::Controller;
 use koboshi_ipmi::commands::channel::{self, Store};
 use koboshi_ipmi::commands::device::{self, ResetTold};
-use koboshi_ipmi::commands::{chassis, raw, sessions};
+use koboshi_ipmi::commands::{authentication, panel, raw, sessions};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -129,7 +129,7 @@ impl Operation for Query {
                 Ok(Said { word: "answered".to_string(), ..said })
             }
             Query::Identify { seconds } => {
-                chassis::identify(&bmc, *seconds).await?;
+                panel::identify(&bmc, *seconds).await?;
                 let word = match seconds {
                     Some(0) => "dark".to_string(),
                     Some(seconds) => format!("lit for {seconds} s"),
@@ -192,7 +192,7 @@ async fn channels(bmc: &Lent) -> Result<Said, Failure> {
             _ => channel::access(bmc, info.channel, Store::Volatile).await.ok(),
         };
         let suites = match info.medium {
-            channel::Medium::Lan => channel::cipher_suites(bmc, info.channel).await.ok(),
+            channel::Medium::Lan => authentication::cipher_suites(bmc, info.channel).await.ok(),
             _ => None,
         };
         cells.push(vec![

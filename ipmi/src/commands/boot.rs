@@ -48,7 +48,8 @@ pub enum Device {
     RemoteFloppy,
     /// A CD that a console lends.
     RemoteCdrom,
-    /// The first medium that a console lends.
+    /// The first medium that a console lends. Boards of Supermicro take this for the disk of a UEFI machine,
+    /// and do not start from [`Device::Disk`] with EFI.
     RemoteMedia,
     /// A disk that a console lends.
     RemoteDisk,

@@ -1,6 +1,6 @@
 //! Power, and what the chassis says of itself.
 //!
-//! IPMI 2.0 §28.1–28.11, §28.14; table 28-3 (status), 28-4 (control), 28-11 (restart cause).
+//! IPMI 2.0 §28.2 and table 28-3 (status), §28.3 and table 28-4 (control).
 
 use std::time::Duration;
 
@@ -17,17 +17,6 @@ use crate::wire::{Malformed, take};
 pub const STATUS: u8 = 0x01;
 /// Chassis Control.
 pub const CONTROL: u8 = 0x02;
-/// Chassis Identify.
-pub const IDENTIFY: u8 = 0x04;
-/// Set Power Restore Policy.
-pub const SET_RESTORE: u8 = 0x06;
-/// Get System Restart Cause.
-pub const RESTART_CAUSE: u8 = 0x07;
-/// Set Front Panel Enables.
-pub const SET_FRONT_PANEL: u8 = 0x0a;
-/// Get POH Counter.
-pub const POWER_ON_HOURS: u8 = 0x0f;
-
 /// What the machine does when mains power comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -43,7 +32,8 @@ pub enum Restore {
 }
 
 impl Restore {
-    fn number(self) -> u8 {
+    /// Its number.
+    pub(crate) fn number(self) -> u8 {
         match self {
             Restore::Off => 0,
             Restore::Previous => 1,
@@ -140,10 +130,6 @@ pub struct LastPower {
 
 fn bit(byte: u8, number: u8) -> bool {
     byte >> number & 1 != 0
-}
-
-fn bits(flags: &[bool]) -> u8 {
-    flags.iter().rev().fold(0, |byte, flag| byte << 1 | u8::from(*flag))
 }
 
 impl ChassisStatus {
@@ -329,80 +315,6 @@ pub async fn until(bmc: &impl Controller, on: bool, patience: Duration) -> Resul
     }
 }
 
-/// Lights the identify light: for so many seconds, or until told otherwise. `Some(0)` ends it.
-pub fn identify_request(seconds: Option<u8>) -> Request {
-    let data = match seconds {
-        Some(seconds) => vec![seconds],
-        None => vec![0, 1],
-    };
-    Request::new(NetFn::CHASSIS, IDENTIFY, data)
-}
-
-/// See [`identify_request`]. "Until told otherwise" is optional in firmware.
-pub async fn identify(bmc: &impl Controller, seconds: Option<u8>) -> Result<(), Error> {
-    bmc.call(identify_request(seconds)).await.map(drop)
-}
-
-/// Sets what the machine does when mains power comes back.
-pub async fn set_restore(bmc: &impl Controller, restore: Restore) -> Result<(), Error> {
-    if restore == Restore::Unknown {
-        return Err(Error::Invalid("the power policy is off, previous or on".into()));
-    }
-    let request = Request::new(NetFn::CHASSIS, SET_RESTORE, [restore.number()]);
-    let supported = bmc.call(request).await?.first().copied();
-    // Some answer well, and say in the same breath that they do not have it.
-    match supported {
-        Some(supported) if !bit(supported, restore.number()) => {
-            Err(Error::Unsupported("this power policy"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Makes front panel buttons dead or alive; `true` is dead.
-pub async fn set_front_panel(
-    bmc: &impl Controller,
-    power: bool,
-    reset: bool,
-    diag: bool,
-    standby: bool,
-) -> Result<(), Error> {
-    let data = [bits(&[power, reset, diag, standby])];
-    bmc.call(Request::new(NetFn::CHASSIS, SET_FRONT_PANEL, data)).await.map(drop)
-}
-
-/// What started the machine last (table 28-11), in words.
-pub async fn restart_cause(bmc: &impl Controller) -> Result<&'static str, Error> {
-    let data = bmc.call(Request::new(NetFn::CHASSIS, RESTART_CAUSE, [])).await?;
-    let [cause] = take(&mut data.as_slice(), "a restart cause of no bytes")?;
-    Ok(cause_words(cause))
-}
-
-/// A restart cause in words.
-pub fn cause_words(cause: u8) -> &'static str {
-    match cause & 0x0f {
-        0x1 => "an IPMI command",
-        0x2 => "the reset button",
-        0x3 => "the power button",
-        0x4 => "the watchdog",
-        0x5 => "something of the maker's",
-        0x6 => "mains power (policy: on)",
-        0x7 => "mains power (policy: previous)",
-        0x8 => "a reset by an event filter",
-        0x9 => "a power cycle by an event filter",
-        0xa => "a reset by its own software",
-        0xb => "its clock",
-        _ => "unknown",
-    }
-}
-
-/// How long the machine has been on since it was made, in whole minutes.
-pub async fn powered(bmc: &impl Controller) -> Result<u64, Error> {
-    let data = bmc.call(Request::new(NetFn::CHASSIS, POWER_ON_HOURS, [])).await?;
-    let [minutes, a, b, c, d] = take(&mut data.as_slice(), "a counter of less than 5 bytes")?;
-    Ok(u64::from(minutes) * u64::from(u32::from_le_bytes([a, b, c, d])))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -484,24 +396,5 @@ mod tests {
         let bmc = Script::new([(ask_status(), ok([0x01, 0, 0]))]);
         let waited = until(&bmc, false, Duration::ZERO).await.unwrap();
         assert!(matches!(waited, Waited::Still(status) if status.power));
-    }
-
-    #[tokio::test]
-    async fn a_policy_that_is_taken_and_not_had() {
-        let set = |policy| Request::new(NetFn::CHASSIS, SET_RESTORE, [policy]);
-        let bmc = Script::new([(set(2), ok([0x04])), (set(1), ok([0x05])), (set(0), ok([]))]);
-        set_restore(&bmc, Restore::On).await.unwrap();
-        assert!(set_restore(&bmc, Restore::Previous).await.is_err());
-        set_restore(&bmc, Restore::Off).await.unwrap();
-        assert!(set_restore(&bmc, Restore::Unknown).await.is_err());
-        bmc.finish();
-    }
-
-    #[tokio::test]
-    async fn hours_of_a_machine() {
-        let bmc =
-            Script::new([(Request::new(NetFn::CHASSIS, 0x0f, []), ok([60, 0x10, 0x27, 0, 0]))]);
-        assert_eq!(powered(&bmc).await, Ok(600_000));
-        bmc.finish();
     }
 }

@@ -1,6 +1,7 @@
 //! What may be asked of a controller, by family: pure requests and decoders, and the procedures of several
 //! steps built on them, written once against [`Controller`](crate::Controller).
 
+pub mod authentication;
 pub mod boot;
 pub mod bridge;
 pub mod busy;
@@ -13,6 +14,7 @@ pub mod guid;
 pub mod lan;
 pub mod lan_ipv6;
 pub mod lan_set;
+pub mod panel;
 pub mod parameters;
 pub mod raw;
 pub mod refusal;

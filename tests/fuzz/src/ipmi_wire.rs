@@ -5,7 +5,8 @@
 
 use koboshi_ipmi::Password;
 use koboshi_ipmi::commands::boot::BootFlags;
-use koboshi_ipmi::commands::channel::{Capabilities, ChannelAccess, ChannelInfo};
+use koboshi_ipmi::commands::authentication::Capabilities;
+use koboshi_ipmi::commands::channel::{ChannelAccess, ChannelInfo};
 use koboshi_ipmi::commands::chassis::ChassisStatus;
 use koboshi_ipmi::commands::device::DeviceId;
 use koboshi_ipmi::commands::watchdog::Watchdog;
