@@ -235,6 +235,21 @@ async fn who_has_it_is_named_and_left_in_peace_or_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_came_while_it_was_down_is_named() {
+    let sim = start(Faults::default());
+    let (one, other) = (bmc(sim.addr()), bmc(sim.addr()));
+    let mut first = one.sol(options()).await.unwrap();
+    sim.with(session::end_all);
+    let second = other.sol(options()).await.unwrap();
+    assert!(matches!(mark(&mut first).await.1, Event::Down { why: Error::Lost { .. } }));
+    let by = Some("admin from 127.0.0.1".to_string());
+    assert_eq!(mark(&mut first).await.1, Event::Stolen { by });
+    second.close().await;
+    assert!(matches!(mark(&mut first).await.1, Event::Reconnected { .. }));
+    converse(&sim, &mut first).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_theft_that_nobody_tells_of_is_noticed() {
     let sim = start(Faults { sol_silent_theft: true, ..Faults::default() });
     let (one, other) = (bmc(sim.addr()), bmc(sim.addr()));

@@ -137,6 +137,7 @@ impl Driver {
         loop {
             let left = self.serve(&activation, &mut ends).await;
             let since = Instant::now();
+            let stolen = matches!(left, Left::Stolen(_));
             let patience = match left {
                 Left::Closed(done) => {
                     let ended = activate::deactivate(&self.line.bmc, self.line.options.instance);
@@ -156,7 +157,7 @@ impl Driver {
                     THEFT.min(self.line.options.back_off_most)
                 }
             };
-            let Some(again) = self.again(patience, &mut ends).await else { return };
+            let Some(again) = self.again(patience, stolen, &mut ends).await else { return };
             activation = again;
             if self.typed > 0 {
                 let bytes = std::mem::take(&mut self.typed);
@@ -267,7 +268,12 @@ impl Driver {
     }
 
     /// Activates it again, however long that takes. `None`: nobody wants it any more.
-    async fn again(&mut self, mut wait: Duration, ends: &mut Ends) -> Option<Activation> {
+    async fn again(
+        &mut self,
+        mut wait: Duration,
+        mut stolen: bool,
+        ends: &mut Ends,
+    ) -> Option<Activation> {
         let takeover = match self.line.options.takeover {
             Takeover::Always => Takeover::OwnOrphan,
             other => other,
@@ -281,11 +287,15 @@ impl Driver {
             match outcome {
                 Ok(activation) => return Some(activation),
                 Err(Error::Closed) => return None,
+                // Each cause is told once, not at each attempt.
+                Err(Error::SolTaken { .. }) if stolen => {}
+                Err(Error::SolTaken { by }) => {
+                    stolen = true;
+                    ends.events.send(Event::Stolen { by }).await.ok()?;
+                }
                 Err(why) => {
-                    // Each cause is told once, not at each attempt.
                     let cause = discriminant(&why);
-                    if told.replace(cause) != Some(cause) && !matches!(why, Error::SolTaken { .. })
-                    {
+                    if told.replace(cause) != Some(cause) {
                         ends.events.send(Event::Down { why }).await.ok()?;
                     }
                 }
