@@ -39,13 +39,15 @@ pub(super) enum Order {
         request: Request,
         reply: Reply,
     },
-    /// Somebody asked and does not wait any more.
+    /// Somebody asked, and does not wait any more.
     Forgo {
         key: u64,
     },
+    /// Drop what was learned.
     Forget {
         key: u64,
     },
+    /// Hold the session, and pass on these payloads.
     Ride {
         key: u64,
         kind: PayloadType,
@@ -60,6 +62,7 @@ pub(super) enum Order {
         kind: PayloadType,
         payload: Vec<u8>,
     },
+    /// Close the session, and forget the BMC.
     Detach {
         key: u64,
         done: Option<oneshot::Sender<()>>,
@@ -111,7 +114,7 @@ impl Shard {
 
     /// Serves until the last BMC has left.
     pub async fn run(mut self) {
-        // Nothing that a BMC sends is longer than a frame, but whole SDR repositories have been seen.
+        // What is longer is cut, and does not keep to its own length then.
         let mut buffer = vec![0; 4096];
         while !self.over {
             let next = self.timers.peek().map(|Reverse((when, _))| *when);
@@ -189,8 +192,8 @@ impl Shard {
                 self.slots.insert(key, slot);
             }
             Order::Ask { key, request, reply } => self.with(key, |slot, now| {
-                // Who does not wait any more need not be asked for.
-                if !reply.is_closed() {
+                // Who does not wait any more need not be asked for; nor is a session opened that ends at once.
+                if !reply.is_closed() && !slot.detached {
                     let ticket = slot.session.ask(request, now);
                     slot.asked.insert(ticket, reply);
                 }
