@@ -85,7 +85,9 @@ impl Operation for Query {
             Query::User(change) => Some(Deed::of_bmc(format!("bmc {}", change.says()))),
             Query::Sol(_) => Some(mild("bmc sol settings".to_string())),
             // Nobody knows what it does.
-            Query::Raw(words) => Some(Deed::of_bmc(format!("bmc raw {}", words.join(" ")))),
+            Query::Raw(words) => {
+                Some(Deed { stops: true, ..Deed::of_bmc(format!("bmc raw {}", words.join(" "))) })
+            }
             Query::Identify { .. } => Some(Deed::harmless("bmc identify")),
             Query::Forget => Some(mild("bmc forget".to_string())),
         }
