@@ -18,6 +18,7 @@ use crate::diagnosis::Silence;
 use crate::home::Homes;
 use crate::identify::Identities;
 use crate::ledger::Ledger;
+use crate::lines::Lines;
 use crate::publish;
 use crate::site::{self, Problems, Site, Watched, reload};
 use crate::store::{BootRecord, Store};
@@ -61,6 +62,8 @@ pub struct App {
     pub identities: Identities,
     /// BMCs of the site.
     pub bmcs: Arc<Bmcs>,
+    /// Consoles of the site.
+    pub lines: Lines,
     /// Machines that ran and have not come back.
     pub silent: ArcSwap<BTreeMap<String, Silence>>,
     /// The end of the process.
@@ -191,6 +194,7 @@ impl App {
             Ok(warnings) => warnings,
             Err(error) => return Reloaded::Refused { report: error, errors: 1 },
         };
+        self.lines.follow(site.clone());
         self.site.store(site);
         self.pending.store(Arc::default());
         if lines.is_empty() {

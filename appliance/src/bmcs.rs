@@ -17,6 +17,7 @@ use std::time::Duration;
 use koboshi_ipmi::bmc::{Engine, Limits};
 use koboshi_ipmi::commands::bridge::{Place, Satellite};
 use koboshi_ipmi::commands::sdr::Cache;
+use koboshi_ipmi::sol::{Console, Options};
 use koboshi_ipmi::{
     Access, Bmc, Cipher as Asked, Controller, Error, Password, Quirks, Request, Response,
 };
@@ -237,7 +238,7 @@ impl Bmcs {
 }
 
 /// Whether they are reached alike. The MAC of its NIC and the blade behind it are not the session's.
-fn same(one: &site::Bmc, other: &site::Bmc) -> bool {
+pub fn same(one: &site::Bmc, other: &site::Bmc) -> bool {
     let alike = |bmc: &site::Bmc| site::Bmc { mac: None, target: None, ..bmc.clone() };
     alike(one) == alike(other)
 }
@@ -250,6 +251,26 @@ impl Lent {
     /// The handle itself, for what is more than commands; a blade's is that of the BMC before it.
     pub fn bmc(&self) -> &Bmc {
         &self.direct.bmc
+    }
+
+    /// Opens its console. A blade's is not to be had through the BMC before it, which has one of its own.
+    pub async fn sol(&self, options: Options) -> Result<Console, Error> {
+        if self.blade.is_some() {
+            return Err(Error::Unsupported("Serial over LAN of a blade behind it"));
+        }
+        let console = self.direct.bmc.sol(options).await;
+        self.direct.look(&console);
+        console
+    }
+}
+
+impl Direct {
+    fn look<T>(&self, outcome: &Result<T, Error>) {
+        if let Err(Error::WrongPassword { .. } | Error::WrongKey | Error::UserRefused { .. }) =
+            outcome
+        {
+            self.refused.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -265,11 +286,7 @@ impl Controller for Lent {
 impl Controller for Direct {
     async fn ask(&self, request: Request) -> Result<Response, Error> {
         let answer = self.bmc.ask(request).await;
-        if let Err(Error::WrongPassword { .. } | Error::WrongKey | Error::UserRefused { .. }) =
-            answer
-        {
-            self.refused.store(true, Ordering::Relaxed);
-        }
+        self.look(&answer);
         answer
     }
 }

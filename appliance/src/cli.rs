@@ -150,6 +150,23 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             }
             failed.map_or(Ok(()), Err)
         }
+        Command::Console { who: None, at, json, .. } => {
+            let rows: Vec<ops::console::Row> = Client::new(&at.state).get("/consoles", &()).await?;
+            show(&rows, json, |rows| ops::console::show(rows))
+        }
+        Command::Console { who: Some(who), watch, last, at, json } => {
+            if !watch {
+                let says = "typing into a console is not built yet; with --watch it is shown";
+                return Err(anyhow::anyhow!("{says}: koboshi console {who} --watch"));
+            }
+            let query = ops::console::Query { who, last };
+            let mut screen = ops::console::Screen::new(json);
+            let client = Client::new(&at.state);
+            client.listen("/console", &query, |seen| screen.show(&seen)).await?;
+            anyhow::bail!(
+                "the console is closed: its machine has none any more, or the appliance ends"
+            )
+        }
         Command::Seat { machine, place, accept, at, format } => {
             let query = ops::seat::Query { machine, place, accept };
             let answer: ops::seat::Answer = Client::new(&at.state).post("/seat", &query).await?;

@@ -11,6 +11,7 @@
 //! serve     the services stood up in order
 //! app       the running appliance as its operations see it
 //! bmcs      the BMCs of the site: one session each, opened when it is needed
+//! lines     the consoles that are always on
 //! ledger    timelines, holdings, events; `store` keeps them
 //! hardware  what machines say they are made of, and where that disagrees with the site
 //! diagnosis/  where a boot hangs and why, who has not come back
@@ -33,6 +34,7 @@ pub mod home;
 pub mod identify;
 pub mod lab;
 pub mod ledger;
+pub mod lines;
 pub mod loaders;
 pub mod networks;
 pub mod ops;

@@ -29,6 +29,7 @@ use crate::diagnosis::learned::Lesson;
 use crate::home::Homes;
 use crate::identify::Identities;
 use crate::ledger::{Ledger, Wish};
+use crate::lines::Lines;
 use crate::publish;
 use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
@@ -95,6 +96,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         revision: Mutex::new(1),
         counters: Counters::default(),
         bmcs: Arc::new(bmcs),
+        lines: Lines::new(site.clone()),
         identities: Identities::default(),
         silent: ArcSwap::default(),
         cancel: cancel.clone(),
@@ -135,6 +137,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(async move { api::serve(api_app, stop).await.context("the API's socket") });
     tasks.spawn(watch(app.clone(), images_dir, cancel.clone()));
     tasks.spawn(diagnosis::watch::watch(app.clone(), cancel.clone()));
+    tasks.spawn(consoles(app.clone(), cancel.clone()));
 
     let at: Vec<String> = homes.http().iter().map(ToString::to_string).collect();
     let at = at.join(", ");
@@ -357,6 +360,11 @@ async fn grant(
             break;
         }
     }
+    Ok(())
+}
+
+async fn consoles(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<()> {
+    app.lines.run(app.bmcs.clone(), app.ledger.clone(), cancel).await;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! loopback addresses, through the appliance and without one.
 
 mod appliance;
+mod console;
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};

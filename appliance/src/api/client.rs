@@ -109,19 +109,21 @@ impl Client {
         &self,
         path: &str,
         body: &impl Serialize,
-        mut each: impl FnMut(T) -> std::io::Result<()>,
+        each: impl FnMut(T) -> std::io::Result<()>,
     ) -> Result<(), ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| garbled(&error))?;
-        let mut response = self.send(Method::POST, path, body.into()).await?;
-        let mut rest = BytesMut::new();
-        while let Some(frame) = response.body_mut().frame().await {
-            let frame = frame.map_err(|error| garbled(&error))?;
-            rest.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                each(parse(&rest.split_to(end + 1))?).map_err(ClientError::Output)?;
-            }
-        }
-        Ok(())
+        each_line(self.send(Method::POST, path, body.into()).await?, each).await
+    }
+
+    /// Hears of something line by line; ends early when `each` fails.
+    pub async fn listen<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        each: impl FnMut(T) -> std::io::Result<()>,
+    ) -> Result<(), ClientError> {
+        let path = format!("{path}?{}", to_query(query)?);
+        each_line(self.send(Method::GET, &path, Bytes::new()).await?, each).await
     }
 
     async fn send(
@@ -161,6 +163,21 @@ impl Client {
         });
         Err(ClientError::Refused(Refusal { status: status.as_u16(), ..refusal }))
     }
+}
+
+async fn each_line<T: DeserializeOwned>(
+    mut response: Response<Incoming>,
+    mut each: impl FnMut(T) -> std::io::Result<()>,
+) -> Result<(), ClientError> {
+    let mut rest = BytesMut::new();
+    while let Some(frame) = response.body_mut().frame().await {
+        let frame = frame.map_err(|error| garbled(&error))?;
+        rest.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            each(parse(&rest.split_to(end + 1))?).map_err(ClientError::Output)?;
+        }
+    }
+    Ok(())
 }
 
 async fn collect(response: Response<Incoming>) -> Result<Bytes, ClientError> {

@@ -9,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -66,9 +66,15 @@ async fn scan(
     Ok(stream(&app, scan::begin(app.site.load_full(), &query)?))
 }
 
-/// A JSON object a line.
 fn stream<T: Serialize + Send + 'static>(app: &App, lines: mpsc::Receiver<T>) -> Response {
-    let lines = ReceiverStream::new(lines);
+    json_lines(app, ReceiverStream::new(lines))
+}
+
+/// A JSON object a line.
+pub(super) fn json_lines<T: Serialize>(
+    app: &App,
+    lines: impl Stream<Item = T> + Send + 'static,
+) -> Response {
     let lines = lines.map(|line| serde_json::to_string(&line).map(|line| format!("{line}\n")));
     // One who follows never ends by himself, and must not hold up a stop.
     let lines = lines.take_until(app.cancel.clone().cancelled_owned());

@@ -2,6 +2,7 @@
 //! operation lives in a module of `ops`, which serves the handler here and the command there.
 
 mod client;
+mod console;
 mod machines;
 mod server;
 

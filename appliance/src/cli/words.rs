@@ -122,6 +122,22 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what a machine says on its console; without WHO, all consoles and how they are
+    Console {
+        /// Machine or seat
+        who: Option<String>,
+        /// Only watch: its last lines, then what it says
+        #[arg(long, requires = "who")]
+        watch: bool,
+        /// Begin with so many of its last lines
+        #[arg(long, value_name = "LINES", default_value_t = 20)]
+        last: usize,
+        #[command(flatten)]
+        at: Where,
+        /// For programs: one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
     /// Give a machine a seat, or make it a spare: one line of the matrix
     Seat {
         /// Machine

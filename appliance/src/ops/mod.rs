@@ -6,6 +6,7 @@ pub mod bmc;
 pub mod bootdev;
 pub mod boots;
 pub mod check;
+pub mod console;
 pub mod events;
 pub mod explain;
 pub mod fence;

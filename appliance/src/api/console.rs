@@ -1,0 +1,43 @@
+//! Consoles: how they are, and what they say, streamed a JSON object a line.
+
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Query, State};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use futures::stream;
+
+use super::Refusal;
+use super::machines::json_lines;
+use super::server::{Api, From, allow};
+use crate::app::App;
+use crate::ops::console::{self, Row, Seen};
+use crate::rights::Verb;
+
+/// Their addresses.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().route("/consoles", get(all)).route("/console", get(watch))
+}
+
+async fn all(State(app): Api, ConnectInfo(caller): From) -> Result<Json<Vec<Row>>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    Ok(Json(console::all(&app)))
+}
+
+async fn watch(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<console::Query>,
+) -> Result<Response, Refusal> {
+    let (machine, viewer) = console::watch(&app, &query, |machine| {
+        allow(&caller, Verb::Watch, Some(machine.as_str()))
+    })?;
+    tracing::debug!(%machine, by = caller.name(), "its console is watched");
+    // What the connection does not take stays in the line's scrollback, or is skipped there.
+    let seen = stream::unfold(viewer, async |mut viewer| {
+        let piece = viewer.next().await?;
+        Some((Seen::from(piece), viewer))
+    });
+    Ok(json_lines(&app, seen))
+}

@@ -1,0 +1,183 @@
+//! The console lines that the site wants: one [`Line`] for each machine with `console = "sol"`, on from the
+//! start of the appliance to its end, in step with the site file. Where a machine is reached as before, its
+//! line is not touched by a reload.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use koboshi_console::{Line, NotOpen, State, Status, Viewer};
+use koboshi_ipmi::sol::{Options, Takeover};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::bmcs::{Bmcs, same};
+use crate::ledger::Ledger;
+use crate::site::{self, Console, Machine, MachineName, Site};
+
+/// Closing all of them takes no longer at the end of the process.
+const FAREWELL: Duration = Duration::from_secs(4);
+/// Between two events of a line that comes and goes; each next time twice as long.
+const QUIET: Duration = Duration::from_secs(10);
+/// Never longer. One that was steady for so long is told of at once again.
+const QUIET_MOST: Duration = Duration::from_secs(600);
+
+/// See the module.
+pub struct Lines {
+    on: Mutex<BTreeMap<MachineName, On>>,
+    site: watch::Sender<Arc<Site>>,
+}
+
+struct On {
+    /// How its machine is reached.
+    bmc: site::Bmc,
+    line: Line,
+}
+
+impl Lines {
+    /// None is on yet: [`Lines::run`] sees to that.
+    pub fn new(site: Arc<Site>) -> Lines {
+        Lines { on: Mutex::default(), site: watch::channel(site).0 }
+    }
+
+    /// The site says something else now.
+    pub fn follow(&self, site: Arc<Site>) {
+        self.site.send_replace(site);
+    }
+
+    /// The state of each, by machine.
+    pub fn status(&self) -> BTreeMap<MachineName, Status> {
+        self.on().iter().map(|(name, on)| (name.clone(), on.line.status())).collect()
+    }
+
+    /// Follows one from its last so many lines on. None: the machine has no line.
+    pub fn view(&self, machine: &MachineName, lines: usize) -> Option<Viewer> {
+        self.on().get(machine).map(|on| on.line.view(lines))
+    }
+
+    /// Keeps them in step with the site until cancelled, then closes them all.
+    pub async fn run(&self, bmcs: Arc<Bmcs>, ledger: Arc<Ledger>, cancel: CancellationToken) {
+        let mut sites = self.site.subscribe();
+        loop {
+            let site = sites.borrow_and_update().clone();
+            let keep = self.keep(&site, &bmcs, &ledger);
+            let changed = async {
+                keep.await;
+                sites.changed().await.is_ok()
+            };
+            match cancel.run_until_cancelled(changed).await {
+                Some(true) => {}
+                Some(false) | None => break,
+            }
+        }
+        let all: Vec<Line> =
+            std::mem::take(&mut *self.on()).into_values().map(|on| on.line).collect();
+        if tokio::time::timeout(FAREWELL, close(all)).await.is_err() {
+            tracing::warn!("consoles could not all be closed");
+        }
+    }
+
+    async fn keep(&self, site: &Site, bmcs: &Arc<Bmcs>, ledger: &Arc<Ledger>) {
+        let wanted = |name: &MachineName, bmc: &site::Bmc| {
+            let machine = site.machines.get(name).and_then(|machine| by_sol(machine));
+            machine.is_some_and(|new| same(new, bmc) && new.target == bmc.target)
+        };
+        let gone = {
+            let mut on = self.on();
+            let gone = on.extract_if(.., |name, on| !wanted(name, &on.bmc));
+            gone.map(|(_, on)| on.line).collect::<Vec<_>>()
+        };
+        // A BMC has one console: the former line has let go of it before the next one asks.
+        close(gone).await;
+        let mut on = self.on();
+        for (name, machine) in &site.machines {
+            let Some(bmc) = by_sol(machine).filter(|_| !on.contains_key(name)) else { continue };
+            let line = begin(name.clone(), machine.value.clone(), bmcs.clone());
+            tokio::spawn(tell(name.clone(), line.follow_status(), ledger.clone()));
+            on.insert(name.clone(), On { bmc: bmc.clone(), line });
+        }
+    }
+
+    fn on(&self) -> MutexGuard<'_, BTreeMap<MachineName, On>> {
+        self.on.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The BMC by which a machine has its console.
+fn by_sol(machine: &Machine) -> Option<&site::Bmc> {
+    let sol = machine.console.as_ref().is_some_and(|console| console.value == Console::Sol);
+    machine.bmc.as_ref().filter(|_| sol)
+}
+
+fn begin(name: MachineName, machine: Machine, bmcs: Arc<Bmcs>) -> Line {
+    let reach = Arc::new((name, machine, bmcs));
+    Line::start(move || {
+        let reach = reach.clone();
+        async move {
+            let (name, machine, bmcs) = &*reach;
+            // Whoever else has it is left in peace.
+            let options = Options { takeover: Takeover::OwnOrphan, ..Options::default() };
+            let bmc = bmcs.of(name, machine).map_err(|why| NotOpen::Here(why.error))?;
+            bmc.sol(options).await.map_err(NotOpen::Bmc)
+        }
+    })
+}
+
+async fn close(lines: Vec<Line>) {
+    futures::future::join_all(lines.into_iter().map(Line::close)).await;
+}
+
+/// Writes down what becomes of a line. One that comes and goes is told of less and less often, and always how
+/// it is in the end.
+async fn tell(name: MachineName, mut status: watch::Receiver<Status>, ledger: Arc<Ledger>) {
+    let (mut quiet, mut told) = (QUIET, 0);
+    loop {
+        let begun = Instant::now();
+        if status.changed().await.is_err() {
+            return;
+        }
+        if begun.elapsed() >= QUIET_MOST {
+            quiet = QUIET;
+        }
+        let Status { state, changes } = status.borrow_and_update().clone();
+        let between = changes.saturating_sub(told + 1);
+        told = changes;
+        ledger.event("console", Some(name.to_string()), words(&state, between)).await;
+        tokio::time::sleep(quiet).await;
+        quiet = (quiet * 2).min(QUIET_MOST);
+    }
+}
+
+fn words(state: &State, between: u64) -> String {
+    let says = match state {
+        State::Opening => "its console is opened".to_string(),
+        State::Up { .. } => "its console is up".to_string(),
+        State::Down { why, .. } => format!("its console is down: {why}"),
+        State::Stolen { by: Some(by), .. } => {
+            format!("its console is taken by {by}, who is left in peace")
+        }
+        State::Stolen { by: None, .. } => {
+            "its console is taken by another, who is left in peace".to_string()
+        }
+    };
+    match between {
+        0 => says,
+        many => format!("{says}; it changed {many} times before"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_came_and_went_says_how_often() {
+        assert_eq!(words(&State::Up { since: 1 }, 0), "its console is up");
+        let by = Some("eve from 10.0.0.9".to_string());
+        let says = words(&State::Stolen { since: 1, by }, 3);
+        assert_eq!(
+            says,
+            "its console is taken by eve from 10.0.0.9, who is left in peace; it changed 3 times before"
+        );
+    }
+}

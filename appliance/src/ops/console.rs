@@ -1,0 +1,252 @@
+//! `koboshi console`: which lines there are and how they are; what one says, from its last lines on.
+//!
+//! What a machine sends goes to the terminal as it is: that is what a console is. What is said of it (names,
+//! causes, marks) has no control characters.
+
+use std::io::{self, IsTerminal, Write};
+
+use koboshi_console::{Mark, Piece, State, Viewer, What};
+use serde::{Deserialize, Serialize};
+
+use super::table::{ago, clock, table};
+use crate::api::Refusal;
+use crate::app::App;
+use crate::site::{Console, MachineName};
+
+/// What is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Query {
+    /// A machine, or a seat: the machine the matrix puts into it.
+    pub who: String,
+    /// With how many of its last lines it begins.
+    #[serde(default = "twenty")]
+    pub last: usize,
+}
+
+fn twenty() -> usize {
+    20
+}
+
+/// A line and how it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its machine.
+    pub machine: String,
+    /// As in the site file: `sol`.
+    pub console: String,
+    /// How it is. None: this kind is not built yet.
+    #[serde(flatten)]
+    pub state: Option<State>,
+}
+
+/// Something that a line said, or that happened to it: one of the three.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    /// When, Unix milliseconds.
+    pub at: u64,
+    /// Characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Characters that are not UTF-8, or end within one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Vec<u8>>,
+    /// What happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+}
+
+impl From<Piece> for Seen {
+    fn from(piece: Piece) -> Seen {
+        let mut seen = Seen { at: piece.at, text: None, bytes: None, mark: None };
+        match piece.what {
+            What::Mark(mark) => seen.mark = Some(mark),
+            What::Text(text) => match String::from_utf8(text.into()) {
+                Ok(text) => seen.text = Some(text),
+                Err(other) => seen.bytes = Some(other.into_bytes()),
+            },
+        }
+        seen
+    }
+}
+
+/// Every console of the site.
+pub fn all(app: &App) -> Vec<Row> {
+    let mut lines = app.lines.status();
+    let site = app.site.load();
+    let mut machines: Vec<_> = site.machines.iter().collect();
+    machines.sort_by(|one, other| one.0.cmp(other.0));
+    let rows = machines.into_iter().filter_map(|(name, machine)| {
+        let console = machine.console.as_ref()?.value.to_string();
+        let state = lines.remove(name).map(|status| status.state);
+        Some(Row { machine: name.to_string(), console, state })
+    });
+    rows.collect()
+}
+
+/// Follows one, if `allow` says so.
+pub fn watch(
+    app: &App,
+    query: &Query,
+    allow: impl FnOnce(&MachineName) -> Result<(), Refusal>,
+) -> Result<(MachineName, Viewer), Refusal> {
+    let site = app.site.load();
+    let machine = super::one(&site, &query.who)?;
+    allow(&machine)?;
+    if let Some(viewer) = app.lines.view(&machine, query.last) {
+        return Ok((machine, viewer));
+    }
+    let console = site.machines.get(&machine).and_then(|machine| machine.console.as_ref());
+    Err(match console.map(|console| &console.value) {
+        None => Refusal::not_found(
+            format!("the site names no console for {machine}"),
+            Some("console = \"sol\" with the machine, in its class or in [defaults]".to_string()),
+        ),
+        Some(Console::Sol) => Refusal::conflict(
+            format!("{machine}'s console is not begun: it has no BMC, or the site was just read"),
+            None,
+        ),
+        Some(other) => Refusal::conflict(
+            format!("{machine}'s console is {other}, which is not built yet"),
+            None,
+        ),
+    })
+}
+
+/// For a terminal.
+pub fn show(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return "the site names no consoles\n".to_string();
+    }
+    let now = crate::ledger::now_ms();
+    let cells = rows.iter().map(|row| {
+        let since = |since: &u64| ago(now.saturating_sub(*since));
+        let (state, since, note) = match &row.state {
+            None => ("not built", String::new(), String::new()),
+            Some(State::Opening) => ("opening", String::new(), String::new()),
+            Some(State::Up { since: at }) => ("up", since(at), String::new()),
+            Some(State::Down { since: at, why }) => ("down", since(at), why.clone()),
+            Some(State::Stolen { since: at, by }) => {
+                let by = by.as_deref().unwrap_or("another");
+                ("taken", since(at), format!("by {by}"))
+            }
+        };
+        vec![row.machine.clone(), row.console.clone(), state.to_string(), since, note]
+    });
+    table(&["MACHINE", "CONSOLE", "STATE", "SINCE", "NOTE"], &cells.collect::<Vec<_>>())
+}
+
+/// Where a console is shown: characters on standard output, marks on standard error; or all of it for
+/// programs.
+pub struct Screen {
+    json: bool,
+    /// Both are one terminal, and the machine's last line is not at its end.
+    within: bool,
+    terminal: bool,
+}
+
+impl Screen {
+    /// Nothing was shown yet.
+    pub fn new(json: bool) -> Screen {
+        let terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
+        Screen { json, within: false, terminal }
+    }
+
+    /// Shows what came.
+    pub fn show(&mut self, seen: &Seen) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.json {
+            serde_json::to_writer(&mut out, seen)?;
+            out.write_all(b"\n")?;
+            return out.flush();
+        }
+        if let Some(text) = seen.text.as_deref().map(str::as_bytes).or(seen.bytes.as_deref()) {
+            self.within = text.last() != Some(&b'\n');
+            out.write_all(text)?;
+            out.flush()?;
+        }
+        if let Some(mark) = &seen.mark {
+            let begin = if self.terminal && self.within { "\r\n" } else { "" };
+            self.within = false;
+            let line = format!("[{} {}]", clock(seen.at), words(mark));
+            let line: String = line.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
+            io::stderr().lock().write_all(format!("{begin}{line}\r\n").as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn words(mark: &Mark) -> String {
+    let seconds = |ms: &u64| (*ms).div_ceil(1000);
+    match mark {
+        Mark::Up => "the console is up".to_string(),
+        Mark::Gap { packets } => {
+            format!("characters are missing here: {packets} packets did not come")
+        }
+        Mark::Overrun => "characters are missing here: the BMC's buffer was full".to_string(),
+        Mark::Break => "BREAK".to_string(),
+        Mark::Unavailable => "what is typed cannot reach the machine now".to_string(),
+        Mark::Available => "what is typed reaches the machine again".to_string(),
+        Mark::Down { why } => format!("the console is down: {why}"),
+        Mark::Stolen { by: Some(by) } => format!("the console is taken by {by}"),
+        Mark::Stolen { by: None } => "the console is taken by another".to_string(),
+        Mark::Discarded { characters } => {
+            format!("{characters} characters that were typed came to nothing")
+        }
+        Mark::Reconnected { after } => {
+            format!("the console is up again; what was said for {} s is lost", seconds(after))
+        }
+        Mark::Closed => "the console is closed".to_string(),
+        Mark::Skipped { characters, marks: 0 } => {
+            format!("{characters} characters are skipped: this viewer was too slow")
+        }
+        Mark::Skipped { characters, marks } => {
+            format!(
+                "{characters} characters and {marks} marks are skipped: this viewer was too slow"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_json_object_a_line() {
+        let json = |what| {
+            let seen = Seen::from(Piece { at: 7, what });
+            let json = serde_json::to_string(&seen).unwrap();
+            assert_eq!(serde_json::from_str::<Seen>(&json).unwrap(), seen);
+            json
+        };
+        let text = |text: &'static [u8]| What::Text(Bytes::from_static(text));
+        assert_eq!(json(text(b"\x1b[0m")), r#"{"at":7,"text":"\u001b[0m"}"#);
+        assert_eq!(json(text(b"\xff")), r#"{"at":7,"bytes":[255]}"#);
+        let gap = What::Mark(Mark::Gap { packets: 3 });
+        assert_eq!(json(gap), r#"{"at":7,"mark":{"kind":"gap","packets":3}}"#);
+    }
+
+    #[test]
+    fn a_table_of_all() {
+        let row = |machine: &str, console: &str, state| Row {
+            machine: machine.to_string(),
+            console: console.to_string(),
+            state,
+        };
+        let why = "no answer \x1b[2J".to_string();
+        let rows = [
+            row("m01", "sol", Some(State::Down { since: 0, why })),
+            row("sw1", "serial:/dev/ttyUSB1@9600", None),
+        ];
+        let shown = show(&rows);
+        assert!(shown.contains("down") && shown.contains("no answer ·[2J"), "{shown}");
+        assert!(shown.contains("not built"), "{shown}");
+        let json = serde_json::to_string(&rows[0]).unwrap();
+        assert!(json.contains(r#""state":"down""#), "{json}");
+        assert_eq!(serde_json::from_str::<Row>(&json).unwrap(), rows[0]);
+        let none: Row = serde_json::from_str(&serde_json::to_string(&rows[1]).unwrap()).unwrap();
+        assert_eq!(none.state, None);
+    }
+}
