@@ -6,6 +6,7 @@ mod peers;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use koboshi_bmcsim::bridge::Style;
 use koboshi_bmcsim::{Config, Sim, sensor as simulated};
 use koboshi_ipmi::commands::sdr::{self, Cache, Repository};
 use koboshi_ipmi::commands::sel::{self, Follower, describe};
@@ -260,6 +261,36 @@ async fn records_and_sensors_as_firmware_has_them() {
         let options = Options::of(quirks);
         let readings = sensor::read_all(&bench.bmc, &repository, options).await.unwrap();
         assert!(readings.iter().all(|reading| reading.state == state), "{readings:?}");
+    }
+}
+
+/// Sensors of other controllers, one of which is there: asked only where they are wanted.
+#[tokio::test]
+async fn sensors_behind_the_bmc() {
+    for style in [Style::Follows, Style::Embedded, Style::Queued] {
+        let bench = Bench::new(|config| config.sensors = 2);
+        bench.sim.with(|bmc| {
+            bmc.bridge.style = style;
+            let mut record = koboshi_bmcsim::sdr::of_sensor(&bmc.sensors.all[0]);
+            for (owner, number) in [(0x82, 1), (0x82, 2), (0x84, 1), (0x84, 2)] {
+                (record[5], record[7]) = (owner, number);
+                bmc.sdr.add(record.clone(), 1);
+            }
+        });
+        let repository = bench.repository().await;
+        let read = async |satellites| {
+            let options = Options { satellites, ..Options::default() };
+            let readings = sensor::read_all(&bench.bmc, &repository, options).await.unwrap();
+            readings[2..].iter().map(|r| (r.state, r.value)).collect::<Vec<_>>()
+        };
+        assert_eq!(read(false).await, [(State::Elsewhere, None); 4]);
+        let there = (State::Ok, Some(33.0));
+        let elsewhere = (State::Elsewhere, None);
+        assert_eq!(
+            read(true).await,
+            [there, (State::Failed, None), elsewhere, elsewhere],
+            "{style:?}"
+        );
     }
 }
 

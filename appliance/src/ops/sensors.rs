@@ -17,7 +17,7 @@ pub struct Query {
     /// Only these: `fan`, `temperature`, `voltage`, `power-supply`.
     #[serde(default)]
     pub kind: Option<String>,
-    /// Also those that have no reading.
+    /// Also those that have no reading, and those of controllers behind the BMC.
     #[serde(default)]
     pub all: bool,
     /// Ask for the thresholds in force.
@@ -90,7 +90,8 @@ impl Operation for Query {
         let bmc = on.bmc()?;
         let repository = sdr::load(&bmc, on.records().as_ref()).await?;
         let quirks = bmc.bmc().access().quirks;
-        let options = Options { thresholds: self.thresholds, ..Options::of(quirks) };
+        let (thresholds, satellites) = (self.thresholds, self.all);
+        let options = Options { thresholds, satellites, ..Options::of(quirks) };
         let mut readings = sensor::read_all(&bmc, &repository, options).await?;
         readings.retain(|reading| self.is_wanted(reading));
         let taken = match self.kind.as_deref().is_some_and(|kind| kind.starts_with("power")) {

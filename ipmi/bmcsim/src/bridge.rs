@@ -32,8 +32,8 @@ pub enum Style {
 /// Controllers behind the BMC.
 #[derive(Debug, Clone)]
 pub struct Bridge {
-    /// Addresses on the IPMB where one answers. It says who it is (its device id is its address), and
-    /// knows no other command.
+    /// Addresses on the IPMB where one answers. It says who it is (its device id is its address), has one
+    /// sensor, number 1, that reads 33, and knows no other command.
     pub satellites: Vec<u8>,
     /// How their answers come back.
     pub style: Style,
@@ -97,6 +97,9 @@ fn satellite(message: &Message) -> Response {
             completion: Completion::OK,
             data: vec![message.to, 0x01, 0x09, 0x05, 0x02, 0x29, 0x57, 0x01, 0x00, 0x34, 0x12],
         },
+        (NetFn::SENSOR, 0x2d) if message.data.first() == Some(&1) => {
+            Response { completion: Completion::OK, data: vec![33, 0xc0, 0xc0] }
+        }
         _ => Response { completion: Completion::INVALID_COMMAND, data: Vec::new() },
     }
 }

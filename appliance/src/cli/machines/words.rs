@@ -55,7 +55,7 @@ pub(crate) enum Command {
         /// Only these: fan, temperature, voltage, power-supply …
         #[arg(long)]
         kind: Option<String>,
-        /// Also those that have no reading
+        /// Also those that have no reading, and those of controllers behind the BMC
         #[arg(long)]
         all: bool,
         /// Ask for the thresholds in force, not those the sensors were made with
