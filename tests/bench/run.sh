@@ -31,7 +31,7 @@ umask 077
 printf 'open-sesame-42\n' >password
 printf 'username admin\npassword open-sesame-42\n' >freeipmi.conf
 
-# site NAME FIRST LAST COUNT: machines with BMCs at 127.45.A.B, 250 a third byte.
+# site NAME COUNT: so many machines, with BMCs at 127.45.A.B, 250 for each A.
 site() {
 	{
 		printf '[site]\nname = "bench"\n[net]\ninterface = "kb0"\ncidr = "10.77.0.0/24"\n'
@@ -42,7 +42,7 @@ site() {
 	} >"$1"
 }
 
-# bmcs COMMAND…: starts simulated BMCs; `kill $bmcs` ends the last ones.
+# bmcs OPTION…: starts simulated BMCs; `kill $started` ends all of them.
 bmcs() {
 	bmcsim --password-file password "$@" >bmcsim.log 2>&1 &
 	bmcs=$!
@@ -56,8 +56,10 @@ bmcs() {
 run() {
 	name=$1
 	shift
-	/usr/bin/time -o time.txt -f '%e %U %S %M' "$@" >out.txt 2>err.txt || true
-	tail -n 1 time.txt | awk '{ print $1, $2 + $3, $4 / 1024 }' >>"$name.results"
+	began=$(date +%s%N)
+	/usr/bin/time -o time.txt -f '%U %S %M' "$@" >out.txt 2>err.txt || true
+	ended=$(date +%s%N)
+	tail -n 1 time.txt | awk -v ns=$((ended - began)) '{ print ns / 1e9, $1 + $2, $3 / 1024 }' >>"$name.results"
 }
 
 # expect NUMBER PATTERN: so many lines of the last command match.
@@ -74,7 +76,7 @@ median() {
 row() {
 	awk -v t="$1" -v o="$(median "$2" 1)" -v oc="$(median "$2" 2)" -v om="$(median "$2" 3)" \
 		-v p="$(median "$3" 1)" -v pc="$(median "$3" 2)" -v pm="$(median "$3" 3)" -v g="$4" 'BEGIN {
-		printf "| %s | %.2f s, %.2f s, %.0f MiB | %.2f s, %.2f s, %.0f MiB | %.2f | %s |\n",
+		printf "| %s | %.3f s, %.2f s, %.0f MiB | %.3f s, %.2f s, %.0f MiB | %.2f | %s |\n",
 			t, o, oc, om, p, pc, pm, o / p, g }'
 }
 

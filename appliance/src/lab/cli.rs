@@ -56,7 +56,7 @@ impl Place {
 /// What can be done with a rack.
 #[derive(Debug, Subcommand)]
 pub enum LabCommand {
-    /// Raise a rack with the machines of a site file; Ctrl-C takes it down
+    /// Raise a rack with the machines of a site file, and the BMCs it gives them; Ctrl-C takes it down
     Up(Up),
     /// Raise three machines in two roles and show them boot
     Demo(demo::Options),
