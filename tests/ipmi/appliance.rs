@@ -40,6 +40,11 @@ fn the_appliance_switches_remembers_and_fences() {
         let end = "off: m[01-02]; on: m[03,05]; no answer: m[04,06]";
         assert!(text(&all).contains(end), "{}", text(&all));
 
+        // Set User Password, by hand: who did it is kept, what it was is not.
+        let raw = ["bmc", "m05", "raw", "0x06", "0x47", "0x43", "0x03", "0x5e", "0xc2"];
+        let _refused_as_it_is_cut = world.run(&raw);
+        event(&world, "m05 bmc raw 0x06 0x47 and 4 bytes by root").await;
+        assert!(!world.ok(&["events"]).contains("0x5e"));
         fences(&world, &bmcs).await;
         // It was not in any file, nor is it in the log.
         assert!(!world.log().contains(PASSWORD) && !world.ok(&["events"]).contains(PASSWORD));

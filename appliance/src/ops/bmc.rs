@@ -84,9 +84,11 @@ impl Operation for Query {
             Query::Reset { warm: false } => Some(Deed::of_bmc("bmc reset")),
             Query::User(change) => Some(Deed::of_bmc(format!("bmc {}", change.says()))),
             Query::Sol(_) => Some(mild("bmc sol settings".to_string())),
-            // Nobody knows what it does.
+            // Nobody knows what it does, and its data may be a password (Set User Password): not told on.
             Query::Raw(words) => {
-                Some(Deed { stops: true, ..Deed::of_bmc(format!("bmc raw {}", words.join(" "))) })
+                let (function, data) = words.split_at(words.len().min(2));
+                let says = format!("bmc raw {} and {} bytes", function.join(" "), data.len());
+                Some(Deed { stops: true, ..Deed::of_bmc(says) })
             }
             Query::Identify { .. } => Some(Deed::harmless("bmc identify")),
             Query::Forget => Some(mild("bmc forget".to_string())),
