@@ -187,7 +187,7 @@ fn a_thief_is_named_and_the_site_decides_which_consoles_there_are() {
         assert_eq!(console_is(&world, "m01", "stolen").await["by"], by);
         console_is(&world, "m02", "up").await;
         console_is(&world, "m03", "up").await;
-        let viewer = Viewer::new(&world, "m02", "0").await;
+        let viewer = Viewer::new(&world, "m02", "20").await;
         let later = thief(&bmcs, 2, Takeover::Always).await;
         assert_eq!(console_is(&world, "m02", "stolen").await["by"], by);
         let table = world.ok(&["console"]);
