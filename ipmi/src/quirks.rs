@@ -39,7 +39,7 @@ macro_rules! quirks {
 
 quirks! {
     OpenPrivilege = "open-privilege", true,
-        "Takes the privilege without the look-up bit into its proofs: Supermicro X8DTH, X8DTG and X8DTU, Intel S2600 and S5500, Dell C5220.";
+        "Takes the privilege without the look-up bit into its proofs: Intel boards, which ipmitool knows as intelplus.";
     Password16 = "password-16", true,
         "Keeps 16 bytes of a longer password: Intel boards of the SE7520 line, and accounts made under IPMI 1.5.";
     NoNameOnly = "no-name-only", true,
@@ -68,6 +68,8 @@ quirks! {
         "Activates Serial over LAN only where alerts by the serial port wait meanwhile: Intel Windmill, Quanta Winterfell, Wiwynn.";
     SolAcksOnce = "sol-acks-once", true,
         "Acknowledges what is typed once, and drops its repetitions without a word: OpenBMC.";
+    OneAtATime = "one-at-a-time", false,
+        "Loses a request that comes while it works on another; two are on the way otherwise.";
     SensorScanning = "sensor-scanning", false,
         "Says that sensors are not scanned, and reads them: Dell PowerEdge 2900, 2950, R410 and R610.";
     SolSkipInstances = "sol-instances", true,

@@ -107,6 +107,23 @@ async fn firmware_that_does_otherwise() {
     learns(Faults { unanswered: close, ..Faults::default() }, &[]).await;
 }
 
+/// Two requests are on the way at once, unless that is too much for it.
+#[tokio::test]
+async fn firmware_that_does_one_thing_at_a_time() {
+    let faults = Faults { single: true, slow: Duration::from_millis(20), ..Faults::default() };
+    for quirks in [Quirks::NONE, Quirks::of(&[Quirk::OneAtATime])] {
+        let sim = Sim::start(Config { faults: faults.clone(), ..config() }).unwrap();
+        let bmc = Bmc::new(Access { quirks, ..access(&sim) });
+        assert!(status(&bmc).await.is_ok());
+        let opening = sim.with(|bmc| bmc.missed);
+        let (one, other, third) = tokio::join!(status(&bmc), status(&bmc), status(&bmc));
+        assert!(one.is_ok() && other.is_ok() && third.is_ok());
+        let missed = sim.with(|bmc| bmc.missed) > opening;
+        assert_eq!(missed, quirks == Quirks::NONE);
+        bmc.close().await;
+    }
+}
+
 #[tokio::test]
 async fn refusals_say_which() {
     let refusal = async |config: Config| {

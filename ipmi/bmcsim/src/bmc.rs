@@ -73,6 +73,8 @@ pub struct Bmc {
     pub sol: Sol,
     /// Who is logged in.
     pub sessions: Sessions,
+    /// Datagrams that came while it was at work on another (fault `single`).
+    pub missed: u64,
     /// Payloads to send, in order, besides answers to commands.
     outbox: Vec<Payload>,
 }
@@ -93,6 +95,7 @@ impl Bmc {
     pub fn new(config: Config, now: Instant) -> Bmc {
         Bmc {
             faults: config.faults.clone(),
+            missed: 0,
             device: Device::new(&config),
             chassis: Chassis::new(&config, now),
             system_info: SystemInfo::default(),

@@ -23,6 +23,8 @@ pub struct Faults {
     pub outbound: Mischief,
     /// Answers so much later than it could.
     pub slow: Duration,
+    /// What comes while an answer is late is lost.
+    pub single: bool,
 
     /// Does not answer pings (OpenBMC by a build option; Intel, Wiwynn).
     pub no_ping: bool,

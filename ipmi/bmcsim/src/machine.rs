@@ -106,6 +106,10 @@ impl Machine {
         if self.bmc.faults.dead {
             return;
         }
+        if self.bmc.faults.single && !self.outbound.late.is_empty() {
+            self.bmc.missed += 1;
+            return;
+        }
         if self.bmc.faults.inbound.is_none() && self.inbound.overtaken.is_none() {
             self.take(peer, bytes, now);
         } else {

@@ -35,7 +35,8 @@ pub struct Access {
     pub quirks: Quirks,
     /// How long it is waited for.
     pub patience: Patience,
-    /// How many commands may be on the way at once: one or two, many firmwares drop more.
+    /// How many commands may be on the way at once: two, as OpenIPMI's library has it; many firmwares drop
+    /// more. [`Quirk::OneAtATime`](crate::quirks::Quirk::OneAtATime) makes it one.
     pub at_once: usize,
 }
 
@@ -53,7 +54,7 @@ impl Access {
             privilege: Privilege::Admin,
             quirks: Quirks::NONE,
             patience: Patience::default(),
-            at_once: 1,
+            at_once: 2,
         }
     }
 

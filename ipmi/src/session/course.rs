@@ -16,6 +16,7 @@ use super::{
 };
 use crate::error::Error;
 use crate::message::{Completion, Message, NetFn, Request};
+use crate::quirks::Quirk;
 
 const GET_DEVICE_ID: u8 = 0x01;
 const SET_PRIVILEGE: u8 = 0x3b;
@@ -98,7 +99,9 @@ impl Session {
 
     pub(super) fn dispatch(&mut self, now: Instant) {
         let Phase::Open(open) = &mut self.phase else { return };
-        while open.is_raised && open.flights.len() < self.access.at_once.max(1) {
+        let quirks = self.access.quirks.and(self.learned.quirks);
+        let at_once = if quirks.has(Quirk::OneAtATime) { 1 } else { self.access.at_once.max(1) };
+        while open.is_raised && open.flights.len() < at_once {
             let is_deed = self.queue.front().is_some_and(|(_, next)| !is_repeatable(&next.request));
             if is_deed && open.silence(now) >= STALE {
                 // Nobody would know what became of it in a session that the BMC has forgotten.

@@ -244,10 +244,11 @@ fn what_a_controller_behind_the_bmc_answers() {
 fn what_nobody_waits_for_is_not_sent() {
     let mut rig = open(Odd::none());
     let first = rig.session.ask(get(1), rig.now);
-    let second = rig.session.ask(chassis(CYCLE), rig.now);
-    assert!(rig.session.forgo(second) && !rig.session.forgo(second));
-    // The first is on its way.
-    assert!(!rig.session.forgo(first));
-    assert!(rig.answer(first).is_ok() && rig.ask(get(2)).is_ok());
+    let second = rig.session.ask(get(2), rig.now);
+    let third = rig.session.ask(chassis(CYCLE), rig.now);
+    assert!(rig.session.forgo(third) && !rig.session.forgo(third));
+    // Two are on their way.
+    assert!(!rig.session.forgo(first) && !rig.session.forgo(second));
+    assert!(rig.answer(first).is_ok() && rig.answer(second).is_ok() && rig.ask(get(2)).is_ok());
     assert!(rig.fake.done.iter().all(|(netfn, ..)| *netfn != 0));
 }
