@@ -154,7 +154,7 @@ fn a_row_each_as_it_comes_and_who_is_how_at_the_end() {
     assert!(lines.last().is_some_and(|line| line.starts_with("m03")), "{lines:?}");
     let end = "off: m02; on: m01; no BMC: sw1; no answer: m03; wrong password: m04";
     assert!(said.contains(end), "{said}");
-    assert!(said.contains("check the password file"), "{said}");
+    assert!(said.contains("its password file"), "{said}");
 
     let rows = here.json(&["power", "m[01-02]"]);
     assert_eq!((&rows[0]["power"], &rows[1]["power"]), (&"on".into(), &"off".into()));
