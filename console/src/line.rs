@@ -23,7 +23,10 @@ use crate::viewer::Viewer;
 const FIRST: Duration = Duration::from_secs(1);
 /// Never longer, where time may help.
 const MOST: Duration = Duration::from_secs(30);
-/// Never longer where somebody has to mend something: accounts are locked after some wrong passwords.
+/// The first wait where the BMC wants something mended: iDRAC and others lock out whoever gives three wrong
+/// passwords within a minute.
+const FIRST_UNMENDED: Duration = Duration::from_secs(25);
+/// Never longer where somebody has to mend something.
 const MOST_UNMENDED: Duration = Duration::from_secs(300);
 /// An attempt that is under way when the line is closed may come through within so long: what it opened is
 /// closed too.
@@ -162,7 +165,11 @@ impl Keeper {
                 Ok(console) => return Some(console),
                 Err(why) => why,
             };
-            let most = if is_passing(&why) { MOST } else { MOST_UNMENDED };
+            let (first, most) = match &why {
+                why if is_passing(why) => (FIRST, MOST),
+                NotOpen::Bmc(_) => (FIRST_UNMENDED, MOST_UNMENDED),
+                NotOpen::Here(_) => (FIRST, MOST_UNMENDED),
+            };
             // Each cause is told once, not at each attempt.
             if !told.as_ref().is_some_and(|told| same(told, &why)) {
                 told = Some(why.clone());
@@ -171,7 +178,7 @@ impl Keeper {
                     NotOpen::Here(why) => record.down(now, why),
                 });
             }
-            pause = (pause * 2).clamp(FIRST, most);
+            pause = (pause * 2).clamp(first, most);
         }
     }
 

@@ -47,11 +47,11 @@ async fn causes_are_told_once_and_what_was_mended_is_taken_up() {
     let mut viewer = line.view(20);
     let down = |says: &'static str| move |state: &State| matches!(state, State::Down { why, .. } if why == says);
     until(&line, down("no password file")).await;
+    // Long enough for another attempt or two.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     *password.lock().unwrap() = Some("another");
     let wrong = Error::WrongPassword { user: "admin".to_string() }.to_string();
     until(&line, |state| matches!(state, State::Down { why, .. } if *why == wrong)).await;
-    // Long enough for another attempt or two.
-    tokio::time::sleep(Duration::from_secs(5)).await;
     *password.lock().unwrap() = Some("a secret");
     until(&line, |state| matches!(state, State::Up { .. })).await;
     sim.with(|bmc| sol::heard(bmc, b"login: ", Instant::now()));
