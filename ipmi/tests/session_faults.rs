@@ -124,6 +124,21 @@ async fn firmware_that_does_one_thing_at_a_time() {
     }
 }
 
+/// Where nothing is signed, a wrong checksum may be a torn message, unless the board is known for it.
+#[tokio::test]
+async fn checksums_that_firmware_gets_wrong() {
+    let suites = vec![SUITES[1]];
+    let faults = Faults { checksums: true, ..Faults::default() };
+    let sim = Sim::start(Config { faults, suites, ..config() }).unwrap();
+    for quirks in [Quirks::NONE, Quirks::of(&[Quirk::NoChecksum])] {
+        let cipher = Cipher::Suite(1);
+        let patience = Patience { total: Duration::from_secs(2), ..Patience::default() };
+        let bmc = Bmc::new(Access { quirks, cipher, patience, ..access(&sim) });
+        assert_eq!(status(&bmc).await.is_ok(), quirks != Quirks::NONE);
+        bmc.close().await;
+    }
+}
+
 #[tokio::test]
 async fn refusals_say_which() {
     let refusal = async |config: Config| {

@@ -97,6 +97,8 @@ pub struct Faults {
     pub sol_repeats: bool,
     /// Does not know Get Payload Activation Status (Supermicro X8SIL).
     pub sol_no_status: bool,
+    /// Activates SOL only where alerts by the serial port wait meanwhile (Intel Windmill).
+    pub sol_alerts: bool,
     /// Says that it has no instance of SOL (Dell M605, M610, M915).
     pub sol_no_instances: bool,
     /// Acknowledges a SOL packet once, and drops its repetitions without a word (OpenBMC).

@@ -11,7 +11,7 @@ use koboshi_ipmi::bmc::{Bmc, Engine, Limits};
 use koboshi_ipmi::crypto::SUITE_17;
 use koboshi_ipmi::session::{Access, Cipher, Patience};
 use koboshi_ipmi::sol::{Console, Event, Operation, Options, Takeover};
-use koboshi_ipmi::{Completion, Error, NetFn, Password, Request, Suite};
+use koboshi_ipmi::{Completion, Error, NetFn, Password, Quirk, Quirks, Request, Suite};
 
 /// Far beyond what anything here takes.
 const CEILING: Duration = Duration::from_secs(60);
@@ -169,6 +169,18 @@ async fn whatever_firmware_says_of_it() {
         converse(&sim, &mut console).await;
         console.close().await;
     }
+}
+
+/// Boards of the Windmill kind: what is not tried unasked, as alerts would wait for nothing elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_wait_where_the_site_says_so() {
+    let sim = start(Faults { sol_alerts: true, ..Faults::default() });
+    let refused = bmc(sim.addr()).sol(options()).await.unwrap_err();
+    assert_eq!(refused.completion(), Some(Completion::INVALID_FIELD), "{refused}");
+    let access = bmc(sim.addr()).access().clone();
+    let quirks = Quirks::of(&[Quirk::SolDeferAlerts]);
+    let mut console = Bmc::new(Access { quirks, ..access }).sol(options()).await.unwrap();
+    converse(&sim, &mut console).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

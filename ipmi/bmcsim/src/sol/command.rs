@@ -15,8 +15,10 @@ use crate::sol::port::Port;
 /// The payload type that SOL is (table 13-16), and its only instance.
 const SOL: u8 = 1;
 const INSTANCE: u8 = 1;
-/// In Activate's auxiliary data.
+/// In Activate's auxiliary data (table 24-2), like what becomes of alerts by the serial port.
 const ENCRYPTED: u8 = 0x80;
+const ALERTS: u8 = 0x0c;
+const DEFERRED: u8 = 0x04;
 
 /// Of Activate: another session (or the same) has it.
 const ACTIVE: Completion = Completion(0x80);
@@ -70,6 +72,9 @@ fn activate(bmc: &mut Bmc, asked: &Asked<'_>, auxiliary: u8) -> Option<Response>
         (true, false) => return refuse(NOT_ENCRYPTED),
         (false, _) if bmc.sol_config.forces_encryption() => return refuse(ENCRYPTED_ONLY),
         _ => {}
+    }
+    if bmc.faults.sol_alerts && auxiliary & ALERTS != DEFERRED {
+        return refuse(Completion::INVALID_FIELD);
     }
     if bmc.sol.active.is_some() {
         return refuse(ACTIVE);
