@@ -25,7 +25,7 @@ const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(30);
 /// The first wait where the BMC wants something mended: iDRAC and others lock out whoever gives three wrong
 /// passwords within a minute.
-const FIRST_UNMENDED: Duration = Duration::from_secs(25);
+const FIRST_UNMENDED: Duration = Duration::from_secs(40);
 /// Never longer where somebody has to mend something.
 const MOST_UNMENDED: Duration = Duration::from_secs(300);
 /// An attempt that is under way when the line is closed may come through within so long: what it opened is
@@ -106,29 +106,27 @@ impl Keeper {
         let mut pause = Duration::ZERO;
         while let Some(mut console) = self.open(&open, &mut ends, pause).await {
             self.change(|record, now| record.opened(now));
-            let goes_on = loop {
+            let again = loop {
                 let event = tokio::select! {
-                    _ = &mut ends => break false,
+                    _ = &mut ends => break None,
                     event = console.recv() => event,
                 };
                 match event {
                     Some(event) => {
                         if self.take(event) == Next::Anew {
-                            break true;
+                            break Some(FIRST_UNMENDED);
                         }
                     }
                     None => {
                         let why = Error::Closed.to_string();
                         self.change(|record, now| record.down(now, why));
-                        break true;
+                        break Some(FIRST);
                     }
                 }
             };
             console.close().await;
-            if !goes_on {
-                break;
-            }
-            pause = FIRST;
+            let Some(wait) = again else { break };
+            pause = wait;
         }
         self.change(|record, now| record.scrollback.mark(now, Mark::Closed));
     }

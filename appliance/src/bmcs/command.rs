@@ -57,21 +57,57 @@ pub async fn run(command: &str, word: &str, patience: Duration) -> Result<Spoken
     }
 }
 
-/// Whether the machine is on, by what a status command said: `Chassis Power is on`, `m07: off`, `running`,
-/// `shut off`. An error says what it said instead.
-pub fn is_on(text: &str) -> Result<bool, String> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase);
-    for word in words {
-        match word.as_str() {
-            "on" | "running" => return Ok(true),
-            "off" => return Ok(false),
-            _ => {}
-        }
+/// Whether the machine is on, by `COMMAND status`. What a command says that fails counts for nothing: a
+/// fence rests on it.
+pub async fn status(command: &str, patience: Duration) -> Result<bool, String> {
+    let spoken = run(command, "status", patience).await?;
+    match spoken.well {
+        true => is_on(&spoken.text),
+        false => Err(format!("status failed, and says {:?}", first_words(&spoken.text))),
     }
-    Err(format!("it says {:?}, not on or off", first_words(text)))
+}
+
+/// What a status command said: `Chassis Power is on`, `m07: off`, `running`, `shut off`. An error says what
+/// it said instead; words of both kinds (`LED off, power on`) are neither.
+fn is_on(text: &str) -> Result<bool, String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase);
+    let (mut on, mut off) = (false, false);
+    for word in words {
+        on |= matches!(word.as_str(), "on" | "running");
+        off |= word == "off";
+    }
+    match (on, off) {
+        (true, false) => Ok(true),
+        (false, true) => Ok(false),
+        (true, true) => Err(format!("it says {:?}, both on and off", first_words(text))),
+        (false, false) => Err(format!("it says {:?}, not on or off", first_words(text))),
+    }
 }
 
 /// The beginning of what it said, fit for a line.
 pub fn first_words(text: &str) -> String {
     text.trim().chars().filter(|c| !c.is_control()).take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_command_that_ends_well_says_on_or_off() {
+        let patience = Duration::from_secs(20);
+        for (command, expected) in [
+            ("echo Chassis Power is on #", Some(true)),
+            ("printf 'shut off\n' #", Some(false)),
+            ("echo running #", Some(true)),
+            ("echo m07: off; false", None),
+            ("echo off; exit 1 #", None),
+            (r#"echo '"IndicatorLED":"Off","PowerState":"On"' #"#, None),
+            ("echo Auto-off: disabled, power: on #", None),
+            ("echo offline #", None),
+        ] {
+            let said = status(command, patience).await;
+            assert_eq!(said.clone().ok(), expected, "{command}: {said:?}");
+        }
+    }
 }

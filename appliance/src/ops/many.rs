@@ -233,9 +233,21 @@ impl On {
         self.lines.closed().await;
     }
 
-    /// Waits for its turn, where machines must not do it all at once.
-    pub async fn turn(&self) {
-        self.turns.wait().await;
+    /// Waits for its turn, where machines must not do it all at once. To be called right before a deed: an
+    /// error is that nobody wants it any more.
+    pub async fn turn(&self) -> Result<(), Failure> {
+        turn(&self.turns, &self.lines).await
+    }
+}
+
+async fn turn(turns: &Turns, lines: &mpsc::Sender<Line>) -> Result<(), Failure> {
+    tokio::select! {
+        () = lines.closed() => {}
+        () = turns.wait() => {}
+    }
+    match lines.is_closed() {
+        true => Err(Failure::new("not reached", "whoever asked for it has gone")),
+        false => Ok(()),
     }
 }
 
@@ -337,4 +349,23 @@ async fn one<O: Operation>(what: &O, on: On) {
     };
     // Whoever asked may have gone: it is in the event log.
     let _gone = on.lines.send(line).await.is_err();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ctrl-C in the middle of `power @all cycle`.
+    #[tokio::test]
+    async fn who_is_not_reached_when_nobody_listens_any_more_is_left_alone() {
+        let turns = Turns::new(Duration::from_secs(60));
+        let (lines, out) = mpsc::channel(1);
+        assert!(turn(&turns, &lines).await.is_ok());
+        let (second, ()) = tokio::join!(turn(&turns, &lines), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(out);
+        });
+        assert!(second.is_err());
+        assert!(turn(&Turns::new(Duration::ZERO), &lines).await.is_err());
+    }
 }

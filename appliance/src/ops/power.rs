@@ -116,7 +116,7 @@ impl Query {
     async fn by_bmc(
         &self,
         bmc: &impl Controller,
-        turn: impl Future<Output = ()>,
+        turn: impl Future<Output = Result<(), Failure>>,
     ) -> Result<Said, Failure> {
         let before = chassis::status(bmc).await?;
         let control = match self.action {
@@ -131,7 +131,7 @@ impl Query {
         if let Some(already) = self.already(before.power) {
             return already;
         }
-        turn.await;
+        turn.await?;
         let controlled = chassis::control(bmc, control).await?;
         let (Some(wanted), Some(patience)) = (control.ends_as(), self.patience()) else {
             return Ok(self.done(before.power, None));
@@ -148,7 +148,7 @@ impl Query {
     async fn by_command(
         &self,
         command: &str,
-        turn: impl Future<Output = ()>,
+        turn: impl Future<Output = Result<(), Failure>>,
     ) -> Result<Said, Failure> {
         let before = ask(command).await?;
         match self.action {
@@ -166,7 +166,7 @@ impl Query {
         if let Some(already) = self.already(before) {
             return already;
         }
-        turn.await;
+        turn.await?;
         match self.action {
             Action::Reset => {
                 tell(command, "reset").await?;
@@ -267,8 +267,7 @@ fn status(status: &ChassisStatus) -> Said {
 }
 
 async fn ask(command: &str) -> Result<bool, Failure> {
-    let spoken = command::run(command, "status", COMMAND).await;
-    spoken.and_then(|spoken| command::is_on(&spoken.text)).map_err(by_command)
+    command::status(command, COMMAND).await.map_err(by_command)
 }
 
 async fn tell(command: &str, word: &str) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ use super::locked;
 use crate::session::Learned;
 
 /// BMCs end sessions after 60 s without traffic, a few after three minutes.
-const FORGOTTEN: Duration = Duration::from_secs(240);
+pub(super) const FORGOTTEN: Duration = Duration::from_secs(240);
 /// How often the sessions' file says that they are still open.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// What comes in so short a time is written at once.
@@ -55,9 +55,19 @@ struct State {
     learned: BTreeMap<String, Learned>,
     open: BTreeMap<String, Orphan>,
     orphans: BTreeMap<String, Orphan>,
+    /// Seconds since 1970 from when on every BMC has ended them, and may have given their ids to others.
+    orphans_until: u64,
     /// Something of the learned was changed since it was written.
     learned_changed: bool,
     sessions_changed: bool,
+}
+
+impl State {
+    fn forget_orphans(&mut self) {
+        if now() >= self.orphans_until {
+            self.orphans.clear();
+        }
+    }
 }
 
 impl Memory {
@@ -72,7 +82,8 @@ impl Memory {
             true => sessions.open,
             false => BTreeMap::new(),
         };
-        let state = State { learned, orphans, ..State::default() };
+        let orphans_until = sessions.written.saturating_add(FORGOTTEN.as_secs());
+        let state = State { learned, orphans, orphans_until, ..State::default() };
         let folder = folder.to_path_buf();
         let (changed, keeper) = (Arc::default(), Mutex::default());
         Ok(Arc::new(Memory { folder, state: Mutex::new(state), changed, keeper }))
@@ -104,7 +115,9 @@ impl Memory {
 
     /// The session of the run before, asked for once.
     pub fn orphan(&self, bmc: &str) -> Option<Orphan> {
-        locked(&self.state).orphans.remove(bmc)
+        let mut state = locked(&self.state);
+        state.forget_orphans();
+        state.orphans.remove(bmc)
     }
 
     /// It could not be closed yet.
@@ -136,7 +149,8 @@ impl Memory {
             let learned = state.learned_changed.then(|| serde_json::to_vec_pretty(&state.learned));
             let beats = heartbeat && !state.open.is_empty();
             let sessions = (state.sessions_changed || beats).then(|| {
-                // Orphans nobody has asked for yet are the next run's too.
+                // Orphans nobody has asked for yet are the next run's too, as long as they may live.
+                state.forget_orphans();
                 let mut open = state.orphans.clone();
                 open.extend(state.open.iter().map(|(bmc, session)| (bmc.clone(), *session)));
                 serde_json::to_vec_pretty(&Sessions { written: now(), open })

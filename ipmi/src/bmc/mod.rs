@@ -20,6 +20,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -61,7 +62,7 @@ struct Known {
     learned: Mutex<Learned>,
     facts: Mutex<Option<Facts>>,
     /// Sessions that there were, the newest last: a BMC that missed their end keeps them for a minute.
-    sessions: Mutex<VecDeque<u32>>,
+    sessions: Mutex<VecDeque<(u32, Option<Instant>)>>,
     /// Where it is kept, under which name.
     memory: Option<Arc<Memory>>,
     name: String,
@@ -96,18 +97,21 @@ impl Known {
         }
         *locked(&self.facts) = Some(facts);
         let mut sessions = locked(&self.sessions);
-        sessions.retain(|session| *session != facts.managed);
-        sessions.push_back(facts.managed);
+        sessions.retain(|(session, _)| *session != facts.managed);
+        sessions.push_back((facts.managed, None));
         if sessions.len() > PAST {
             sessions.pop_front();
         }
     }
 
-    /// Sessions of this process that are nobody's any more.
+    /// Sessions of this process that are nobody's any more, and that the BMC may still have. Later it may
+    /// have given their ids to others.
     fn orphans(&self) -> Vec<u32> {
         let present = locked(&self.facts).map(|facts| facts.managed);
-        let sessions = locked(&self.sessions);
-        sessions.iter().copied().filter(|session| Some(*session) != present).collect()
+        let mut sessions = locked(&self.sessions);
+        sessions.retain(|(_, lost)| lost.is_none_or(|lost| lost.elapsed() < memory::FORGOTTEN));
+        let all = sessions.iter().map(|(session, _)| *session);
+        all.filter(|session| Some(*session) != present).collect()
     }
 
     fn closed(&self) {
@@ -115,6 +119,9 @@ impl Known {
             memory.closed(&self.name);
         }
         *locked(&self.facts) = None;
+        for (_, lost) in locked(&self.sessions).iter_mut() {
+            lost.get_or_insert_with(Instant::now);
+        }
     }
 }
 

@@ -183,12 +183,20 @@ impl Open {
                 flight.refusal = Some(response);
                 return None;
             }
+            // Said of a repetition: it may be at work on the first, and a new number would be a second deed.
+            Completion::NODE_BUSY if flight.tries > 1 && !is_repeatable(&flight.request) => {
+                flight.deadline = now + self.patience.wait(2);
+            }
             Completion::NODE_BUSY => flight.again_at(now + wait, response),
             Completion::TIMEOUT if flight.timeouts < TIMEOUTS && is_repeatable(&flight.request) => {
                 flight.again_at(now + wait, response);
             }
             Completion::OK if flight.is_tracked() && response.data.is_empty() => {
-                flight.deadline = now + self.patience.wait(2);
+                // A deed that was passed on is not passed on twice, however long its answer takes.
+                flight.deadline = match flight.is_deed_behind() {
+                    true => flight.began + self.patience.total,
+                    false => now + self.patience.wait(2),
+                };
             }
             _ => {
                 let flight = self.land(at, now)?;
@@ -209,7 +217,11 @@ impl Open {
         let flight = self.flights.get(at)?;
         if now >= flight.began + self.patience.total {
             let mut flight = self.land(at, now)?;
-            return Some(match flight.refusal.take() {
+            // "Still at work on it" is no refusal of a deed.
+            let is_deed = !is_repeatable(&flight.request);
+            let said = flight.refusal.take();
+            let said = said.filter(|said| !is_deed || said.completion != Completion::DUPLICATE);
+            return Some(match said {
                 Some(refusal) => Event::Answer(flight.owner, refusal),
                 None => Event::Expired(Box::new(flight)),
             });
@@ -275,6 +287,15 @@ impl Flight {
         self.request.netfn == NetFn::APP
             && self.request.command == 0x34
             && first.is_some_and(|channel| channel >> 6 == 1)
+    }
+
+    /// Whether what Send Message carries must not be done twice.
+    fn is_deed_behind(&self) -> bool {
+        let inner = self.request.data.get(1..).and_then(|inner| Message::decode(inner).ok());
+        inner.is_none_or(|inner| {
+            let Message { netfn, to_lun, command, data, .. } = inner;
+            !is_repeatable(&Request { netfn, lun: to_lun, command, data })
+        })
     }
 
     fn again_at(&mut self, when: Instant, refusal: Response) {

@@ -135,7 +135,7 @@ impl Opening {
             refused: Vec::new(),
             looked_up: false,
             step: Step::Open,
-            tag: 0,
+            tag: random.bytes::<1>()[0],
             console: 0,
             tries: 0,
             restarts: 0,
@@ -295,7 +295,10 @@ impl Opening {
     }
 
     fn opened(&mut self, response: &OpenResponse, io: &mut Io<'_>) -> Outcome {
-        if response.tag != self.tag {
+        // Nothing proves a refusal; whoever does not hear us cannot guess its tag. Some leave our id out of it.
+        let other = response.console != self.console
+            && (response.console != 0 || response.status == Status::OK);
+        if response.tag != self.tag || other {
             return Outcome::Wait;
         }
         let Some(suite) = self.suites.get(self.at).copied() else { return Outcome::Wait };
@@ -303,7 +306,7 @@ impl Opening {
             self.heard.silent_at.get_or_insert("an Open Session Request");
             return self.refused(suite, response.status, io);
         };
-        if response.console != self.console || agreed.managed == 0 {
+        if agreed.managed == 0 {
             return Outcome::Wait;
         }
         if agreed.suite != Algorithms::from(suite) {

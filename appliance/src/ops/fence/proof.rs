@@ -116,8 +116,7 @@ struct ByCommand<'a>(&'a str);
 
 impl Power for ByCommand<'_> {
     async fn read(&self) -> Result<bool, (String, Option<String>)> {
-        let spoken = command::run(self.0, "status", COMMAND).await;
-        spoken.and_then(|spoken| command::is_on(&spoken.text)).map_err(|why| (why, None))
+        command::status(self.0, COMMAND).await.map_err(|why| (why, None))
     }
 
     async fn off(&self) -> Result<(), (String, Option<String>)> {

@@ -240,6 +240,53 @@ fn what_a_controller_behind_the_bmc_answers() {
     assert!(rig.ask(untracked).unwrap().data.is_empty());
 }
 
+/// The BMC passed it on and said so: whatever becomes of the answer, the blade is not cycled again.
+#[test]
+fn a_deed_behind_the_bmc_is_passed_on_once() {
+    for (command, data, times) in [(2, vec![2], 1..2), (1, vec![], 2..100)] {
+        let (to, from, netfn) = (0x2c, 0x81, NetFn::CHASSIS);
+        let inner = Message {
+            to,
+            to_lun: 0,
+            netfn,
+            from,
+            from_lun: 0,
+            seq: 9,
+            command,
+            data,
+            checksums: true,
+        };
+        let send = Request::new(NetFn::APP, 0x34, [&[0x40], &inner.encode()[..]].concat());
+        let mut rig = open(Odd::none());
+        assert!(matches!(rig.ask(send), Err(Error::Uncertain { .. })));
+        let passed_on = rig.fake.done.iter().filter(|(_, command, _)| *command == 0x34).count();
+        assert!(times.contains(&passed_on), "{command}: {passed_on}");
+    }
+}
+
+/// "Busy", said of a repetition: the first may be under way, and only its number tells them apart.
+#[test]
+fn a_deed_that_meets_a_busy_bmc_keeps_its_number() {
+    let mut rig = open(Odd::none());
+    rig.fake.numbers.clear();
+    rig.back = vec![Fate::Lose];
+    let ticket = rig.session.ask(chassis(CYCLE), rig.now);
+    rig.exchange();
+    rig.fake.odd.first = vec![0xc0, 0xc0];
+    assert!(rig.answer(ticket).is_ok());
+    let numbers = &rig.fake.numbers;
+    assert!(
+        numbers.len() == 4 && numbers.iter().all(|number| *number == numbers[0]),
+        "{numbers:?}"
+    );
+    // Said of what was sent once, it was not begun.
+    rig.fake.odd.first = vec![0xc0];
+    assert!(rig.ask(chassis(CYCLE)).is_ok());
+    // Still at work on it in the end: nobody knows.
+    rig.fake.odd.first = vec![0xcf; 100];
+    assert!(matches!(rig.ask(chassis(CYCLE)), Err(Error::Uncertain { .. })));
+}
+
 #[test]
 fn what_nobody_waits_for_is_not_sent() {
     let mut rig = open(Odd::none());

@@ -67,6 +67,8 @@ pub struct Fake {
     pub sessions: HashMap<u32, Seal>,
     /// Commands that were carried out, by family, number and first datum.
     pub done: Vec<(u8, u8, Option<u8>)>,
+    /// The number (rqSeq) of every command that came.
+    pub numbers: Vec<u8>,
     pub closed: Vec<u32>,
     /// Payloads of SOL that came.
     pub payloads: Vec<Vec<u8>>,
@@ -82,6 +84,7 @@ impl Fake {
             random: Random::seeded(99),
             halves: HashMap::new(),
             sessions: HashMap::new(),
+            numbers: Vec::new(),
             done: Vec::new(),
             closed: Vec::new(),
             payloads: Vec::new(),
@@ -230,6 +233,7 @@ impl Fake {
             return None;
         }
         let message = Message::decode(&payload).unwrap();
+        self.numbers.push(message.seq);
         if self.odd.deaf {
             return None;
         }
