@@ -51,9 +51,12 @@ fn versions_of_the_same_root_share_it_and_damage_heals() {
     let first = bench.store.show("web").unwrap();
     bench.store.verify(&first).unwrap();
     bench.store.publish("web", None).unwrap();
+    let then = fs::metadata(root.join("etc")).unwrap().modified().unwrap();
     fs::write(root.join("etc/motd"), b"two").unwrap();
     assert!(bench.import(&root).unwrap().version.boot.squashfs.is_none());
     fs::remove_file(root.join("etc/motd")).unwrap();
+    // The folder's time belongs to the root, and a second may have passed.
+    fs::File::open(root.join("etc")).unwrap().set_modified(then).unwrap();
     let third = bench.import(&root).unwrap();
     assert!(third.new);
     assert_eq!(third.version.boot.squashfs, first.boot.squashfs, "the same root");

@@ -183,10 +183,11 @@ fn a_qemu_is_reset_in_place() {
             String::from_utf8_lossy(&log).matches("SeaBIOS (version").count()
         };
         program.power("on");
-        until("firmware", || banners() == 1);
+        until("firmware", || banners() > 0);
         let process = number_in(&program.path("pid")).unwrap();
+        let before = banners();
         program.power("reset");
-        until("firmware again", || banners() == 2);
+        until("firmware again", || banners() > before);
         assert_eq!(number_in(&program.path("pid")), Some(process));
         assert!(lives(process) && program.is_on());
         program.power("off");
