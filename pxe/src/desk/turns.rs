@@ -61,7 +61,7 @@ impl Inner {
         } else {
             pace::pause(&crowd, draw)
         };
-        let own = self.boots.of_mut(mac).expect("it was here a moment ago");
+        let Some(own) = self.boots.of_mut(mac) else { return Turn::Now { waited: None } };
         match pause {
             None => {
                 own.let_in = Some(now);
