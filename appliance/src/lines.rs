@@ -1,4 +1,4 @@
-//! The console lines that the site wants: one [`Line`] for each machine with `console = "sol"`, on from the
+//! The console lines that the site wants: one [`Line`] for each machine with a console, on from the
 //! start of the appliance to its end, in step with the site file. Where a machine is reached as before, its
 //! line is not touched by a reload.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use koboshi_console::{Line, NotOpen, State, Status, Viewer};
+use koboshi_console::{Handle, Kind, Line, NotOpen, State, Status, Wire};
 use koboshi_ipmi::sol::{Options, Takeover};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +28,16 @@ pub struct Lines {
     site: watch::Sender<Arc<Site>>,
 }
 
+/// How a machine's console is reached.
+#[derive(Debug, Clone, PartialEq)]
+enum How {
+    /// By Serial over LAN, of this BMC.
+    Sol(Box<site::Bmc>),
+    Kind(Kind),
+}
+
 struct On {
-    /// How its machine is reached.
-    bmc: site::Bmc,
+    how: How,
     line: Line,
 }
 
@@ -50,9 +57,9 @@ impl Lines {
         self.on().iter().map(|(name, on)| (name.clone(), on.line.status())).collect()
     }
 
-    /// Follows one from its last so many lines on. None: the machine has no line.
-    pub fn view(&self, machine: &MachineName, lines: usize) -> Option<Viewer> {
-        self.on().get(machine).map(|on| on.line.view(lines))
+    /// For whoever looks at one, or types. None: the machine has no line.
+    pub fn handle(&self, machine: &MachineName) -> Option<Handle> {
+        self.on().get(machine).map(|on| on.line.handle())
     }
 
     /// Keeps them in step with the site until cancelled, then closes them all.
@@ -78,23 +85,29 @@ impl Lines {
     }
 
     async fn keep(&self, site: &Site, bmcs: &Arc<Bmcs>, ledger: &Arc<Ledger>) {
-        let wanted = |name: &MachineName, bmc: &site::Bmc| {
-            let machine = site.machines.get(name).and_then(|machine| by_sol(machine));
-            machine.is_some_and(|new| same(new, bmc) && new.target == bmc.target)
+        let wanted = |name: &MachineName, how: &How| {
+            let new = site.machines.get(name).and_then(|machine| how_of(machine));
+            match (new, how) {
+                (Some(How::Sol(new)), How::Sol(bmc)) => same(&new, bmc) && new.target == bmc.target,
+                (new, how) => new.as_ref() == Some(how),
+            }
         };
         let gone = {
             let mut on = self.on();
-            let gone = on.extract_if(.., |name, on| !wanted(name, &on.bmc));
+            let gone = on.extract_if(.., |name, on| !wanted(name, &on.how));
             gone.map(|(_, on)| on.line).collect::<Vec<_>>()
         };
-        // A BMC has one console: the former line has let go of it before the next one asks.
+        // A BMC has one console, and a port is opened once: the former line has let go of it before the next one asks.
         close(gone).await;
         let mut on = self.on();
         for (name, machine) in &site.machines {
-            let Some(bmc) = by_sol(machine).filter(|_| !on.contains_key(name)) else { continue };
-            let line = begin(name.clone(), machine.value.clone(), bmcs.clone());
+            let Some(how) = how_of(machine).filter(|_| !on.contains_key(name)) else { continue };
+            let line = match how.clone() {
+                How::Sol(_) => by_sol(name.clone(), machine.value.clone(), bmcs.clone()),
+                How::Kind(kind) => by(kind),
+            };
             tokio::spawn(tell(name.clone(), line.follow_status(), ledger.clone()));
-            on.insert(name.clone(), On { bmc: bmc.clone(), line });
+            on.insert(name.clone(), On { how, line });
         }
     }
 
@@ -103,13 +116,25 @@ impl Lines {
     }
 }
 
-/// The BMC by which a machine has its console.
-fn by_sol(machine: &Machine) -> Option<&site::Bmc> {
-    let sol = machine.console.as_ref().is_some_and(|console| console.value == Console::Sol);
-    machine.bmc.as_ref().filter(|_| sol)
+/// How a machine's console is reached, if it has one.
+fn how_of(machine: &Machine) -> Option<How> {
+    Some(How::Kind(match &machine.console.as_ref()?.value {
+        Console::Sol => return machine.bmc.clone().map(|bmc| How::Sol(Box::new(bmc))),
+        Console::Tcp(host, port) => Kind::Tcp { host: host.clone(), port: *port },
+        Console::Unix(path) => Kind::Unix(path.clone()),
+        Console::Serial { .. } | Console::Telnet(..) | Console::Exec(_) => return None,
+    }))
 }
 
-fn begin(name: MachineName, machine: Machine, bmcs: Arc<Bmcs>) -> Line {
+fn by(kind: Kind) -> Line {
+    let kind = Arc::new(kind);
+    Line::start(move || {
+        let kind = kind.clone();
+        async move { kind.open().await }
+    })
+}
+
+fn by_sol(name: MachineName, machine: Machine, bmcs: Arc<Bmcs>) -> Line {
     let reach = Arc::new((name, machine, bmcs));
     Line::start(move || {
         let reach = reach.clone();
@@ -118,7 +143,7 @@ fn begin(name: MachineName, machine: Machine, bmcs: Arc<Bmcs>) -> Line {
             // Whoever else has it is left in peace.
             let options = Options { takeover: Takeover::OwnOrphan, ..Options::default() };
             let bmc = bmcs.of(name, machine).map_err(|why| NotOpen::Here(why.error))?;
-            bmc.sol(options).await.map_err(NotOpen::Bmc)
+            bmc.sol(options).await.map(Wire::from).map_err(NotOpen::Bmc)
         }
     })
 }

@@ -1,23 +1,23 @@
 //! One line that is always on: opened, opened again when it cannot be, read for ever.
 //!
-//! How it is opened is its owner's: it brings a function that does it once. The other kinds of lines (serial
-//! ports, sockets, commands) come in there, as what gives [`Event`]s; whoever types gets a `Typist` from the
-//! console that is open; logs are viewers.
+//! How it is opened is its owner's: it brings a function that does it once.
 
 use std::future::Future;
 use std::mem::discriminant;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use koboshi_ipmi::Error;
-use koboshi_ipmi::sol::{Console, Event};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::operator::{Desk, Holder, Operator, Person};
 use crate::scrollback::Mark;
 use crate::state::{Next, Record, Status, clock};
 use crate::viewer::Viewer;
+use crate::wire::{Event, NotOpen, Typist, Wire};
 
 /// The first wait before another attempt; each next one is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
@@ -32,23 +32,21 @@ const MOST_UNMENDED: Duration = Duration::from_secs(300);
 /// closed too.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// Why a line could not be opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotOpen {
-    /// Its BMC's answer, or silence.
-    Bmc(Error),
-    /// Something on this side is not as it should be, in words: a password file that is not there.
-    Here(String),
-}
-
 /// A line that is always on. When it is dropped it ends in the background; [`Line::close`] waits for that.
 #[derive(Debug)]
 pub struct Line {
+    handle: Handle,
+    end: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// For whoever looks at a line or types into it. The line does not live by it.
+#[derive(Debug, Clone)]
+pub struct Handle {
     record: Arc<Mutex<Record>>,
     changed: watch::Receiver<()>,
     status: watch::Receiver<Status>,
-    end: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    desk: Arc<Desk>,
 }
 
 impl Line {
@@ -56,18 +54,41 @@ impl Line {
     pub fn start<F, O>(open: F) -> Line
     where
         F: Fn() -> O + Send + Sync + 'static,
-        O: Future<Output = Result<Console, NotOpen>> + Send + 'static,
+        O: Future<Output = Result<Wire, NotOpen>> + Send + 'static,
     {
         let record = Record::new();
         let (state, status) = watch::channel(record.status().clone());
         let (tell, changed) = watch::channel(());
+        let (typing, typist) = watch::channel(None);
         let (end, ends) = oneshot::channel();
         let record = Arc::new(Mutex::new(record));
-        let keeper = Keeper { record: record.clone(), tell, state };
+        let keeper = Keeper { record: record.clone(), tell, state, typing };
         let task = tokio::spawn(keeper.run(open, ends));
-        Line { record, changed, status, end, task }
+        let handle = Handle { record, changed, status, desk: Desk::new(typist) };
+        Line { handle, end, task }
     }
 
+    /// For whoever looks at it or types.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Ends it, and returns when it let go of what it is connected to, or could not within some seconds.
+    pub async fn close(self) {
+        let _it_ended_already = self.end.send(());
+        let _it_is_closed_either_way = self.task.await;
+    }
+}
+
+impl Deref for Line {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Handle {
     /// Its state.
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
@@ -83,10 +104,22 @@ impl Line {
         Viewer::new(self.record.clone(), self.changed.clone(), lines)
     }
 
-    /// Ends it, and returns when its payload is deactivated, or was not within some seconds.
-    pub async fn close(self) {
-        let _it_ended_already = self.end.send(());
-        let _it_is_closed_either_way = self.task.await;
+    /// Who types, if anybody does.
+    pub fn holder(&self) -> Option<Holder> {
+        self.desk.holder()
+    }
+
+    /// Asks to type.
+    ///
+    /// # Errors
+    /// Who has it.
+    pub fn ask(&self, person: Person) -> Result<Operator, Holder> {
+        self.desk.ask(person)
+    }
+
+    /// Types from now on, whoever did before.
+    pub fn take(&self, person: Person) -> Operator {
+        self.desk.take(person)
     }
 }
 
@@ -95,26 +128,28 @@ struct Keeper {
     record: Arc<Mutex<Record>>,
     tell: watch::Sender<()>,
     state: watch::Sender<Status>,
+    typing: watch::Sender<Option<Typist>>,
 }
 
 impl Keeper {
     async fn run<F, O>(self, open: F, mut ends: oneshot::Receiver<()>)
     where
         F: Fn() -> O + Send + Sync,
-        O: Future<Output = Result<Console, NotOpen>> + Send,
+        O: Future<Output = Result<Wire, NotOpen>> + Send,
     {
         let mut pause = Duration::ZERO;
-        while let Some(mut console) = self.open(&open, &mut ends, pause).await {
+        while let Some(mut wire) = self.open(&open, &mut ends, pause).await {
+            self.typing.send_replace(Some(wire.typist()));
             self.change(|record, now| record.opened(now));
             let again = loop {
                 let event = tokio::select! {
                     _ = &mut ends => break None,
-                    event = console.recv() => event,
+                    event = wire.recv() => event,
                 };
                 match event {
                     Some(event) => {
-                        if self.take(event) == Next::Anew {
-                            break Some(FIRST_UNMENDED);
+                        if let Next::Anew { first } = self.take(event) {
+                            break Some(first);
                         }
                     }
                     None => {
@@ -124,7 +159,8 @@ impl Keeper {
                     }
                 }
             };
-            console.close().await;
+            self.typing.send_replace(None);
+            wire.close().await;
             let Some(wait) = again else { break };
             pause = wait;
         }
@@ -137,10 +173,10 @@ impl Keeper {
         open: &F,
         ends: &mut oneshot::Receiver<()>,
         mut pause: Duration,
-    ) -> Option<Console>
+    ) -> Option<Wire>
     where
         F: Fn() -> O,
-        O: Future<Output = Result<Console, NotOpen>>,
+        O: Future<Output = Result<Wire, NotOpen>>,
     {
         let mut told = None;
         loop {
@@ -153,28 +189,21 @@ impl Keeper {
             let outcome = tokio::select! {
                 outcome = &mut attempt => outcome,
                 _ = &mut *ends => {
-                    if let Ok(Ok(console)) = timeout(FAREWELL, attempt).await {
-                        console.close().await;
+                    if let Ok(Ok(wire)) = timeout(FAREWELL, attempt).await {
+                        wire.close().await;
                     }
                     return None;
                 }
             };
             let why = match outcome {
-                Ok(console) => return Some(console),
+                Ok(wire) => return Some(wire),
                 Err(why) => why,
             };
-            let (first, most) = match &why {
-                why if is_passing(why) => (FIRST, MOST),
-                NotOpen::Bmc(_) => (FIRST_UNMENDED, MOST_UNMENDED),
-                NotOpen::Here(_) => (FIRST, MOST_UNMENDED),
-            };
+            let (first, most) = waits(&why);
             // Each cause is told once, not at each attempt.
             if !told.as_ref().is_some_and(|told| same(told, &why)) {
                 told = Some(why.clone());
-                self.change(|record, now| match why {
-                    NotOpen::Bmc(why) => record.refused(now, why),
-                    NotOpen::Here(why) => record.down(now, why),
-                });
+                self.change(|record, now| record.refused(now, why));
             }
             pause = (pause * 2).clamp(first, most);
         }
@@ -210,8 +239,14 @@ fn same(one: &NotOpen, other: &NotOpen) -> bool {
     }
 }
 
-fn is_passing(why: &NotOpen) -> bool {
-    matches!(why, NotOpen::Bmc(why) if why.is_passing())
+/// The first wait before another attempt, and the longest.
+pub(crate) fn waits(why: &NotOpen) -> (Duration, Duration) {
+    match why {
+        NotOpen::Bmc(why) if why.is_passing() => (FIRST, MOST),
+        NotOpen::Bmc(_) => (FIRST_UNMENDED, MOST_UNMENDED),
+        NotOpen::Away(_) => (FIRST, MOST),
+        NotOpen::Here(_) => (FIRST, MOST_UNMENDED),
+    }
 }
 
 /// Up to a quarter less: BMCs of a rack that got its power back must not all be asked at once.

@@ -1,12 +1,13 @@
 //! What the events of a line mean: marks between its characters, and in which state it is. Without sockets.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use koboshi_ipmi::Error;
-use koboshi_ipmi::sol::Event;
 use serde::{Deserialize, Serialize};
 
+use crate::line::waits;
 use crate::scrollback::{Mark, Scrollback};
+use crate::wire::{Event, NotOpen};
 
 /// In which state a line is; times are Unix milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +52,10 @@ pub(crate) enum Next {
     GoOn,
     /// It will not come back before somebody mends something: it is opened from the beginning, with what the
     /// site says then.
-    Anew,
+    Anew {
+        /// The first wait.
+        first: Duration,
+    },
 }
 
 /// A line without its source.
@@ -110,45 +114,36 @@ impl Record {
     /// An event of an open line. `now`: the same moment by both clocks.
     pub fn take(&mut self, event: Event, now: (Instant, u64)) -> Next {
         let (now, clock) = now;
-        let mark = match event {
-            Event::Data { at, bytes, .. } => {
+        match event {
+            Event::Data { at, bytes } => {
                 let age = now.saturating_duration_since(at).as_millis();
                 let at = clock.saturating_sub(u64::try_from(age).unwrap_or(0));
                 self.scrollback.write(at, &bytes);
-                return Next::GoOn;
             }
-            Event::Down { why } => {
-                self.down(clock, why.to_string());
-                return if why.is_passing() { Next::GoOn } else { Next::Anew };
+            Event::Down { why, itself } => {
+                let (first, _) = waits(&why);
+                self.refused(clock, why);
+                if !itself {
+                    return Next::Anew { first };
+                }
             }
-            Event::Stolen { by } => {
-                self.stolen(clock, by);
-                return Next::GoOn;
-            }
+            Event::Stolen { by } => self.stolen(clock, by),
             Event::Reconnected { after } => {
                 let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                 self.scrollback.mark(clock, Mark::Reconnected { after });
                 self.now_is(State::Up { since: clock });
-                return Next::GoOn;
             }
-            Event::Gap { packets } => Mark::Gap { packets },
-            Event::Overrun => Mark::Overrun,
-            Event::Break => Mark::Break,
-            Event::Unavailable => Mark::Unavailable,
-            Event::Available => Mark::Available,
-            Event::Discarded { bytes } => Mark::Discarded { characters: bytes },
-            // What is new in the protocol is told there first.
-            _ => return Next::GoOn,
-        };
-        self.scrollback.mark(clock, mark);
+            Event::Mark(mark) => self.scrollback.mark(clock, mark),
+        }
         Next::GoOn
     }
 
-    /// Why it could not be opened.
-    pub fn refused(&mut self, now: u64, why: Error) {
+    /// Why it is not open.
+    pub fn refused(&mut self, now: u64, why: NotOpen) {
         match why {
-            Error::SolTaken { by } => self.stolen(now, by),
-            why => self.down(now, why.to_string()),
+            NotOpen::Bmc(Error::SolTaken { by }) => self.stolen(now, by),
+            NotOpen::Bmc(why) => self.down(now, why.to_string()),
+            NotOpen::Here(why) | NotOpen::Away(why) => self.down(now, why),
         }
     }
 }
@@ -161,8 +156,6 @@ pub(crate) fn clock() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
@@ -178,18 +171,18 @@ mod tests {
     fn up_down_stolen_and_up_again_with_characters_between() {
         let now = Instant::now();
         let mut record = Record::new();
-        record.refused(5, Error::Unreachable { waited: Duration::from_secs(20) });
-        record.refused(6, Error::NoFreeSession);
-        record.refused(7, Error::NoFreeSession);
+        record.refused(5, NotOpen::Bmc(Error::Unreachable { waited: Duration::from_secs(20) }));
+        record.refused(6, NotOpen::Bmc(Error::NoFreeSession));
+        record.refused(7, NotOpen::Bmc(Error::NoFreeSession));
         let State::Down { since: 5, why } = &record.status().state else { panic!("{record:?}") };
         assert_eq!(why, "the BMC has no free session");
         record.opened(9);
         assert_eq!(record.status().state, State::Up { since: 9 });
         let bytes = Bytes::from_static(b"login: ");
         let at = now - Duration::from_millis(30);
-        let data = Event::Data { at, sequence: 1, bytes: bytes.clone() };
+        let data = Event::Data { at, bytes: bytes.clone() };
         assert_eq!(record.take(data, (now, 1000)), Next::GoOn);
-        record.take(Event::Gap { packets: 2 }, (now, 1001));
+        record.take(Event::Mark(Mark::Gap { packets: 2 }), (now, 1001));
         let by = Some("eve from 10.0.0.9".to_string());
         assert_eq!(record.take(Event::Stolen { by: by.clone() }, (now, 1002)), Next::GoOn);
         assert_eq!(record.status().state, State::Stolen { since: 1002, by: by.clone() });
@@ -217,10 +210,14 @@ mod tests {
         assert_eq!(read(&record), [(1, What::Mark(Mark::Up))]);
         let now = (Instant::now(), 2);
         let lost = Error::Lost { waited: Duration::from_secs(9) };
-        assert_eq!(record.take(Event::Down { why: lost }, now), Next::GoOn);
+        assert_eq!(
+            record.take(Event::Down { why: NotOpen::Bmc(lost), itself: true }, now),
+            Next::GoOn
+        );
         let wrong = Error::WrongPassword { user: "admin".to_string() };
-        assert_eq!(record.take(Event::Down { why: wrong }, now), Next::Anew);
-        record.refused(3, Error::SolTaken { by: None });
+        let wrong = Event::Down { why: NotOpen::Bmc(wrong), itself: false };
+        assert_eq!(record.take(wrong, now), Next::Anew { first: Duration::from_secs(40) });
+        record.refused(3, NotOpen::Bmc(Error::SolTaken { by: None }));
         assert_eq!(record.status().state, State::Stolen { since: 3, by: None });
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use koboshi_bmcsim::{Config, Faults, Sim, sol};
-use koboshi_console::{Line, Mark, NotOpen, State, What};
+use koboshi_console::{Line, Mark, NotOpen, State, What, Wire};
 use koboshi_ipmi::bmc::Bmc;
 use koboshi_ipmi::session::Access;
 use koboshi_ipmi::sol::Options;
@@ -28,7 +28,7 @@ fn line(sim: &Sim, password: &Arc<Mutex<Option<&'static str>>>) -> Line {
             let known = Password::new(known).unwrap();
             let mut access = Access::new(address.ip().to_string(), "admin", known);
             access.port = address.port();
-            Bmc::new(access).sol(Options::default()).await.map_err(NotOpen::Bmc)
+            Bmc::new(access).sol(Options::default()).await.map(Wire::from).map_err(NotOpen::Bmc)
         }
     })
 }

@@ -92,8 +92,8 @@ pub fn watch(
     let site = app.site.load();
     let machine = super::one(&site, &query.who)?;
     allow(&machine)?;
-    if let Some(viewer) = app.lines.view(&machine, query.last) {
-        return Ok((machine, viewer));
+    if let Some(line) = app.lines.handle(&machine) {
+        return Ok((machine, line.view(query.last)));
     }
     let console = site.machines.get(&machine).and_then(|machine| machine.console.as_ref());
     Err(match console.map(|console| &console.value) {
