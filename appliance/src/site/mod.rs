@@ -34,8 +34,8 @@ pub(crate) mod tests;
 pub use hardware::{Bmc, Cipher, Console, Fence, Outlet, Power, Secret, SwitchPort};
 pub use load::{Env, Purpose, SiteFile, Watched, load};
 pub use meant::{
-    Admin, Class, Group, Machine, Net, Network, NfsRoot, Nobody, Reach, Resolved, Role, RootMode,
-    Seat, Site, Subnet, image_missing,
+    Admin, Class, Consoles, Group, Machine, Net, Network, NfsRoot, Nobody, Reach, Resolved, Role,
+    RootMode, Seat, Site, Subnet, Watch, image_missing,
 };
 pub use names::{ClassName, GroupName, MachineName, NetworkName, RoleName, SeatName};
 pub use network::{Cidr, Pool};
@@ -44,5 +44,5 @@ pub use problem::{Problem, Problems, Severity};
 pub use render::Look;
 pub use values::{ImageRef, Lease, RootSize, Serial, Unknown};
 pub use written::{
-    Bond, DhcpOption, Exclusive, Identify, Kind, Mode, Nics, Place, Route, SeatNet, Takeover,
+    Bond, DhcpOption, Exclusive, Identify, Kind, Level, Mode, Nics, Place, Route, SeatNet, Takeover,
 };

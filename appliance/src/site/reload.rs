@@ -105,6 +105,7 @@ pub fn diff(old: &Site, new: &Site) -> Changes {
     settings("net.subnet", json(&old.subnets), json(&new.subnets));
     settings("networks", json(&old.networks), json(&new.networks));
     settings("admin", json(&old.admin), json(&new.admin));
+    settings("console", json(&old.consoles), json(&new.consoles));
     settings("classes", json(&old.classes), json(&new.classes));
     settings("roles", json(&old.roles), json(&new.roles));
     settings("groups", json(&old.groups), json(&new.groups));

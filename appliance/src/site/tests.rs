@@ -132,6 +132,18 @@ fn the_whole_format_reads_as_it_is_meant() {
         site.images_used().iter().map(|(image, at)| format!("{image} {at}")).collect();
     assert_eq!(images, ["db@3 design.toml:61", "rescue design.toml:65", "web design.toml:54"]);
 
+    let consoles = &site.consoles;
+    assert_eq!(
+        (consoles.log_size, consoles.idle.as_secs(), consoles.keystrokes),
+        (8 << 20, 300, true)
+    );
+    let raid = &consoles.watch[0];
+    assert_eq!(
+        (raid.level, raid.origin.to_string().as_str()),
+        (Level::Error, "machines.d/rack9.toml:19")
+    );
+    assert_eq!(raid.machines.as_ref().unwrap(), &[name("m90"), name("m01")]);
+
     // Subnets: the shorthand first; the others take its name servers.
     assert_eq!(site.subnets.len(), 3);
     assert_eq!(site.subnets[0].own, Some(Ipv4Addr::new(10, 77, 0, 1)));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use super::consoles::{Consoles, consoles};
 use super::machines::{by_bmc_mac, by_mac, machines, meant_class};
 use super::matrix::{groups, matrix, one_namespace};
 use super::{Admin, Net, Network, Role, RootMode, Seat, Site, addresses};
@@ -46,7 +47,8 @@ pub(in crate::site) fn build(
     let classes = std::mem::take(&mut written.classes);
     let listen = written.listen.map_or(([127, 0, 0, 1], 7070).into(), |listen| listen.value);
     let ssh = written.ssh.map_or(([127, 0, 0, 1], 2222).into(), |ssh| ssh.value);
-    Site {
+    let console = std::mem::take(&mut written.console);
+    let mut site = Site {
         name: written.name.map_or_else(|| "koboshi".to_string(), |name| name.value),
         domain,
         ssh_keys: written.ssh_keys.map(|keys| keys.value).unwrap_or_default(),
@@ -55,6 +57,7 @@ pub(in crate::site) fn build(
         subnets,
         networks: networks.into_iter().filter_map(|(name, net)| Some((name, net?))).collect(),
         admin: Admin { listen, ssh },
+        consoles: Consoles::default(),
         classes: classes.into_iter().map(|(name, class)| (name, class.map(meant_class))).collect(),
         roles: roles.into_iter().filter_map(|(name, role)| Some((name, role?))).collect(),
         machines,
@@ -68,7 +71,9 @@ pub(in crate::site) fn build(
         files: Vec::new(),
         watched: Watched::default(),
         warnings: Problems::default(),
-    }
+    };
+    site.consoles = consoles(console, &site, problems);
+    site
 }
 
 /// Things that are known by name but too wrong to be used: nobody is told they are missing.

@@ -21,12 +21,14 @@ use super::written::{
 
 mod addresses;
 mod build;
+mod consoles;
 mod machines;
 mod matrix;
 mod who;
 
 pub(super) use build::build;
 pub use build::image_missing;
+pub use consoles::{Consoles, Watch};
 pub use who::Nobody;
 
 /// A whole site. Its origins keep the text of its files, so it can explain itself after they changed.
@@ -48,6 +50,8 @@ pub struct Site {
     pub networks: BTreeMap<NetworkName, At<Network>>,
     /// The maintenance network.
     pub admin: Admin,
+    /// How consoles are kept.
+    pub consoles: Consoles,
     /// What machines of one model share.
     pub classes: BTreeMap<ClassName, At<Class>>,
     /// What seats run.

@@ -14,12 +14,15 @@ use super::names::{ClassName, GroupName, MachineName, Malformed, NetworkName, Ro
 use super::origin::{At, Origin, Source};
 use super::problem::{Problem, Problems};
 
+mod console;
 mod machines;
 mod net;
 mod nics;
 mod seats;
 mod walk;
 
+pub(super) use console::ConsoleTable;
+pub use console::Level;
 pub(super) use machines::{Class, Machine};
 pub use net::{DhcpOption, Identify, Kind, Mode, Route};
 pub(super) use net::{Network, SubnetTable};
@@ -39,6 +42,7 @@ pub(super) struct Written {
     pub networks: BTreeMap<NetworkName, At<Network>>,
     pub listen: Option<At<SocketAddr>>,
     pub ssh: Option<At<SocketAddr>>,
+    pub console: console::ConsoleTable,
     pub bmc: Option<At<BmcPart>>,
     pub classes: BTreeMap<ClassName, At<Class>>,
     pub roles: BTreeMap<RoleName, At<Role>>,
@@ -57,8 +61,8 @@ pub(super) struct Row {
 }
 
 const TOP_KEYS: &[&str] = &[
-    "site", "net", "networks", "admin", "defaults", "classes", "roles", "machines", "groups",
-    "seats", "matrix",
+    "site", "net", "networks", "admin", "console", "defaults", "classes", "roles", "machines",
+    "groups", "seats", "matrix",
 ];
 const SITE_KEYS: &[&str] = &["name", "domain", "ssh-keys", "include", "loaders"];
 const ADMIN_KEYS: &[&str] = &["listen", "ssh"];
@@ -83,6 +87,7 @@ impl Written {
                     net::network(walk, &mut self.networks, key, value);
                 }),
                 "admin" => self.admin(&mut walk, value),
+                "console" => console::console(&mut walk, &mut self.console, value),
                 "defaults" => self.defaults(&mut walk, value),
                 "classes" => each(&mut walk, "classes", value, |walk, key, value| {
                     machines::class(walk, &mut self.classes, key, value);
