@@ -32,7 +32,7 @@ pub trait Codec<S>: Send + 'static {
     /// These are typed: what is to be written.
     fn typed(&mut self, bytes: &[u8], out: &mut Vec<u8>);
 
-    /// Behind all that was typed before: does it to the stream, or writes what does it.
+    /// Behind all that was typed before: does it to the stream, or writes what does it, or begins it.
     ///
     /// # Errors
     /// This kind of line cannot.
@@ -43,16 +43,27 @@ pub trait Codec<S>: Send + 'static {
         out: &mut Vec<u8>,
     ) -> Result<(), Cannot>;
 
+    /// What became of the operation that was begun. None: it takes until a later [`Codec::late`], and nothing
+    /// is written meanwhile.
+    fn settled(&mut self) -> Option<Result<(), Cannot>> {
+        Some(Ok(()))
+    }
+
     /// When [`Codec::late`] is to be called.
     fn deadline(&self) -> Option<Instant> {
         None
     }
 
-    /// That time has come.
+    /// That time has come: what there is to say, and what is to be written.
     ///
     /// # Errors
     /// The line is to be given up.
-    fn late(&mut self, _stream: &mut S, _out: &mut Vec<u8>) -> Result<(), NotOpen> {
+    fn late(
+        &mut self,
+        _stream: &mut S,
+        _events: &mut Vec<Event>,
+        _out: &mut Vec<u8>,
+    ) -> Result<(), NotOpen> {
         Ok(())
     }
 
@@ -86,7 +97,7 @@ where
         orders,
         waiting: Vec::new(),
         out: Vec::new(),
-        then: None,
+        turn: None,
         alarm: None,
     };
     tokio::spawn(driver.run());
@@ -102,9 +113,16 @@ struct Driver<S, C> {
     waiting: Vec<Event>,
     /// To be written.
     out: Vec<u8>,
-    /// To be done when all of it is written.
-    then: Option<(Operation, oneshot::Sender<Result<(), Cannot>>)>,
+    turn: Option<Turn>,
     alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// An operation that was asked for.
+enum Turn {
+    /// To be begun when all is written.
+    Next(Operation, oneshot::Sender<Result<(), Cannot>>),
+    /// Nothing is written until it is settled.
+    UnderWay(oneshot::Sender<Result<(), Cannot>>),
 }
 
 /// How it ends.
@@ -181,7 +199,7 @@ where
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        while !self.out.is_empty() {
+        while !self.out.is_empty() && !matches!(self.turn, Some(Turn::UnderWay(_))) {
             match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
                 Poll::Pending => return Ok(moved),
                 Poll::Ready(Ok(0)) => return Err(self.lost(None)),
@@ -190,24 +208,46 @@ where
             }
             moved = true;
         }
-        if let Some((operation, answer)) = self.then.take() {
-            let done = self.codec.operate(&mut self.stream, operation, &mut self.out);
-            let _who_asked_may_be_gone = answer.send(done);
-            moved = true;
+        Ok(self.operate() || moved)
+    }
+
+    /// The next step of the operation that was asked for. Whether there was one.
+    fn operate(&mut self) -> bool {
+        let (answer, done) = match self.turn.take() {
+            None => return false,
+            Some(Turn::Next(operation, answer)) => {
+                match self.codec.operate(&mut self.stream, operation, &mut self.out) {
+                    Ok(()) => (answer, self.codec.settled()),
+                    Err(cannot) => (answer, Some(Err(cannot))),
+                }
+            }
+            Some(Turn::UnderWay(answer)) => match self.codec.settled() {
+                None => {
+                    self.turn = Some(Turn::UnderWay(answer));
+                    return false;
+                }
+                done => (answer, done),
+            },
+        };
+        match done {
+            None => self.turn = Some(Turn::UnderWay(answer)),
+            Some(done) => {
+                let _who_asked_may_be_gone = answer.send(done);
+            }
         }
-        Ok(moved)
+        true
     }
 
     fn poll_orders(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        while self.out.len() < TYPED && self.then.is_none() {
+        while self.out.len() < TYPED && self.turn.is_none() {
             match self.orders.poll_recv(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => return Err(End::Closed(None)),
                 Poll::Ready(Some(Order::Close(done))) => return Err(End::Closed(Some(done))),
                 Poll::Ready(Some(Order::Type(bytes))) => self.codec.typed(&bytes, &mut self.out),
                 Poll::Ready(Some(Order::Do(operation, answer))) => {
-                    self.then = Some((operation, answer));
+                    self.turn = Some(Turn::Next(operation, answer));
                 }
             }
             moved = true;
@@ -245,7 +285,10 @@ where
             return Ok(false);
         }
         self.alarm = None;
-        self.codec.late(&mut self.stream, &mut self.out).map_err(End::Lost)?;
+        let mut events = Vec::new();
+        self.codec.late(&mut self.stream, &mut events, &mut self.out).map_err(End::Lost)?;
+        events.reverse();
+        self.waiting.splice(..0, events);
         Ok(true)
     }
 
