@@ -30,6 +30,20 @@ pub enum Mark {
     Overrun,
     /// A BREAK from the machine.
     Break,
+    /// A character came without its stop bit: the speeds differ, or the wire is bad.
+    Framing,
+    /// A character came with a wrong parity bit.
+    Parity,
+    /// Carrier detect: whether anything is at the other end of the wire.
+    Carrier {
+        /// It is there.
+        up: bool,
+    },
+    /// The port is not set as the site says.
+    Unset {
+        /// In words.
+        why: String,
+    },
     /// What is typed cannot reach the machine now.
     Unavailable,
     /// It can again.

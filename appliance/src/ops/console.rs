@@ -184,6 +184,15 @@ fn words(mark: &Mark) -> String {
         }
         Mark::Overrun => "characters are missing here: the BMC's buffer was full".to_string(),
         Mark::Break => "BREAK".to_string(),
+        Mark::Framing => {
+            "a character had no stop bit: the speeds differ, or the wire is bad".to_string()
+        }
+        Mark::Parity => "a character had a wrong parity bit".to_string(),
+        Mark::Carrier { up: true } => "carrier is there".to_string(),
+        Mark::Carrier { up: false } => {
+            "carrier is gone: nothing is at the other end of the wire".to_string()
+        }
+        Mark::Unset { why } => why.clone(),
         Mark::Unavailable => "what is typed cannot reach the machine now".to_string(),
         Mark::Available => "what is typed reaches the machine again".to_string(),
         Mark::Down { why } => format!("the console is down: {why}"),

@@ -1,13 +1,15 @@
 //! A line while it is open: what it says and what it is told, of whatever kind it is.
 //!
 //! ```text
-//! kind    what the site says of a line, opened once
-//! stream  drives what is a stream of bytes; a `Codec` knows what they mean
-//! tcp     bytes as they are
-//! unix    bytes as they are
+//! kind      what the site says of a line, opened once
+//! stream    drives what is a stream of bytes; a `Codec` knows what they mean
+//! settings  how a serial port is set, wherever it is
+//! tcp       bytes as they are
+//! unix      bytes as they are
 //! ```
 
 mod kind;
+mod settings;
 mod stream;
 mod tcp;
 mod unix;
@@ -19,6 +21,7 @@ use koboshi_ipmi::{Error, sol};
 use tokio::sync::{mpsc, oneshot};
 
 pub use kind::Kind;
+pub use settings::{Flow, NoSettings, Parity, Settings};
 pub use stream::{Codec, drive};
 
 use crate::scrollback::Mark;
