@@ -23,7 +23,7 @@ mod viewer;
 pub mod wire;
 
 pub use line::{Handle, Line};
-pub use operator::{Holder, NotTyped, Operator, Person};
+pub use operator::{Floor, Holder, NotHanded, NotTyped, Operator, Person, Turn, Visitor};
 pub use scrollback::{Mark, Piece, What};
 pub use state::{State, Status};
 pub use viewer::Viewer;
