@@ -122,7 +122,8 @@ fn how_of(machine: &Machine) -> Option<How> {
         Console::Sol => return machine.bmc.clone().map(|bmc| How::Sol(Box::new(bmc))),
         Console::Tcp(host, port) => Kind::Tcp { host: host.clone(), port: *port },
         Console::Unix(path) => Kind::Unix(path.clone()),
-        Console::Serial { .. } | Console::Telnet(..) | Console::Exec(_) => return None,
+        Console::Serial(port) => Kind::Serial(port.clone()),
+        Console::Telnet(..) | Console::Exec(_) => return None,
     }))
 }
 

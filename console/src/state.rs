@@ -143,7 +143,9 @@ impl Record {
         match why {
             NotOpen::Bmc(Error::SolTaken { by }) => self.stolen(now, by),
             NotOpen::Bmc(why) => self.down(now, why.to_string()),
-            NotOpen::Here(why) | NotOpen::Away(why) => self.down(now, why),
+            NotOpen::Here(why) | NotOpen::Away(why) | NotOpen::Unplugged(why) => {
+                self.down(now, why)
+            }
         }
     }
 }

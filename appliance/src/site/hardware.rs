@@ -5,13 +5,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use koboshi_console::wire::serial;
 use koboshi_ipmi::Version;
 use koboshi_pxe::Mac;
 use serde::{Serialize, Serializer};
 
 use super::names::Malformed;
 use super::origin::At;
-use super::values::{SPEEDS, shown};
+use super::values::shown;
 
 /// Where a password is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -113,12 +114,7 @@ pub enum Console {
     /// Serial over LAN, through its BMC.
     Sol,
     /// A serial port of the appliance.
-    Serial {
-        /// The device.
-        path: PathBuf,
-        /// Bits a second.
-        speed: u32,
-    },
+    Serial(serial::Port),
     /// A terminal server.
     Telnet(String, u16),
     /// A bare TCP port.
@@ -153,11 +149,8 @@ impl FromStr for Console {
         };
         match kind {
             "serial" => {
-                let like = "like serial:/dev/ttyUSB0@115200";
-                let (path, speed) = rest.rsplit_once('@').ok_or_else(|| bad(like))?;
-                let path = absolute(path).ok_or_else(|| bad(like))?;
-                let speed = speed.parse().ok().filter(|speed| SPEEDS.contains(speed));
-                Ok(Console::Serial { path, speed: speed.ok_or_else(|| bad(like))? })
+                let port: Result<serial::Port, _> = rest.parse();
+                port.map(Console::Serial).map_err(|why| bad(&why.to_string()))
             }
             "telnet" => host_port()
                 .map(|(host, port)| Console::Telnet(host, port))
@@ -181,7 +174,7 @@ impl fmt::Display for Console {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Console::Sol => f.write_str("sol"),
-            Console::Serial { path, speed } => write!(f, "serial:{}@{speed}", path.display()),
+            Console::Serial(port) => write!(f, "serial:{port}"),
             Console::Telnet(host, port) => write!(f, "telnet:{host}:{port}"),
             Console::Tcp(host, port) => write!(f, "tcp:{host}:{port}"),
             Console::Unix(path) => write!(f, "unix:{}", path.display()),
@@ -253,6 +246,9 @@ mod tests {
             "sol",
             "serial:/dev/ttyUSB0@115200",
             "serial:/dev/serial/by-id/a@b@9600",
+            "serial:/dev/ttyS1@9600,7e1,rtscts",
+            "serial:usb:A50285BI@115200",
+            "serial:usb:1-1.2:3@9600,xonxoff",
             "telnet:ts1:4001",
             "tcp:10.0.0.1:7000",
             "unix:/run/x.sock",
@@ -266,6 +262,8 @@ mod tests {
             "serial:/dev/ttyUSB0",
             "serial:ttyUSB0@9600",
             "serial:/dev/ttyS0@9601",
+            "serial:/dev/ttyS0@9600,8x1",
+            "serial:usb:@9600",
             "telnet:ts1",
             "telnet::23",
             "tcp:h:0",

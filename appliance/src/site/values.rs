@@ -50,7 +50,7 @@ impl Serial {
 }
 
 /// What a UART's divisor makes out of 115200, and what faster ones add.
-pub(super) const SPEEDS: [u32; 13] = [
+const SPEEDS: [u32; 13] = [
     1200, 2400, 4800, 9600, 19200, 38400, 57600, 115_200, 230_400, 460_800, 921_600, 1_500_000,
     3_000_000,
 ];

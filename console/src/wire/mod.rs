@@ -3,12 +3,14 @@
 //! ```text
 //! kind      what the site says of a line, opened once
 //! stream    drives what is a stream of bytes; a `Codec` knows what they mean
+//! serial    a serial port of this host
 //! settings  how a serial port is set, wherever it is
 //! tcp       bytes as they are
 //! unix      bytes as they are
 //! ```
 
 mod kind;
+pub mod serial;
 mod settings;
 mod stream;
 mod tcp;
@@ -42,6 +44,8 @@ pub enum NotOpen {
     Here(String),
     /// The other side is not there, in words; time may help.
     Away(String),
+    /// It is not plugged in, in words. To look again costs nobody anything.
+    Unplugged(String),
 }
 
 /// What comes along an open line, in order.
