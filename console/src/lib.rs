@@ -7,6 +7,8 @@
 //! state       what its events mean: marks for the scrollback, up or down for people
 //! scrollback  the last it said, with times and marks
 //! viewer      follows one, at its own pace
+//! attach      one person at one line, by whichever way he came
+//! escape      `~` and a key: what he tells koboshi, and not the machine
 //! ```
 //!
 //! ```text
@@ -15,6 +17,8 @@
 //!
 //! A line never waits for anybody who looks: it writes into its scrollback, and viewers read there.
 
+pub mod attach;
+pub mod escape;
 pub mod line;
 pub mod operator;
 pub mod scrollback;
@@ -23,7 +27,7 @@ mod viewer;
 pub mod wire;
 
 pub use line::{Handle, Line};
-pub use operator::{Holder, NotTyped, Operator, Person};
+pub use operator::{Floor, Holder, NotHanded, NotTyped, Operator, Person, Turn, Visitor};
 pub use scrollback::{Mark, Piece, What};
 pub use state::{State, Status};
 pub use viewer::Viewer;

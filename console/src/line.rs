@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use koboshi_ipmi::Error;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::operator::{Desk, Holder, Operator, Person};
+use crate::operator::{Desk, Floor, Holder, Operator, Person, Turn, Visitor};
 use crate::scrollback::Mark;
 use crate::state::{Next, Record, Status, clock};
 use crate::viewer::Viewer;
@@ -62,9 +62,11 @@ impl Line {
         let (typing, typist) = watch::channel(None);
         let (end, ends) = oneshot::channel();
         let record = Arc::new(Mutex::new(record));
+        let tell = Arc::new(tell);
+        let desk = Desk::new(typist, record.clone(), Arc::downgrade(&tell));
         let keeper = Keeper { record: record.clone(), tell, state, typing };
         let task = tokio::spawn(keeper.run(open, ends));
-        let handle = Handle { record, changed, status, desk: Desk::new(typist) };
+        let handle = Handle { record, changed, status, desk };
         Line { handle, end, task }
     }
 
@@ -109,7 +111,27 @@ impl Handle {
         self.desk.holder()
     }
 
-    /// Asks to type.
+    /// Who types and who wants to, from now on.
+    pub fn floor(&self) -> watch::Receiver<Floor> {
+        self.desk.floor()
+    }
+
+    /// What becomes of the right to type, each turn from now on: for whoever keeps books.
+    pub fn turns(&self) -> broadcast::Receiver<Turn> {
+        self.desk.turns()
+    }
+
+    /// Who types nothing for so long gives way to who asks.
+    pub fn set_idle(&self, idle: Duration) {
+        self.desk.set_idle(idle);
+    }
+
+    /// Somebody comes, who may look and ask and type for as long as he is there.
+    pub fn enter(&self, person: Person) -> Visitor {
+        self.desk.enter(person)
+    }
+
+    /// Asks to type, once.
     ///
     /// # Errors
     /// Who has it.
@@ -126,7 +148,7 @@ impl Handle {
 /// What runs for a line.
 struct Keeper {
     record: Arc<Mutex<Record>>,
-    tell: watch::Sender<()>,
+    tell: Arc<watch::Sender<()>>,
     state: watch::Sender<Status>,
     typing: watch::Sender<Option<Typist>>,
 }

@@ -2,9 +2,12 @@
 //! bounded, and forgets the oldest; who reads too slowly is told what he missed.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+use crate::operator::Turn;
 
 /// Characters that are kept.
 pub const CHARACTERS: usize = 256 * 1024;
@@ -73,6 +76,8 @@ pub enum Mark {
         /// How long nothing could come, milliseconds.
         after: u64,
     },
+    /// Somebody has the line now, or wants it.
+    Operator(Turn),
     /// It is closed: the site does not want it any more, or the appliance ends.
     Closed,
     /// Of a viewer, and not of the line: he was too slow, and this is forgotten.
@@ -82,6 +87,55 @@ pub enum Mark {
         /// Marks.
         marks: u64,
     },
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mark::Up => f.write_str("the console is up"),
+            Mark::Gap { packets } => {
+                write!(f, "characters are missing here: {packets} packets did not come")
+            }
+            Mark::Overrun => f.write_str("characters are missing here: the BMC's buffer was full"),
+            Mark::Break => f.write_str("BREAK"),
+            Mark::Framing => {
+                f.write_str("a character had no stop bit: the speeds differ, or the wire is bad")
+            }
+            Mark::Parity => f.write_str("a character had a wrong parity bit"),
+            Mark::Damaged { characters } => {
+                write!(
+                    f,
+                    "{characters} characters came damaged: is the speed right, and the parity?"
+                )
+            }
+            Mark::Carrier { up: true } => f.write_str("carrier is there"),
+            Mark::Carrier { up: false } => {
+                f.write_str("carrier is gone: nothing is at the other end of the wire")
+            }
+            Mark::Unset { why } => f.write_str(why),
+            Mark::Unavailable => f.write_str("what is typed cannot reach the machine now"),
+            Mark::Available => f.write_str("what is typed reaches the machine again"),
+            Mark::Down { why } => write!(f, "the console is down: {why}"),
+            Mark::Stolen { by: Some(by) } => write!(f, "the console is taken by {by}"),
+            Mark::Stolen { by: None } => f.write_str("the console is taken by another"),
+            Mark::Discarded { characters } => {
+                write!(f, "{characters} characters that were typed came to nothing")
+            }
+            Mark::Reconnected { after } => {
+                let seconds = after.div_ceil(1000);
+                write!(f, "the console is up again; what was said for {seconds} s is lost")
+            }
+            Mark::Operator(turn) => turn.fmt(f),
+            Mark::Closed => f.write_str("the console is closed"),
+            Mark::Skipped { characters, marks: 0 } => {
+                write!(f, "{characters} characters are skipped: this viewer was too slow")
+            }
+            Mark::Skipped { characters, marks } => write!(
+                f,
+                "{characters} characters and {marks} marks are skipped: this viewer was too slow"
+            ),
+        }
+    }
 }
 
 /// Something to show, in order.

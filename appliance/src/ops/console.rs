@@ -167,55 +167,11 @@ impl Screen {
         if let Some(mark) = &seen.mark {
             let begin = if self.terminal && self.within { "\r\n" } else { "" };
             self.within = false;
-            let line = format!("[{} {}]", clock(seen.at), words(mark));
+            let line = format!("[{} {mark}]", clock(seen.at));
             let line: String = line.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
             io::stderr().lock().write_all(format!("{begin}{line}\r\n").as_bytes())?;
         }
         Ok(())
-    }
-}
-
-fn words(mark: &Mark) -> String {
-    let seconds = |ms: &u64| (*ms).div_ceil(1000);
-    match mark {
-        Mark::Up => "the console is up".to_string(),
-        Mark::Gap { packets } => {
-            format!("characters are missing here: {packets} packets did not come")
-        }
-        Mark::Overrun => "characters are missing here: the BMC's buffer was full".to_string(),
-        Mark::Break => "BREAK".to_string(),
-        Mark::Framing => {
-            "a character had no stop bit: the speeds differ, or the wire is bad".to_string()
-        }
-        Mark::Parity => "a character had a wrong parity bit".to_string(),
-        Mark::Carrier { up: true } => "carrier is there".to_string(),
-        Mark::Carrier { up: false } => {
-            "carrier is gone: nothing is at the other end of the wire".to_string()
-        }
-        Mark::Unset { why } => why.clone(),
-        Mark::Damaged { characters } => {
-            format!("{characters} characters came damaged: is the speed right, and the parity?")
-        }
-        Mark::Unavailable => "what is typed cannot reach the machine now".to_string(),
-        Mark::Available => "what is typed reaches the machine again".to_string(),
-        Mark::Down { why } => format!("the console is down: {why}"),
-        Mark::Stolen { by: Some(by) } => format!("the console is taken by {by}"),
-        Mark::Stolen { by: None } => "the console is taken by another".to_string(),
-        Mark::Discarded { characters } => {
-            format!("{characters} characters that were typed came to nothing")
-        }
-        Mark::Reconnected { after } => {
-            format!("the console is up again; what was said for {} s is lost", seconds(after))
-        }
-        Mark::Closed => "the console is closed".to_string(),
-        Mark::Skipped { characters, marks: 0 } => {
-            format!("{characters} characters are skipped: this viewer was too slow")
-        }
-        Mark::Skipped { characters, marks } => {
-            format!(
-                "{characters} characters and {marks} marks are skipped: this viewer was too slow"
-            )
-        }
     }
 }
 
