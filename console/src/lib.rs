@@ -9,6 +9,7 @@
 //! viewer      follows one, at its own pace
 //! attach      one person at one line, by whichever way he came
 //! escape      `~` and a key: what he tells koboshi, and not the machine
+//! watch       what people should hear of
 //! ```
 //!
 //! ```text
@@ -24,6 +25,7 @@ pub mod operator;
 pub mod scrollback;
 mod state;
 mod viewer;
+pub mod watch;
 pub mod wire;
 
 pub use line::{Handle, Line};
