@@ -28,7 +28,7 @@ mod viewer;
 pub mod watch;
 pub mod wire;
 
-pub use line::{Handle, Line};
+pub use line::{Beside, Handle, Line};
 pub use operator::{Floor, Holder, NotHanded, NotTyped, Operator, Person, Turn, Visitor};
 pub use scrollback::{Mark, Piece, What};
 pub use state::{State, Status};

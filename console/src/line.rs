@@ -17,6 +17,7 @@ use crate::operator::{Desk, Floor, Holder, Operator, Person, Turn, Visitor};
 use crate::scrollback::Mark;
 use crate::state::{Next, Record, Status, clock};
 use crate::viewer::Viewer;
+use crate::watch::Feed;
 use crate::wire::{Event, NotOpen, Typist, Wire};
 
 /// The first wait before another attempt; each next one is twice as long.
@@ -49,9 +50,25 @@ pub struct Handle {
     desk: Arc<Desk>,
 }
 
+/// What becomes of what a line says, besides its scrollback.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// It is watched for people.
+    pub watch: Option<Feed>,
+}
+
 impl Line {
     /// Begins. `open` opens it once, and is asked again whenever that is needed. To be called within a runtime.
     pub fn start<F, O>(open: F) -> Line
+    where
+        F: Fn() -> O + Send + Sync + 'static,
+        O: Future<Output = Result<Wire, NotOpen>> + Send + 'static,
+    {
+        Line::start_beside(open, Beside::default())
+    }
+
+    /// The same, with more done of what it says.
+    pub fn start_beside<F, O>(open: F, beside: Beside) -> Line
     where
         F: Fn() -> O + Send + Sync + 'static,
         O: Future<Output = Result<Wire, NotOpen>> + Send + 'static,
@@ -65,7 +82,7 @@ impl Line {
         let tell = Arc::new(tell);
         let desk = Desk::new(typist, record.clone(), Arc::downgrade(&tell));
         let keeper = Keeper { record: record.clone(), tell, state, typing };
-        let task = tokio::spawn(keeper.run(open, ends));
+        let task = tokio::spawn(keeper.run(open, beside, ends));
         let handle = Handle { record, changed, status, desk };
         Line { handle, end, task }
     }
@@ -154,11 +171,12 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run<F, O>(self, open: F, mut ends: oneshot::Receiver<()>)
+    async fn run<F, O>(self, open: F, beside: Beside, mut ends: oneshot::Receiver<()>)
     where
         F: Fn() -> O + Send + Sync,
         O: Future<Output = Result<Wire, NotOpen>> + Send,
     {
+        let Beside { mut watch } = beside;
         let mut pause = Duration::ZERO;
         while let Some(mut wire) = self.open(&open, &mut ends, pause).await {
             self.typing.send_replace(Some(wire.typist()));
@@ -167,9 +185,16 @@ impl Keeper {
                 let event = tokio::select! {
                     _ = &mut ends => break None,
                     event = wire.recv() => event,
+                    () = due(&mut watch) => {
+                        watch.iter_mut().for_each(|watch| watch.late((Instant::now(), clock())));
+                        continue;
+                    }
                 };
                 match event {
                     Some(event) => {
+                        if let (Event::Data { bytes, .. }, Some(watch)) = (&event, &mut watch) {
+                            watch.came(bytes, (Instant::now(), clock()));
+                        }
                         if let Next::Anew { first } = self.take(event) {
                             break Some(first);
                         }
@@ -182,6 +207,7 @@ impl Keeper {
                 }
             };
             self.typing.send_replace(None);
+            watch.iter_mut().for_each(|watch| watch.broke_off((Instant::now(), clock())));
             wire.close().await;
             let Some(wait) = again else { break };
             pause = wait;
@@ -249,6 +275,14 @@ impl Keeper {
             *known = status;
             new
         });
+    }
+}
+
+/// When what is watched wants to be looked at.
+async fn due(watch: &mut Option<Feed>) {
+    match watch {
+        Some(watch) => watch.due().await,
+        None => std::future::pending().await,
     }
 }
 

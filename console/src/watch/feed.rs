@@ -1,11 +1,13 @@
 //! Where a line's keeper hands over what came, and where hits go: into a bounded queue for whoever tells
 //! people. What finds no room there is counted: a line waits for nobody.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Sleep, sleep_until};
 
 use super::rules::Rules;
 use super::{Hit, Watcher};
@@ -54,7 +56,7 @@ impl Watching {
         let rules = self.rules.subscribe();
         let watcher = Watcher::new(line.clone(), rules.borrow().clone());
         let (found, lost) = (self.found.clone(), self.lost.clone());
-        Feed { line, watcher, rules, found, lost }
+        Feed { line, watcher, rules, found, lost, alarm: None }
     }
 }
 
@@ -66,6 +68,8 @@ pub struct Feed {
     rules: watch::Receiver<Arc<Rules>>,
     found: mpsc::Sender<Found>,
     lost: Arc<AtomicU64>,
+    /// Rings at the deadline or before it: most deadlines are put off before they come, and that costs nothing.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Feed {
@@ -80,16 +84,38 @@ impl Feed {
         self.tell(hits);
     }
 
-    /// The time that [`Feed::deadline`] asked for has come, or it came near.
+    /// The line broke off.
+    pub fn broke_off(&mut self, now: (Instant, u64)) {
+        let mut hits = Vec::new();
+        self.watcher.broke_off(now, &mut hits);
+        self.tell(hits);
+    }
+
+    /// Waits until [`Feed::late`] is to be called; for ever, if it is not. May be given up while it waits, and
+    /// called again.
+    pub async fn due(&mut self) {
+        while let Some(deadline) = self.watcher.deadline() {
+            let deadline = deadline.into();
+            let rings =
+                |alarm: &Pin<Box<Sleep>>| !alarm.is_elapsed() && alarm.deadline() <= deadline;
+            if !self.alarm.as_ref().is_some_and(rings) {
+                self.alarm = Some(Box::pin(sleep_until(deadline)));
+            }
+            if let Some(alarm) = &mut self.alarm {
+                alarm.await;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// That time has come.
     pub fn late(&mut self, now: (Instant, u64)) {
         let mut hits = Vec::new();
         self.watcher.late(now, &mut hits);
         self.tell(hits);
-    }
-
-    /// When [`Feed::late`] is to be called.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.watcher.deadline()
     }
 
     fn tell(&self, hits: Vec<Hit>) {

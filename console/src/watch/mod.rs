@@ -179,6 +179,12 @@ impl Watcher {
         }
     }
 
+    /// The line broke off: what is there is all there is.
+    pub fn broke_off(&mut self, now: (Instant, u64), hits: &mut Vec<Hit>) {
+        self.came(b"\n", now, hits);
+        self.tell_if(|_| true, hits);
+    }
+
     /// The time that [`Watcher::deadline`] asked for has come.
     pub fn late(&mut self, (now, at): (Instant, u64), hits: &mut Vec<Hit>) {
         let silent = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
@@ -196,6 +202,11 @@ impl Watcher {
             silent >= QUIET || now.saturating_duration_since(waiting.since) >= PATIENCE
         };
         self.tell_if(ready, hits);
+        self.fold((now, at), hits);
+    }
+
+    /// What was said again and again, is told when its time is over.
+    fn fold(&mut self, (now, at): (Instant, u64), hits: &mut Vec<Hit>) {
         let mut told = Vec::new();
         self.folds.retain_mut(|fold| {
             if fold.until > now {
