@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use koboshi_console::{Handle, Kind, Line, NotOpen, State, Status, Wire};
-use koboshi_ipmi::sol::{Options, Takeover};
+use koboshi_console::{Beside, Handle, Kind, Line, NotOpen, Pace, State, Status, Wire};
+use koboshi_ipmi::sol::{Options, Takeover, Turn};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,8 @@ const QUIET_MOST: Duration = Duration::from_secs(600);
 pub struct Lines {
     on: Mutex<BTreeMap<MachineName, On>>,
     site: watch::Sender<Arc<Site>>,
+    /// Of all that is opened over the network.
+    pace: Arc<Pace>,
 }
 
 /// How a machine's console is reached.
@@ -44,7 +46,7 @@ struct On {
 impl Lines {
     /// None is on yet: [`Lines::run`] sees to that.
     pub fn new(site: Arc<Site>) -> Lines {
-        Lines { on: Mutex::default(), site: watch::channel(site).0 }
+        Lines { on: Mutex::default(), site: watch::channel(site).0, pace: Arc::default() }
     }
 
     /// The site says something else now.
@@ -103,8 +105,11 @@ impl Lines {
         for (name, machine) in &site.machines {
             let Some(how) = how_of(machine).filter(|_| !on.contains_key(name)) else { continue };
             let line = match how.clone() {
-                How::Sol(_) => by_sol(name.clone(), machine.value.clone(), bmcs.clone()),
-                How::Kind(kind) => by(kind),
+                How::Sol(_) => {
+                    let reach = (name.clone(), machine.value.clone(), bmcs.clone());
+                    by_sol(reach, self.pace.clone())
+                }
+                How::Kind(kind) => by(kind, self.pace.clone()),
             };
             tokio::spawn(tell(name.clone(), line.follow_status(), ledger.clone()));
             on.insert(name.clone(), On { how, line });
@@ -127,26 +132,38 @@ fn how_of(machine: &Machine) -> Option<How> {
     }))
 }
 
-fn by(kind: Kind) -> Line {
+fn by(kind: Kind, pace: Arc<Pace>) -> Line {
     let kind = Arc::new(kind);
-    Line::start(move || {
+    let open = {
         let kind = kind.clone();
-        async move { kind.open().await }
-    })
+        move || {
+            let kind = kind.clone();
+            async move { kind.open().await }
+        }
+    };
+    // Whoever plugs an adapter in does not wait for a room that lost its power.
+    let here = matches!(*kind, Kind::Serial(_) | Kind::Unix(_));
+    let pace = Some(pace).filter(|_| !here);
+    Line::start_beside(open, Beside { pace, ..Beside::default() })
 }
 
-fn by_sol(name: MachineName, machine: Machine, bmcs: Arc<Bmcs>) -> Line {
-    let reach = Arc::new((name, machine, bmcs));
-    Line::start(move || {
-        let reach = reach.clone();
+fn by_sol(reach: (MachineName, Machine, Arc<Bmcs>), pace: Arc<Pace>) -> Line {
+    let reach = Arc::new(reach);
+    let turns = pace.clone();
+    let turn = Turn::new(move || turns.turn(Instant::now()));
+    let beside = Beside { pace: Some(pace), ..Beside::default() };
+    let open = move || {
+        let (reach, turn) = (reach.clone(), turn.clone());
         async move {
             let (name, machine, bmcs) = &*reach;
             // Whoever else has it is left in peace.
-            let options = Options { takeover: Takeover::OwnOrphan, ..Options::default() };
+            let takeover = Takeover::OwnOrphan;
+            let options = Options { takeover, turn, ..Options::default() };
             let bmc = bmcs.of(name, machine).map_err(|why| NotOpen::Here(why.error))?;
             bmc.sol(options).await.map(Wire::from).map_err(NotOpen::Bmc)
         }
-    })
+    };
+    Line::start_beside(open, beside)
 }
 
 async fn close(lines: Vec<Line>) {

@@ -3,6 +3,7 @@
 //! ```text
 //! wire        a line while it is open, of whatever kind
 //! line        one line: kept open for ever, and what becomes of it
+//! pace        when it is opened again, among all others
 //! operator    who may type
 //! state       what its events mean: marks for the scrollback, up or down for people
 //! scrollback  the last it said, with times and marks
@@ -22,6 +23,7 @@ pub mod attach;
 pub mod escape;
 pub mod line;
 pub mod operator;
+pub mod pace;
 pub mod scrollback;
 mod state;
 mod viewer;
@@ -30,6 +32,7 @@ pub mod wire;
 
 pub use line::{Beside, Handle, Line};
 pub use operator::{Floor, Holder, NotHanded, NotTyped, Operator, Person, Turn, Visitor};
+pub use pace::Pace;
 pub use scrollback::{Mark, Piece, What};
 pub use state::{State, Status};
 pub use viewer::Viewer;

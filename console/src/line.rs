@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::operator::{Desk, Floor, Holder, Operator, Person, Turn, Visitor};
+use crate::pace::{Backoff, Pace};
 use crate::scrollback::Mark;
 use crate::state::{Next, Record, Status, clock};
 use crate::viewer::Viewer;
@@ -50,11 +51,13 @@ pub struct Handle {
     desk: Arc<Desk>,
 }
 
-/// What becomes of what a line says, besides its scrollback.
+/// What becomes of what a line says, besides its scrollback; and among whom it is opened.
 #[derive(Debug, Default)]
 pub struct Beside {
     /// It is watched for people.
     pub watch: Option<Feed>,
+    /// It is opened in its turn among all that have this pace.
+    pub pace: Option<Arc<Pace>>,
 }
 
 impl Line {
@@ -67,7 +70,7 @@ impl Line {
         Line::start_beside(open, Beside::default())
     }
 
-    /// The same, with more done of what it says.
+    /// The same, with more done of what it says, or in its turn.
     pub fn start_beside<F, O>(open: F, beside: Beside) -> Line
     where
         F: Fn() -> O + Send + Sync + 'static,
@@ -81,7 +84,8 @@ impl Line {
         let record = Arc::new(Mutex::new(record));
         let tell = Arc::new(tell);
         let desk = Desk::new(typist, record.clone(), Arc::downgrade(&tell));
-        let keeper = Keeper { record: record.clone(), tell, state, typing };
+        let keeper =
+            Keeper { record: record.clone(), tell, state, typing, pace: beside.pace.clone() };
         let task = tokio::spawn(keeper.run(open, beside, ends));
         let handle = Handle { record, changed, status, desk };
         Line { handle, end, task }
@@ -168,6 +172,7 @@ struct Keeper {
     tell: Arc<watch::Sender<()>>,
     state: watch::Sender<Status>,
     typing: watch::Sender<Option<Typist>>,
+    pace: Option<Arc<Pace>>,
 }
 
 impl Keeper {
@@ -176,9 +181,10 @@ impl Keeper {
         F: Fn() -> O + Send + Sync,
         O: Future<Output = Result<Wire, NotOpen>> + Send,
     {
-        let Beside { mut watch } = beside;
-        let mut pause = Duration::ZERO;
-        while let Some(mut wire) = self.open(&open, &mut ends, pause).await {
+        let Beside { mut watch, .. } = beside;
+        let mut backoff = Backoff::default();
+        while let Some(mut wire) = self.open(&open, &mut ends, &mut backoff).await {
+            let opened = Instant::now();
             self.typing.send_replace(Some(wire.typist()));
             self.change(|record, now| record.opened(now));
             let again = loop {
@@ -195,32 +201,32 @@ impl Keeper {
                         if let (Event::Data { bytes, .. }, Some(watch)) = (&event, &mut watch) {
                             watch.came(bytes, (Instant::now(), clock()));
                         }
-                        if let Next::Anew { first } = self.take(event) {
-                            break Some(first);
+                        if let Next::Anew { waits } = self.take(event) {
+                            break Some(waits);
                         }
                     }
                     None => {
                         let why = Error::Closed.to_string();
                         self.change(|record, now| record.down(now, why));
-                        break Some(FIRST);
+                        break Some((FIRST, MOST));
                     }
                 }
             };
             self.typing.send_replace(None);
             watch.iter_mut().for_each(|watch| watch.broke_off((Instant::now(), clock())));
             wire.close().await;
-            let Some(wait) = again else { break };
-            pause = wait;
+            let Some(waits) = again else { break };
+            backoff.lost(opened.elapsed(), waits);
         }
         self.change(|record, now| record.scrollback.mark(now, Mark::Closed));
     }
 
-    /// Tries until it is open, for the first time after this pause. None: nobody wants it any more.
+    /// Tries until it is open. None: nobody wants it any more.
     async fn open<F, O>(
         &self,
         open: &F,
         ends: &mut oneshot::Receiver<()>,
-        mut pause: Duration,
+        backoff: &mut Backoff,
     ) -> Option<Wire>
     where
         F: Fn() -> O,
@@ -229,7 +235,7 @@ impl Keeper {
         let mut told = None;
         loop {
             tokio::select! {
-                () = sleep(jitter(pause)) => {}
+                () = self.turn(backoff.wait()) => {}
                 _ = &mut *ends => return None,
             }
             let attempt = open();
@@ -247,13 +253,20 @@ impl Keeper {
                 Ok(wire) => return Some(wire),
                 Err(why) => why,
             };
-            let (first, most) = waits(&why);
+            backoff.failed(waits(&why));
             // Each cause is told once, not at each attempt.
             if !told.as_ref().is_some_and(|told| same(told, &why)) {
                 told = Some(why.clone());
                 self.change(|record, now| record.refused(now, why));
             }
-            pause = (pause * 2).clamp(first, most);
+        }
+    }
+
+    /// Waits, and then for its turn among all.
+    async fn turn(&self, wait: Duration) {
+        sleep(jitter(wait)).await;
+        if let Some(pace) = &self.pace {
+            sleep(pace.turn(Instant::now())).await;
         }
     }
 

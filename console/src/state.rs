@@ -53,8 +53,8 @@ pub(crate) enum Next {
     /// It will not come back before somebody mends something: it is opened from the beginning, with what the
     /// site says then.
     Anew {
-        /// The first wait.
-        first: Duration,
+        /// The first wait, and the longest.
+        waits: (Duration, Duration),
     },
 }
 
@@ -121,10 +121,10 @@ impl Record {
                 self.scrollback.write(at, &bytes);
             }
             Event::Down { why, itself } => {
-                let (first, _) = waits(&why);
+                let waits = waits(&why);
                 self.refused(clock, why);
                 if !itself {
-                    return Next::Anew { first };
+                    return Next::Anew { waits };
                 }
             }
             Event::Stolen { by } => self.stolen(clock, by),
@@ -218,7 +218,10 @@ mod tests {
         );
         let wrong = Error::WrongPassword { user: "admin".to_string() };
         let wrong = Event::Down { why: NotOpen::Bmc(wrong), itself: false };
-        assert_eq!(record.take(wrong, now), Next::Anew { first: Duration::from_secs(40) });
+        assert_eq!(
+            record.take(wrong, now),
+            Next::Anew { waits: (Duration::from_secs(40), Duration::from_secs(300)) }
+        );
         record.refused(3, NotOpen::Bmc(Error::SolTaken { by: None }));
         assert_eq!(record.status().state, State::Stolen { since: 3, by: None });
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use koboshi_bmcsim::{Config, Faults, Sim, sol};
-use koboshi_console::{Line, Mark, NotOpen, State, What, Wire};
+use koboshi_console::{Beside, Line, Mark, NotOpen, Pace, State, What, Wire};
 use koboshi_ipmi::bmc::Bmc;
 use koboshi_ipmi::session::Access;
 use koboshi_ipmi::sol::Options;
@@ -82,4 +82,53 @@ async fn it_ends_while_its_bmc_is_silent() {
     let begun = Instant::now();
     line.close().await;
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_opens_and_closes_at_once_is_opened_less_and_less_often() {
+    let begun = Instant::now();
+    let opened: Arc<Mutex<Vec<Duration>>> = Arc::default();
+    let times = opened.clone();
+    let line = Line::start(move || {
+        times.lock().unwrap().push(begun.elapsed());
+        // Its driver ends at once.
+        let (wire, _ends) = Wire::new();
+        std::future::ready(Ok(wire))
+    });
+    while opened.lock().unwrap().len() < 3 {
+        assert!(begun.elapsed() < CEILING);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    line.close().await;
+    let waits: Vec<_> = opened.lock().unwrap().windows(2).map(|two| two[1] - two[0]).collect();
+    // A quarter is left to chance.
+    assert!(waits[0] >= Duration::from_millis(740), "{waits:?}");
+    assert!(waits[1] >= Duration::from_millis(1480), "{waits:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_one_pace_are_opened_in_turn() {
+    let pace = Arc::new(Pace::new(20, 5));
+    let opened: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let begun = Instant::now();
+    let lines: Vec<_> = (0..30)
+        .map(|_| {
+            let times = opened.clone();
+            let open = move || {
+                times.lock().unwrap().push(Instant::now());
+                std::future::ready(Err(NotOpen::Here("not today".to_string())))
+            };
+            let pace = Some(pace.clone());
+            Line::start_beside(open, Beside { pace, ..Beside::default() })
+        })
+        .collect();
+    while opened.lock().unwrap().len() < 30 {
+        assert!(begun.elapsed() < CEILING);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let took = opened.lock().unwrap()[29] - begun;
+    assert!(took >= Duration::from_millis(1240), "25 turns at 20 a second: {took:?}");
+    let closing = Instant::now();
+    futures::future::join_all(lines.into_iter().map(Line::close)).await;
+    assert!(closing.elapsed() < Duration::from_secs(3), "who waits for his turn does not keep us");
 }

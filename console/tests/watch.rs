@@ -33,7 +33,8 @@ async fn panics_prompts_and_what_was_said_before_a_line_broke_off() {
         let kind = kind.clone();
         async move { kind.open().await }
     };
-    let line = Line::start_beside(open, Beside { watch: Some(watching.feed("sw1")) });
+    let line =
+        Line::start_beside(open, Beside { watch: Some(watching.feed("sw1")), ..Beside::default() });
     let accept = async || -> UnixStream { listener.accept().await.unwrap().0 };
 
     let mut machine = accept().await;

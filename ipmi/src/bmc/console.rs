@@ -282,6 +282,8 @@ impl Driver {
         let mut next = self.line.options.back_off;
         loop {
             unless_closed(sleep(wait), &mut self.typed, ends).await?;
+            let turn = self.line.options.turn.wait();
+            unless_closed(sleep(turn), &mut self.typed, ends).await?;
             let attempt = self.line.activate(takeover);
             let outcome = unless_closed(attempt, &mut self.typed, ends).await?;
             match outcome {

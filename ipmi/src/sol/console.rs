@@ -1,5 +1,7 @@
 //! The handle of an open console: one stream of events that outlives sessions, and what is typed.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +45,30 @@ pub struct Options {
     pub back_off: Duration,
     /// Never longer than this.
     pub back_off_most: Duration,
+    /// Its turn among all that are opened again.
+    pub turn: Turn,
+}
+
+/// How long it is until one's turn, where many consoles must not be opened again at once. By default it is at
+/// once.
+#[derive(Clone, Default)]
+pub struct Turn(Option<Arc<dyn Fn() -> Duration + Send + Sync>>);
+
+impl Turn {
+    /// Asked before each attempt to open a console again.
+    pub fn new(turn: impl Fn() -> Duration + Send + Sync + 'static) -> Turn {
+        Turn(Some(Arc::new(turn)))
+    }
+
+    pub(crate) fn wait(&self) -> Duration {
+        self.0.as_ref().map_or(Duration::ZERO, |turn| turn())
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "in turn" } else { "at once" })
+    }
 }
 
 impl Default for Options {
@@ -59,6 +85,7 @@ impl Default for Options {
             patience: settings.patience,
             back_off: Duration::from_secs(1),
             back_off_most: Duration::from_secs(30),
+            turn: Turn::default(),
         }
     }
 }

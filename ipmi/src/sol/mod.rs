@@ -16,7 +16,7 @@ pub mod owner;
 pub mod payload;
 
 pub use activate::Takeover;
-pub use console::{Console, Options, Typist};
+pub use console::{Console, Options, Turn, Typist};
 pub use engine::{Ended, Engine, Settings};
 pub use event::{Event, Operation};
 pub use payload::Alerts;
