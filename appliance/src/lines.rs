@@ -125,10 +125,13 @@ impl Lines {
 fn how_of(machine: &Machine) -> Option<How> {
     Some(How::Kind(match &machine.console.as_ref()?.value {
         Console::Sol => return machine.bmc.clone().map(|bmc| How::Sol(Box::new(bmc))),
+        Console::Telnet(host, port, settings) => {
+            Kind::Telnet { host: host.clone(), port: *port, settings: *settings }
+        }
         Console::Tcp(host, port) => Kind::Tcp { host: host.clone(), port: *port },
         Console::Unix(path) => Kind::Unix(path.clone()),
         Console::Serial(port) => Kind::Serial(port.clone()),
-        Console::Telnet(..) | Console::Exec(_) => return None,
+        Console::Exec(_) => return None,
     }))
 }
 

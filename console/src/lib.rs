@@ -36,4 +36,4 @@ pub use pace::Pace;
 pub use scrollback::{Mark, Piece, What};
 pub use state::{State, Status};
 pub use viewer::Viewer;
-pub use wire::{Cannot, Kind, NotOpen, Operation, Wire};
+pub use wire::{Cannot, Kind, NotOpen, Operation, Settings, Wire};

@@ -33,14 +33,15 @@ pub enum Mark {
     Overrun,
     /// A BREAK from the machine.
     Break,
-    /// A character came without its stop bit: the speeds differ, or the wire is bad.
-    Framing,
-    /// A character came with a wrong parity bit.
-    Parity,
     /// Carrier detect: whether anything is at the other end of the wire.
     Carrier {
         /// It is there.
         up: bool,
+    },
+    /// Bytes that are no text and had no end are left out here.
+    Omitted {
+        /// How many.
+        bytes: usize,
     },
     /// The port is not set as the site says.
     Unset {
@@ -98,10 +99,6 @@ impl fmt::Display for Mark {
             }
             Mark::Overrun => f.write_str("characters are missing here: the BMC's buffer was full"),
             Mark::Break => f.write_str("BREAK"),
-            Mark::Framing => {
-                f.write_str("a character had no stop bit: the speeds differ, or the wire is bad")
-            }
-            Mark::Parity => f.write_str("a character had a wrong parity bit"),
             Mark::Damaged { characters } => {
                 write!(
                     f,
@@ -111,6 +108,9 @@ impl fmt::Display for Mark {
             Mark::Carrier { up: true } => f.write_str("carrier is there"),
             Mark::Carrier { up: false } => {
                 f.write_str("carrier is gone: nothing is at the other end of the wire")
+            }
+            Mark::Omitted { bytes } => {
+                write!(f, "{bytes} bytes are left out: a telnet command that had no end")
             }
             Mark::Unset { why } => f.write_str(why),
             Mark::Unavailable => f.write_str("what is typed cannot reach the machine now"),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use koboshi_console::Settings;
 use koboshi_console::wire::serial;
 use koboshi_ipmi::Version;
 use koboshi_pxe::Mac;
@@ -115,8 +116,8 @@ pub enum Console {
     Sol,
     /// A serial port of the appliance.
     Serial(serial::Port),
-    /// A terminal server.
-    Telnet(String, u16),
+    /// A terminal server's port, and how the serial port behind it is set if that is done from here.
+    Telnet(String, u16, Option<Settings>),
     /// A bare TCP port.
     Tcp(String, u16),
     /// A socket on the appliance.
@@ -137,8 +138,8 @@ impl FromStr for Console {
         let kinds =
             "sol, serial:PATH@SPEED, telnet:HOST:PORT, tcp:HOST:PORT, unix:PATH or exec:COMMAND";
         let (kind, rest) = text.split_once(':').ok_or_else(|| bad(kinds))?;
-        let host_port = || {
-            let (host, port) = rest.rsplit_once(':')?;
+        let host_port = |text: &str| {
+            let (host, port) = text.rsplit_once(':')?;
             let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
             let host = host.trim_start_matches('[').trim_end_matches(']');
             let fits = |c: char| c.is_ascii_alphanumeric() || ".:-_%".contains(c);
@@ -152,10 +153,18 @@ impl FromStr for Console {
                 let port: Result<serial::Port, _> = rest.parse();
                 port.map(Console::Serial).map_err(|why| bad(&why.to_string()))
             }
-            "telnet" => host_port()
-                .map(|(host, port)| Console::Telnet(host, port))
-                .ok_or_else(|| bad("like telnet:ts1.dc.example:4001")),
-            "tcp" => host_port()
+            "telnet" => {
+                let like = "like telnet:ts1.dc.example:4001, or telnet:ts1.dc.example:4001,115200,8n1 where \
+                            the server lets its port be set (RFC 2217)";
+                let (at, settings) = match rest.split_once(',') {
+                    None => (rest, None),
+                    Some((at, set)) => (at, Some(settings(set).ok_or_else(|| bad(like))?)),
+                };
+                host_port(at)
+                    .map(|(host, port)| Console::Telnet(host, port, settings))
+                    .ok_or_else(|| bad(like))
+            }
+            "tcp" => host_port(rest)
                 .map(|(host, port)| Console::Tcp(host, port))
                 .ok_or_else(|| bad("like tcp:10.78.0.9:4001")),
             "unix" => absolute(rest)
@@ -170,12 +179,20 @@ impl FromStr for Console {
     }
 }
 
+/// How a serial port is set, at a speed that ports have.
+fn settings(text: &str) -> Option<Settings> {
+    text.parse().ok().filter(|settings: &Settings| serial::SPEEDS.contains(&settings.speed))
+}
+
 impl fmt::Display for Console {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Console::Sol => f.write_str("sol"),
             Console::Serial(port) => write!(f, "serial:{port}"),
-            Console::Telnet(host, port) => write!(f, "telnet:{host}:{port}"),
+            Console::Telnet(host, port, settings) => {
+                write!(f, "telnet:{host}:{port}")?;
+                settings.map_or(Ok(()), |settings| write!(f, ",{settings}"))
+            }
             Console::Tcp(host, port) => write!(f, "tcp:{host}:{port}"),
             Console::Unix(path) => write!(f, "unix:{}", path.display()),
             Console::Exec(command) => write!(f, "exec:{command}"),
@@ -250,6 +267,8 @@ mod tests {
             "serial:usb:A50285BI@115200",
             "serial:usb:1-1.2:3@9600,xonxoff",
             "telnet:ts1:4001",
+            "telnet:ts1:4001,115200",
+            "telnet:10.0.0.1:4001,9600,7e1,rtscts",
             "tcp:10.0.0.1:7000",
             "unix:/run/x.sock",
             "exec:ssh -t vm 'virsh console {n}'",
@@ -266,6 +285,9 @@ mod tests {
             "serial:usb:@9600",
             "telnet:ts1",
             "telnet::23",
+            "telnet:ts1:4001,",
+            "telnet:ts1:4001,9601",
+            "telnet:ts1:4001,9600,8x1",
             "tcp:h:0",
             "tcp:h:70000",
             "tcp:a b:1",

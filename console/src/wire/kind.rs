@@ -3,13 +3,22 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{NotOpen, Wire, serial, tcp, unix};
+use super::{NotOpen, Settings, Wire, serial, tcp, telnet, unix};
 
 /// A kind of line, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A serial port of this host.
     Serial(serial::Port),
+    /// A terminal server's port that speaks telnet.
+    Telnet {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// How the serial port behind it is to be set. None: it stays as it is set there.
+        settings: Option<Settings>,
+    },
     /// A terminal server's port, bytes as they are.
     Tcp {
         /// Name or address.
@@ -29,6 +38,7 @@ impl Kind {
     pub async fn open(&self) -> Result<Wire, NotOpen> {
         match self {
             Kind::Serial(port) => serial::open(&Arc::default(), port).await,
+            Kind::Telnet { host, port, settings } => telnet::open(host, *port, *settings).await,
             Kind::Tcp { host, port } => tcp::open(host, *port).await,
             Kind::Unix(path) => unix::open(path).await,
         }

@@ -6,6 +6,7 @@
 //! serial    a serial port of this host
 //! settings  how a serial port is set, wherever it is
 //! tcp       bytes as they are
+//! telnet    a terminal server, and the port behind it
 //! unix      bytes as they are
 //! ```
 
@@ -14,6 +15,7 @@ pub mod serial;
 mod settings;
 mod stream;
 mod tcp;
+pub mod telnet;
 mod unix;
 
 use std::time::{Duration, Instant};

@@ -44,9 +44,15 @@ pub trait Codec<S>: Send + 'static {
     ) -> Result<(), Cannot>;
 
     /// What became of the operation that was begun. None: it takes until a later [`Codec::late`], and nothing
-    /// is written meanwhile.
+    /// that is typed is written meanwhile.
     fn settled(&mut self) -> Option<Result<(), Cannot>> {
         Some(Ok(()))
+    }
+
+    /// Whether the other side said that it has no room: nothing is typed until it has, or until a later
+    /// [`Codec::late`].
+    fn is_full(&self) -> bool {
+        false
     }
 
     /// When [`Codec::late`] is to be called.
@@ -66,6 +72,9 @@ pub trait Codec<S>: Send + 'static {
     ) -> Result<(), NotOpen> {
         Ok(())
     }
+
+    /// It is closed: ends what must not be left as it is.
+    fn closing(&mut self, _stream: &mut S, _out: &mut Vec<u8>) {}
 
     /// Why it ended, in words for people. None: the other side closed it.
     fn ended(&mut self, why: Option<&io::Error>) -> NotOpen {
@@ -121,7 +130,7 @@ struct Driver<S, C> {
 enum Turn {
     /// To be begun when all is written.
     Next(Operation, oneshot::Sender<Result<(), Cannot>>),
-    /// Nothing is written until it is settled.
+    /// Nothing that is typed is written until it is settled.
     UnderWay(oneshot::Sender<Result<(), Cannot>>),
 }
 
@@ -150,6 +159,7 @@ where
                 let _nobody_reads = events.send(Event::Down { why, itself: false }).await;
             }
             Err(End::Closed(done)) => {
+                self.codec.closing(&mut self.stream, &mut self.out);
                 let rest = async {
                     self.stream.write_all(&self.out).await?;
                     self.stream.shutdown().await
@@ -199,7 +209,7 @@ where
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        while !self.out.is_empty() && !matches!(self.turn, Some(Turn::UnderWay(_))) {
+        while !self.out.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
                 Poll::Pending => return Ok(moved),
                 Poll::Ready(Ok(0)) => return Err(self.lost(None)),
@@ -240,7 +250,7 @@ where
 
     fn poll_orders(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        while self.out.len() < TYPED && self.turn.is_none() {
+        while self.out.len() < TYPED && self.turn.is_none() && !self.codec.is_full() {
             match self.orders.poll_recv(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => return Err(End::Closed(None)),
