@@ -21,6 +21,7 @@ use crate::ledger::Ledger;
 use crate::lines::Lines;
 use crate::publish;
 use crate::site::{self, Problems, Site, Watched, reload};
+use crate::ssh;
 use crate::store::{BootRecord, Store};
 
 /// Heartbeats come every 20 seconds.
@@ -64,6 +65,8 @@ pub struct App {
     pub bmcs: Arc<Bmcs>,
     /// Consoles of the site.
     pub lines: Lines,
+    /// Where people come to them by SSH.
+    pub ssh: ssh::Door,
     /// Machines that ran and have not come back.
     pub silent: ArcSwap<BTreeMap<String, Silence>>,
     /// The end of the process.

@@ -150,11 +150,16 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             }
             failed.map_or(Ok(()), Err)
         }
+        Command::Console { fingerprint: true, at, json, .. } => {
+            let answer: crate::ssh::Answer =
+                Client::new(&at.state).get("/consoles/ssh", &()).await?;
+            show(&answer, json, crate::ssh::show)
+        }
         Command::Console { who: None, at, json, .. } => {
             let rows: Vec<ops::console::Row> = Client::new(&at.state).get("/consoles", &()).await?;
             show(&rows, json, |rows| ops::console::show(rows))
         }
-        Command::Console { who: Some(who), watch, last, at, json } => {
+        Command::Console { who: Some(who), watch, last, at, json, .. } => {
             if !watch {
                 let says = "typing into a console is not built yet; with --watch it is shown";
                 return Err(anyhow::anyhow!("{says}: koboshi console {who} --watch"));

@@ -45,4 +45,5 @@ pub mod roots;
 pub mod serve;
 pub mod site;
 pub mod squasher;
+pub mod ssh;
 pub mod store;

@@ -35,7 +35,7 @@ use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
 use crate::squasher::Squasher;
 use crate::store::{BootRecord, Holding, Store};
-use crate::{api, diagnosis, identify, plan};
+use crate::{api, diagnosis, identify, plan, ssh};
 
 /// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
 const NEWS: usize = 16_384;
@@ -97,6 +97,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         counters: Counters::default(),
         bmcs: Arc::new(bmcs),
         lines: Lines::new(site.clone()),
+        ssh: ssh::Door::default(),
         identities: Identities::default(),
         silent: ArcSwap::default(),
         cancel: cancel.clone(),
@@ -138,6 +139,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(watch(app.clone(), images_dir, cancel.clone()));
     tasks.spawn(diagnosis::watch::watch(app.clone(), cancel.clone()));
     tasks.spawn(consoles(app.clone(), cancel.clone()));
+    tasks.spawn(ssh::run(app.clone(), cancel.clone()));
 
     let at: Vec<String> = homes.http().iter().map(ToString::to_string).collect();
     let at = at.join(", ");

@@ -208,7 +208,7 @@ t  all tasks         m  memory            p  registers          r  keyboard out 
 0-9  log level       any other key gives up\r\n";
 
 /// `^]` for 0x1d; others as they are.
-fn shown(byte: u8) -> String {
+pub fn shown(byte: u8) -> String {
     match byte {
         0..0x20 => format!("^{}", char::from(byte ^ 0x40)),
         _ => char::from(byte).to_string(),

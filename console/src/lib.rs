@@ -11,6 +11,7 @@
 //! attach      one person at one line, by whichever way he came
 //! escape      `~` and a key: what he tells koboshi, and not the machine
 //! watch       what people should hear of
+//! ssh         consoles by SSH
 //! ```
 //!
 //! ```text
@@ -25,6 +26,7 @@ pub mod line;
 pub mod operator;
 pub mod pace;
 pub mod scrollback;
+pub mod ssh;
 mod state;
 mod viewer;
 pub mod watch;

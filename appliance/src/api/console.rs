@@ -17,12 +17,23 @@ use crate::rights::Verb;
 
 /// Their addresses.
 pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/consoles", get(all)).route("/console", get(watch))
+    Router::new()
+        .route("/consoles", get(all))
+        .route("/consoles/ssh", get(by_ssh))
+        .route("/console", get(watch))
 }
 
 async fn all(State(app): Api, ConnectInfo(caller): From) -> Result<Json<Vec<Row>>, Refusal> {
     allow(&caller, Verb::Look, None)?;
     Ok(Json(console::all(&app)))
+}
+
+async fn by_ssh(
+    State(app): Api,
+    ConnectInfo(caller): From,
+) -> Result<Json<crate::ssh::Answer>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    Ok(Json(app.ssh.answer()))
 }
 
 async fn watch(

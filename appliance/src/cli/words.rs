@@ -126,6 +126,9 @@ pub(super) enum Command {
     Console {
         /// Machine or seat
         who: Option<String>,
+        /// How consoles are reached by SSH: address, host key to compare, and whose keys are not taken
+        #[arg(long, conflicts_with = "who")]
+        fingerprint: bool,
         /// Only watch: its last lines, then what it says
         #[arg(long, requires = "who")]
         watch: bool,
