@@ -10,9 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use koboshi_console::ssh::{
-    Authorized, Consoles, HostKey, Key, NotReached, Reach, serve as serve_ssh,
-};
+use koboshi_console::ssh::{Authorized, Consoles, HostKey, Key, NotReached, Reach, Server, Times};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -128,9 +126,10 @@ pub async fn run(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<()>
         }
     };
     let consoles = Arc::new(Of(app.clone()));
-    let serves = serve_ssh(listener, &key, app.ssh.authorized.clone(), consoles, cancel);
+    let authorized = app.ssh.authorized.clone();
+    let server = Server { key, authorized, consoles, times: Times::default() };
     tokio::select! {
-        () = serves => Ok(()),
+        () = server.serve(listener, cancel) => Ok(()),
         never = follow => never,
     }
 }

@@ -7,8 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// A connection has to log in within this.
-pub(super) const GRACE: Duration = Duration::from_secs(20);
 /// Keys that a connection may offer. People have agents with many of them.
 pub(super) const KEYS: usize = 20;
 /// Channels a connection may ask for in vain.

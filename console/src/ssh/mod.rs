@@ -26,4 +26,4 @@ mod words;
 pub use authorized::Authorized;
 pub use host_key::HostKey;
 pub use keys::{Key, Keys, Limits, NotLet, Refused};
-pub use server::{Consoles, NotReached, Reach, serve};
+pub use server::{Consoles, NotReached, Reach, Server, Times};

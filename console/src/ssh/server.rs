@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::authorized::Authorized;
 use super::host_key::HostKey;
 use super::keys::{Key, NotLet};
-use super::limits::{Admitted, CHANNELS, GRACE, KEYS, Limits};
+use super::limits::{Admitted, CHANNELS, KEYS, Limits};
 use super::session;
 use crate::line::{Handle, locked};
 use crate::state::clock;
@@ -83,56 +83,52 @@ pub enum NotReached {
     Refused(String),
 }
 
+/// How long people are waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// A connection has to log in within this.
+    pub grace: Duration,
+    /// Between two looks whether somebody may still be here.
+    pub look: Duration,
+    /// A line that takes nothing of what is typed for so long does not get the rest.
+    pub stuck: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        let secs = Duration::from_secs;
+        Times { grace: secs(20), look: secs(5), stuck: secs(15) }
+    }
+}
+
+/// What stands behind the server.
+pub struct Server {
+    /// Its own key.
+    pub key: HostKey,
+    /// Those of people.
+    pub authorized: Arc<Authorized>,
+    /// The lines.
+    pub consoles: Arc<dyn Consoles>,
+    /// See there.
+    pub times: Times,
+}
+
 /// What all connections share.
 struct Shared {
-    consoles: Arc<dyn Consoles>,
-    authorized: Arc<Authorized>,
+    server: Server,
     limits: Mutex<Limits>,
     /// To cut a connection off, whatever it is waiting for.
     open: Mutex<HashMap<u64, OwnedFd>>,
     cancel: CancellationToken,
 }
 
-/// Serves until cancelled.
-pub async fn serve(
-    listener: TcpListener,
-    key: &HostKey,
-    authorized: Arc<Authorized>,
-    consoles: Arc<dyn Consoles>,
-    cancel: CancellationToken,
-) {
-    let config = Arc::new(config(key));
-    let shared = Arc::new(Shared {
-        consoles,
-        authorized,
-        limits: Mutex::default(),
-        open: Mutex::default(),
-        cancel,
-    });
-    loop {
-        let accepted = tokio::select! {
-            () = shared.cancel.cancelled() => break,
-            () = sleep(LOOK) => {
-                shared.look().await;
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                tokio::spawn(shared.clone().connection(config.clone(), stream, peer));
-            }
-            // No descriptors, most likely: they come back as connections end.
-            Err(error) => {
-                tracing::warn!(%error, "an SSH connection was not taken");
-                sleep(Duration::from_millis(200)).await;
-            }
-        }
-    }
-    // Sessions have heard of it too, and say goodbye.
-    sleep(Duration::from_millis(300)).await;
-    for fd in std::mem::take(&mut *locked(&shared.open)).into_values() {
-        cut(&fd);
+impl Server {
+    /// Serves until cancelled.
+    pub async fn serve(self, listener: TcpListener, cancel: CancellationToken) {
+        let config = Arc::new(config(&self.key));
+        let (limits, open) = (Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { server: self, limits, open, cancel });
+        shared.listen(listener, config).await;
     }
 }
 
@@ -177,16 +173,64 @@ fn config(key: &HostKey) -> Config {
     }
 }
 
+async fn turn_away(mut stream: TcpStream) {
+    // Shown by clients, as they wait for the version (RFC 4253 §4.2).
+    let _best_effort = stream.try_write(b"Too many connections: try again later\r\n");
+    let _best_effort = timeout(Duration::from_secs(1), stream.shutdown()).await;
+}
+
 fn cut(fd: &OwnedFd) {
     // It has ended by itself, if not.
     let _it_may_be_gone = shutdown(fd, Shutdown::Both);
 }
 
 impl Shared {
+    async fn listen(self: Arc<Shared>, listener: TcpListener, config: Arc<Config>) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.cancel.cancelled() => break,
+                () = sleep(self.server.times.look.min(LOOK)) => {
+                    self.look().await;
+                    continue;
+                }
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    // Here, so that the oldest one is the oldest.
+                    let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(&stream, 0) else { continue };
+                    match self.admit(peer.ip(), fd) {
+                        Some(number) => {
+                            tokio::spawn(self.clone().connection(
+                                config.clone(),
+                                stream,
+                                peer,
+                                number,
+                            ));
+                        }
+                        None => {
+                            tokio::spawn(turn_away(stream));
+                        }
+                    }
+                }
+                // No descriptors, most likely: they come back as connections end.
+                Err(error) => {
+                    tracing::warn!(%error, "an SSH connection was not taken");
+                    sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+        // Sessions have heard of it too, and say goodbye.
+        sleep(Duration::from_millis(300)).await;
+        for fd in std::mem::take(&mut *locked(&self.open)).into_values() {
+            cut(&fd);
+        }
+    }
+
     async fn look(&self) {
-        let (_, news) = self.authorized.look().await;
+        let (_, news) = self.server.authorized.look().await;
         for text in news {
-            self.consoles.note(None, text);
+            self.server.consoles.note(None, text);
         }
     }
 
@@ -195,15 +239,8 @@ impl Shared {
         config: Arc<Config>,
         stream: TcpStream,
         peer: SocketAddr,
+        number: u64,
     ) {
-        let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(&stream, 0) else { return };
-        let Some(number) = self.admit(peer.ip(), fd) else {
-            let mut stream = stream;
-            // Shown by clients, as they wait for the version (RFC 4253 §4.2).
-            let _best_effort = stream.try_write(b"Too many connections: try again later\r\n");
-            let _best_effort = timeout(Duration::from_secs(1), stream.shutdown()).await;
-            return;
-        };
         let socket = SockRef::from(&stream);
         let alive = TcpKeepalive::new().with_time(ALIVE).with_interval(ALIVE).with_retries(2);
         let kept = socket.set_tcp_keepalive(&alive);
@@ -224,7 +261,7 @@ impl Shared {
             session: None,
         };
         let ended = async {
-            let late = tokio::time::Instant::now() + GRACE;
+            let late = tokio::time::Instant::now() + self.server.times.grace;
             let begun = timeout_at(late, russh::server::run_stream(config, stream, client));
             let mut session = begun.await.map_err(|_| russh::Error::ConnectionTimeout)??;
             tokio::select! {
@@ -267,7 +304,7 @@ impl Shared {
                 many => format!("; {many} more since the last of these"),
             };
             let user = user.escape_debug();
-            self.consoles.note(
+            self.server.consoles.note(
                 None,
                 format!("SSH from {from} as {user} with the key {key} is refused: {why}{more}"),
             );
@@ -341,7 +378,7 @@ impl Handler for Client {
         self.shared.look().await;
         // RFC 8332: `ssh-rsa` is the same key with SHA-1.
         let sha1 = matches!(offer.algorithm, Algorithm::Rsa { hash: None });
-        let keys = self.shared.authorized.keys();
+        let keys = self.shared.server.authorized.keys();
         let found = match keys.find(offer.public_key, self.from(), clock()) {
             Ok(_) if !sha1 => return Ok(Auth::Accept),
             Ok(_) => return Ok(Auth::reject()),
@@ -356,7 +393,7 @@ impl Handler for Client {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, russh::Error> {
-        let keys = self.shared.authorized.keys();
+        let keys = self.shared.server.authorized.keys();
         let Ok(key) = keys.find(key.public_key, self.from(), clock()) else {
             return Ok(Auth::reject());
         };
@@ -381,9 +418,10 @@ impl Handler for Client {
         }
         let id = channel.id();
         let visit = session::Visit {
-            consoles: self.shared.consoles.clone(),
-            authorized: self.shared.authorized.clone(),
+            consoles: self.shared.server.consoles.clone(),
+            authorized: self.shared.server.authorized.clone(),
             cancel: self.shared.cancel.clone(),
+            times: self.shared.server.times,
             key,
             user,
             from: self.from(),

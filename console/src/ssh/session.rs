@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authorized::Authorized;
 use super::keys::Key;
-use super::server::{Consoles, NotReached, Reach};
+use super::server::{Consoles, NotReached, Reach, Times};
 use super::words::{Words, no_subsystem};
 use crate::attach::Filter;
 use crate::escape::{self, Escapes};
@@ -31,10 +31,6 @@ use crate::wire::{Cannot, Operation};
 const LIST: &str = "consoles";
 /// A channel that asks for nothing is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks whether he still may.
-const LOOK: Duration = Duration::from_secs(5);
-/// A line that takes nothing of what is typed for so long does not get the rest.
-const STUCK: Duration = Duration::from_secs(15);
 /// Who types in vain is told so no more often.
 const TOLD: Duration = Duration::from_secs(3);
 /// What is to be shown waits for the client, so many pieces of it.
@@ -47,6 +43,7 @@ pub(super) struct Visit {
     pub consoles: Arc<dyn Consoles>,
     pub authorized: Arc<Authorized>,
     pub cancel: CancellationToken,
+    pub times: Times,
     pub key: Key,
     /// As he called himself: the console he wants.
     pub user: String,
@@ -247,7 +244,7 @@ impl Console {
         let mut escapes = Escapes::new(self.size.and(self.words.escape));
         let mut told: Option<Instant> = None;
         let mut doubts = 0;
-        let mut looks = interval(LOOK);
+        let mut looks = interval(self.visit.times.look);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         looks.reset();
         if let Some(greeting) = self.begin() {
@@ -348,7 +345,7 @@ impl Console {
 
     async fn type_in(&self, bytes: &[u8]) -> Result<(), String> {
         for (at, chunk) in bytes.chunks(256).enumerate() {
-            match timeout(STUCK, self.visitor.send(chunk)).await {
+            match timeout(self.visit.times.stuck, self.visitor.send(chunk)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(why)) => return Err(self.not_typed(&why)),
                 Err(_) => {
@@ -371,7 +368,7 @@ impl Console {
     }
 
     async fn operate(&self, operation: Operation, done: &str) -> String {
-        match timeout(STUCK, self.visitor.operate(operation)).await {
+        match timeout(self.visit.times.stuck, self.visitor.operate(operation)).await {
             Ok(Ok(())) => done.to_string(),
             Ok(Err(why)) => self.not_typed(&why),
             Err(_) => self.not_typed(&NotTyped::Cannot(Cannot::Down)),
