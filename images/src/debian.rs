@@ -39,6 +39,9 @@ pub(crate) struct Unpacked {
     pub(crate) id: String,
 }
 
+/// Hooks of mmdebstrap's package.
+const MERGED_USR: &str = "/usr/share/mmdebstrap/hooks/maybe-merged-usr";
+
 impl Debian {
     pub(crate) fn new(cache: &Path, recipe: &Recipe, mirror: Option<&str>, reuse: bool) -> Debian {
         let (suite, parts) = (&recipe.suite, recipe.components.join(" "));
@@ -128,6 +131,13 @@ impl Debian {
             command.arg(format!("--dpkgopt=path-exclude={left_out}"));
         }
         command.arg("--dpkgopt=path-include=/usr/share/doc/*/copyright");
+        // A root whose /usr is merged from the beginning does without `usrmerge`, which would bring 47 MB of
+        // Perl with it.
+        if Path::new(MERGED_USR).is_dir() {
+            command.arg(format!("--hook-dir={MERGED_USR}"));
+        }
+        // The compiled hardware database is complete without its sources.
+        command.arg("--customize-hook=rm -rf \"$1\"/usr/lib/udev/hwdb.d");
         command.arg(format!("--customize-hook=tar-in {} /", quoted(&files.to_string_lossy())));
         for line in &recipe.commands {
             command.arg(format!("--customize-hook=chroot \"$1\" /bin/sh -ec {}", quoted(line)));
