@@ -293,7 +293,9 @@ Try, in another terminal:
     koboshi status                       # who sits where
     koboshi boots m01                    # how its last boot went, step by step
     koboshi explain m03                  # which line of the site file decided
-    koboshi lab console m03              # its serial console; Ctrl-] leaves
+    koboshi console m02                  # its serial console, by its BMC: type; ~? helps, ~. leaves
+    koboshi console m02 --sysrq h        # BREAK and a key: the kernel answers
+    koboshi log m01 --grep 'nginx|login' # what it said since its power came on
     koboshi power m02 cycle              # by its BMC, as all of these:
     koboshi sensors m01,m02
     koboshi bootdev m01 disk             # for its next start
