@@ -1,6 +1,7 @@
 //! The ledger: hears what DHCP, TFTP, HTTP and the machines themselves say of each boot, keeps the
 //! timelines, who holds which seat, and the event log. One task writes; everyone may look.
 
+mod console;
 mod power;
 mod reports;
 mod seats;
@@ -49,6 +50,8 @@ struct Inner {
     /// Each machine's newest boot, by MAC.
     boots: HashMap<Mac, BootRecord>,
     ids: HashMap<BootId, Mac>,
+    /// The newest start of each machine that boots nothing from here, as its console showed it.
+    unbooted: HashMap<String, BootRecord>,
     /// When each machine was last heard of, Unix milliseconds.
     heard: HashMap<Mac, u64>,
     /// Highest report number seen of each boot.
@@ -423,7 +426,7 @@ impl Ledger {
                 Source::Wire => record.stage.max(stage),
                 Source::Machine => stage,
             };
-            push(record, Mark { at, stage, note, late: None, power: None });
+            push(record, Mark { at, stage, note, late: None, power: None, console: None });
             record.clone()
         };
         if let Err(error) = self.store.record_boot(record).await {
@@ -450,7 +453,7 @@ impl Ledger {
                 return;
             }
             let (note, late) = (finding.cause.seen.clone(), Some(finding.cause.late.clone()));
-            push(record, Mark { at, stage: finding.stage, note, late, power: None });
+            push(record, Mark { at, stage: finding.stage, note, late, power: None, console: None });
             record.clone()
         };
         if let Err(error) = self.store.record_boot(record).await {

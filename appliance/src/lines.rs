@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use koboshi_console::watch::{Found, Watching};
 use koboshi_console::{Beside, Handle, Kind, Line, NotOpen, Pace, State, Status, Wire};
 use koboshi_ipmi::sol::{Options, Takeover, Turn};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::bmcs::{Bmcs, same};
@@ -28,6 +29,9 @@ pub struct Lines {
     site: watch::Sender<Arc<Site>>,
     /// Of all that is opened over the network.
     pace: Arc<Pace>,
+    watching: Watching,
+    /// What is found, until somebody takes it to tell it.
+    found: Mutex<Option<mpsc::Receiver<Found>>>,
 }
 
 /// How a machine's console is reached.
@@ -46,12 +50,17 @@ struct On {
 impl Lines {
     /// None is on yet: [`Lines::run`] sees to that.
     pub fn new(site: Arc<Site>) -> Lines {
-        Lines { on: Mutex::default(), site: watch::channel(site).0, pace: Arc::default() }
+        let (watching, found) = Watching::new(site.consoles.rules());
+        let (site, found) = (watch::channel(site).0, Mutex::new(Some(found)));
+        Lines { on: Mutex::default(), site, pace: Arc::default(), watching, found }
     }
 
     /// The site says something else now.
     pub fn follow(&self, site: Arc<Site>) {
-        self.site.send_replace(site);
+        let former = self.site.send_replace(site.clone());
+        if former.consoles.own_rules() != site.consoles.own_rules() {
+            self.watching.follow(site.consoles.rules());
+        }
     }
 
     /// The state of each, by machine.
@@ -62,6 +71,12 @@ impl Lines {
     /// For whoever looks at one, or types. None: the machine has no line.
     pub fn handle(&self, machine: &MachineName) -> Option<Handle> {
         self.on().get(machine).map(|on| on.line.handle())
+    }
+
+    /// What is found on all of them, for the first who asks; and how much found no room meanwhile.
+    pub fn found(&self) -> (Option<mpsc::Receiver<Found>>, Watching) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        (found.take(), self.watching.clone())
     }
 
     /// Keeps them in step with the site until cancelled, then closes them all.
@@ -104,12 +119,14 @@ impl Lines {
         let mut on = self.on();
         for (name, machine) in &site.machines {
             let Some(how) = how_of(machine).filter(|_| !on.contains_key(name)) else { continue };
+            let beside =
+                Beside { watch: Some(self.watching.feed(name.as_str())), ..Beside::default() };
             let line = match how.clone() {
                 How::Sol(_) => {
                     let reach = (name.clone(), machine.value.clone(), bmcs.clone());
-                    by_sol(reach, self.pace.clone())
+                    by_sol(reach, self.pace.clone(), beside)
                 }
-                How::Kind(kind) => by(kind, self.pace.clone()),
+                How::Kind(kind) => by(kind, self.pace.clone(), beside),
             };
             tokio::spawn(tell(name.clone(), line.follow_status(), ledger.clone()));
             on.insert(name.clone(), On { how, line });
@@ -135,7 +152,7 @@ fn how_of(machine: &Machine) -> Option<How> {
     }))
 }
 
-fn by(kind: Kind, pace: Arc<Pace>) -> Line {
+fn by(kind: Kind, pace: Arc<Pace>, beside: Beside) -> Line {
     let kind = Arc::new(kind);
     let open = {
         let kind = kind.clone();
@@ -147,14 +164,14 @@ fn by(kind: Kind, pace: Arc<Pace>) -> Line {
     // Whoever plugs an adapter in does not wait for a room that lost its power.
     let here = matches!(*kind, Kind::Serial(_) | Kind::Unix(_));
     let pace = Some(pace).filter(|_| !here);
-    Line::start_beside(open, Beside { pace, ..Beside::default() })
+    Line::start_beside(open, Beside { pace, ..beside })
 }
 
-fn by_sol(reach: (MachineName, Machine, Arc<Bmcs>), pace: Arc<Pace>) -> Line {
+fn by_sol(reach: (MachineName, Machine, Arc<Bmcs>), pace: Arc<Pace>, beside: Beside) -> Line {
     let reach = Arc::new(reach);
     let turns = pace.clone();
     let turn = Turn::new(move || turns.turn(Instant::now()));
-    let beside = Beside { pace: Some(pace), ..Beside::default() };
+    let beside = Beside { pace: Some(pace), ..beside };
     let open = move || {
         let (reach, turn) = (reach.clone(), turn.clone());
         async move {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use koboshi_console::watch::Found;
 use koboshi_images::Store as Images;
 use koboshi_initramfs::contract;
 use koboshi_pxe::boots::{Boot, Stage};
@@ -140,6 +141,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(diagnosis::watch::watch(app.clone(), cancel.clone()));
     tasks.spawn(consoles(app.clone(), cancel.clone()));
     tasks.spawn(ssh::run(app.clone(), cancel.clone()));
+    tasks.spawn(seen(app.clone(), cancel.clone()));
 
     let at: Vec<String> = homes.http().iter().map(ToString::to_string).collect();
     let at = at.join(", ");
@@ -367,6 +369,22 @@ async fn grant(
 
 async fn consoles(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<()> {
     app.lines.run(app.bmcs.clone(), app.ledger.clone(), cancel).await;
+    Ok(())
+}
+
+/// Tells what is seen on consoles.
+async fn seen(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<()> {
+    let (found, watching) = app.lines.found();
+    let Some(mut found) = found else { return Ok(()) };
+    while let Some(Some(Found { line, hit })) = cancel.run_until_cancelled(found.recv()).await {
+        app.ledger.on_console(&line, &hit).await;
+        let lost = watching.lost();
+        if lost > 0 {
+            let text =
+                format!("{lost} more things were seen on consoles than could be written down");
+            app.ledger.event("console", None, text).await;
+        }
+    }
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTran
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{oneshot, watch};
 
-pub use records::{BootRecord, Event, Holding, Late, Mark, Switched};
+pub use records::{BootRecord, Event, Holding, Late, Mark, OnConsole, Switched};
 
 use crate::hardware;
 
@@ -326,6 +326,9 @@ impl Store {
                     continue;
                 }
             };
+            if boot.is_unbooted() {
+                continue;
+            }
             each(&boot);
             let older = newest.get(&boot.mac).is_some_and(|known| known.opened >= boot.opened);
             if !older {

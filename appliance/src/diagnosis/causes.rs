@@ -4,6 +4,7 @@
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::desk::said;
 
+use super::console;
 use super::course::Standing;
 use crate::ops::table::ago;
 use crate::store::{BootRecord, Late};
@@ -52,6 +53,9 @@ enum Loader {
 
 /// The row that fits.
 pub fn cause(boot: &BootRecord, standing: Standing<'_>, waited: u64, pace: Option<f64>) -> Cause {
+    if let Some(cause) = console::cause(boot, standing) {
+        return cause;
+    }
     let seen_of = evidence(boot, standing);
     let address = boot.address;
     let machine = &boot.machine;
@@ -236,7 +240,7 @@ fn loader_fetch(seen: &Evidence<'_>, file: &str, address: std::net::Ipv4Addr, lo
     }
 }
 
-fn row(seen: String, usual: &str, next: &str) -> Cause {
+pub(super) fn row(seen: String, usual: &str, next: &str) -> Cause {
     Cause { seen, late: Late { usual: usual.to_string(), next: next.to_string() } }
 }
 
@@ -280,7 +284,7 @@ fn evidence<'a>(boot: &'a BootRecord, standing: Standing<'a>) -> Evidence<'a> {
 }
 
 /// A stranger's words in a sentence of ours.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
     match clean.char_indices().nth(QUOTED) {
         Some((end, _)) => format!("{}…", &clean[..end]),

@@ -88,6 +88,7 @@ pub mod tests {
             note: note.to_string(),
             late: None,
             power: None,
+            console: None,
         };
         BootRecord {
             id: BootId([1; 16]),

@@ -192,11 +192,24 @@ mod tests {
 
         let late = Some(found[0].cause.late.clone());
         let note = found[0].cause.seen.clone();
-        boot.marks.push(Mark { at: 1_125_000, stage: Stage::Ack, note, late, power: None });
+        boot.marks.push(Mark {
+            at: 1_125_000,
+            stage: Stage::Ack,
+            note,
+            late,
+            power: None,
+            console: None,
+        });
         assert!(at(&boot, &learned, 9_000, 4, 0).is_empty(), "it was said");
         // What comes later in the same stage does not say it again; a new stage does.
-        let mark =
-            |at, stage, note: &str| Mark { at, stage, note: note.into(), late: None, power: None };
+        let mark = |at, stage, note: &str| Mark {
+            at,
+            stage,
+            note: note.into(),
+            late: None,
+            power: None,
+            console: None,
+        };
         boot.marks.push(mark(1_130_000, Stage::Ack, "asked the size of ipxe.efi: 1023 KiB"));
         assert!(at(&boot, &learned, 9_000, 130, 0).is_empty());
         boot.marks.push(mark(1_140_000, Stage::Loader, "ipxe.efi, 1023 KiB in 1.2 s"));
@@ -236,6 +249,7 @@ mod tests {
             note: String::new(),
             late,
             power: None,
+            console: None,
         });
         assert!(at(&boot, &learned, 500, 60, 0).is_empty());
         assert_eq!(at(&boot, &learned, 500, 200, 0).len(), 1);

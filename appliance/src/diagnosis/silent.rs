@@ -258,6 +258,7 @@ mod tests {
             note: "power off by root: off".into(),
             late: None,
             power: Some(power),
+            console: None,
         };
         assert!(missed(&boot, 1_050_000));
         boot.marks.push(mark(2_000_000, Switched::Off));

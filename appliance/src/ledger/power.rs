@@ -12,7 +12,10 @@ impl Ledger {
             let boots = inner.boots.values_mut().filter(|boot| boot.machine == machine);
             let Some(boot) = boots.max_by_key(|boot| boot.opened) else { return };
             let (stage, note) = (boot.stage, note.to_string());
-            push(boot, Mark { at: now_ms(), stage, note, late: None, power: Some(power) });
+            push(
+                boot,
+                Mark { at: now_ms(), stage, note, late: None, power: Some(power), console: None },
+            );
             boot.clone()
         };
         if let Err(error) = self.store.record_boot(record).await {

@@ -174,6 +174,6 @@ pub(super) fn words(phase: &Phase) -> (Stage, String) {
 }
 
 /// What a machine wrote, fit for a terminal: no control characters, not without end.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars().take(NOTE_MAX).map(|c| if c.is_control() { '·' } else { c }).collect()
 }

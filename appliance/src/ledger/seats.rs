@@ -82,6 +82,7 @@ impl Ledger {
             note: note.to_string(),
             late: None,
             power: None,
+            console: None,
         });
         Some(boot.clone())
     }

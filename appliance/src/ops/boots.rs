@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::table::clock;
 use crate::api::Refusal;
 use crate::app::App;
-use crate::store::BootRecord;
+use crate::store::{BootRecord, Mark};
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,25 +66,27 @@ pub fn show(boots: &[Boot]) -> String {
             ),
             None => "nothing to boot".to_string(),
         };
-        text.push_str(&format!(
-            "{} {}  {}  {what}  {}\n",
-            clock(boot.opened),
-            boot.machine,
-            boot.id,
-            boot.address
-        ));
+        let (opened, machine) = (clock(boot.opened), &boot.machine);
+        text.push_str(&match boot.is_unbooted() {
+            true => format!("{opened} {machine}  as its console showed it\n"),
+            false => format!("{opened} {machine}  {}  {what}  {}\n", boot.id, boot.address),
+        });
         for mark in &boot.marks {
             let after = mark.at.saturating_sub(boot.opened);
             let line = format!(
                 "  {:>4}.{} s  {:<10}  {}",
                 after / 1000,
                 after % 1000 / 100,
-                match (&mark.late, mark.power) {
-                    (Some(_), _) => "LATE",
-                    (None, Some(_)) => "POWER",
-                    (None, None) => mark.stage.as_str(),
+                match mark {
+                    Mark { late: Some(_), .. } => "LATE",
+                    Mark { power: Some(_), .. } => "POWER",
+                    Mark { console: Some(_), .. } => "CONSOLE",
+                    mark => mark.stage.as_str(),
                 },
-                mark.note
+                match &mark.console {
+                    Some(seen) => format!("{}: {}", seen.rule, mark.note),
+                    None => mark.note.clone(),
+                }
             );
             let line: String = line.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
             text.push_str(line.trim_end());

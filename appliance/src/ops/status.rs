@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use koboshi_console::watch::Level;
 use koboshi_pxe::Mac;
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::decide::{Entry, Place as Meant};
@@ -176,6 +177,13 @@ fn row(
         && matches!(mark.stage, Stage::Trouble | Stage::Rescue | Stage::Waiting)
     {
         notes.push(mark.note.clone());
+    }
+    // Since it last went a step further.
+    let since = last.map_or(0, |mark| mark.at);
+    let grave = |mark: &&Mark| mark.console.as_ref().is_some_and(|seen| seen.level == Level::Error);
+    let graver = boot.and_then(|boot| boot.marks.iter().rev().find(grave));
+    if let Some(mark) = graver.filter(|mark| mark.at >= since) {
+        notes.push(format!("console: {}", mark.note));
     }
     // `koboshi boots` has the whole of it.
     let late = boot.and_then(|boot| boot.marks.last()).filter(|mark| mark.late.is_some());

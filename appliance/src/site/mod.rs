@@ -44,5 +44,5 @@ pub use problem::{Problem, Problems, Severity};
 pub use render::Look;
 pub use values::{ImageRef, Lease, RootSize, Serial, Unknown};
 pub use written::{
-    Bond, DhcpOption, Exclusive, Identify, Kind, Level, Mode, Nics, Place, Route, SeatNet, Takeover,
+    Bond, DhcpOption, Exclusive, Identify, Kind, Mode, Nics, Place, Route, SeatNet, Takeover,
 };

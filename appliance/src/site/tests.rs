@@ -140,7 +140,7 @@ fn the_whole_format_reads_as_it_is_meant() {
     let raid = &consoles.watch[0];
     assert_eq!(
         (raid.level, raid.origin.to_string().as_str()),
-        (Level::Error, "machines.d/rack9.toml:19")
+        (koboshi_console::watch::Level::Error, "machines.d/rack9.toml:19")
     );
     assert_eq!(raid.machines.as_ref().unwrap(), &[name("m90"), name("m01")]);
 

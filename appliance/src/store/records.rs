@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use koboshi_console::watch::Level;
 use koboshi_pxe::boots::{Plan, Stage};
 use koboshi_pxe::seats::Holder;
 use koboshi_pxe::{BootId, Mac};
@@ -48,6 +49,31 @@ pub struct BootRecord {
 }
 
 impl BootRecord {
+    /// A start that was seen on its console alone: of a switch, or of a server with a disk.
+    pub fn unbooted(machine: &str, id: BootId, opened: u64) -> BootRecord {
+        BootRecord {
+            id,
+            mac: Mac([0; 6]),
+            machine: machine.to_string(),
+            address: std::net::Ipv4Addr::UNSPECIFIED,
+            fixed: false,
+            lent: None,
+            via: None,
+            opened,
+            stage: Stage::Offer,
+            plan: None,
+            marks: Vec::new(),
+            over: false,
+            after: None,
+            fenced: false,
+        }
+    }
+
+    /// Whether it is one of those.
+    pub fn is_unbooted(&self) -> bool {
+        self.mac == Mac([0; 6])
+    }
+
     /// Whether the machine has its seat's address on its NIC, as far as anyone knows: from
     /// `koboshi-init` on, until it netboots again or shuts down in good order.
     pub fn sits(&self) -> bool {
@@ -79,13 +105,25 @@ pub struct Mark {
     /// Somebody here switched the machine's power: the machine itself said nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<Switched>,
+    /// It was seen on the machine's console: the note is its line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<OnConsole>,
 }
 
 impl Mark {
-    /// Whether it is the machine's own doing.
+    /// Whether it is a step of the machine's own.
     pub fn is_sign(&self) -> bool {
-        self.late.is_none() && self.power.is_none()
+        self.late.is_none() && self.power.is_none() && self.console.is_none()
     }
+}
+
+/// What a line on a machine's console was seen for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnConsole {
+    /// The rule's name.
+    pub rule: String,
+    /// How grave it is.
+    pub level: Level,
 }
 
 /// What was done to a machine's power.

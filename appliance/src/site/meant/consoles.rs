@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use koboshi_console::watch::rules::Rules;
+use koboshi_console::watch::{Level, Rule};
 use serde::Serialize;
 
 use super::Site;
 use crate::site::names::MachineName;
 use crate::site::origin::At;
 use crate::site::problem::{Problem, Problems};
-use crate::site::written::{ConsoleTable, Level};
+use crate::site::written::ConsoleTable;
 
 /// How the lines of all machines are kept.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -37,6 +39,31 @@ pub struct Watch {
     pub level: Level,
     /// Where. None: everywhere.
     pub machines: Option<Vec<MachineName>>,
+}
+
+impl Consoles {
+    /// What is looked for, besides what always is.
+    pub fn own_rules(&self) -> Vec<Rule> {
+        own(&self.watch)
+    }
+
+    /// All that is looked for.
+    pub fn rules(&self) -> Rules {
+        // That they compile was seen when the site was read.
+        Rules::new(&self.own_rules()).unwrap_or_default()
+    }
+}
+
+fn own(watch: &[At<Watch>]) -> Vec<Rule> {
+    let name = |machine: &MachineName| machine.to_string();
+    let own =
+        watch.iter().map(|At { value: Watch { name: of, pattern, level, machines }, .. }| Rule {
+            name: of.clone(),
+            pattern: pattern.clone(),
+            level: *level,
+            only: machines.as_ref().map(|machines| machines.iter().map(name).collect()),
+        });
+    own.collect()
 }
 
 impl Default for Consoles {
@@ -70,6 +97,13 @@ pub(super) fn consoles(written: ConsoleTable, site: &Site, problems: &mut Proble
         });
         let (name, pattern) = (rule.name.value, rule.pattern.value);
         watch.push(At::new(Watch { name, pattern, level: rule.level, machines }, origin));
+    }
+    // Each compiles by itself; a thousand of them may be too much.
+    if let Some(last) = watch.last()
+        && let Err(why) = Rules::new(&own(&watch))
+    {
+        let message = format!("what is looked for, all together, {why}");
+        problems.push(Problem::error("too-large", &last.origin, message).label("the last rule"));
     }
     Consoles {
         log_size: written.log_size.map_or(default.log_size, |size| size.value),

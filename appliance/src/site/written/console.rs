@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use regex::bytes::RegexBuilder;
-use serde::Serialize;
+use koboshi_console::watch::rules::check;
+use koboshi_console::watch::{BadPattern, Level};
 
 use super::walk::{Value, Walk};
 use crate::site::hostlist::HostList;
@@ -31,26 +31,11 @@ pub(in crate::site) struct WatchTable {
     pub machines: Option<At<String>>,
 }
 
-/// How much a rule's hit matters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// It is worth knowing.
-    Info,
-    /// Somebody should look.
-    #[default]
-    Warning,
-    /// The machine is in trouble.
-    Error,
-}
-
 const KEYS: &[&str] = &["log-size", "idle", "authorized-keys", "keystrokes", "watch"];
 const WATCH_KEYS: &[&str] = &["name", "pattern", "level", "machines"];
 /// Bounds of a line's log, bytes.
 const LOG_LEAST: u64 = 64 << 10;
 const LOG_MOST: u64 = 1 << 40;
-/// What a compiled rule may take, bytes: `(a{1000}){1000}` would take gigabytes.
-const COMPILED_MOST: usize = 256 << 10;
 
 pub(super) fn console(walk: &mut Walk, console: &mut ConsoleTable, value: &Value) {
     let Some(table) = walk.table("[console]", value) else { return };
@@ -127,19 +112,16 @@ fn rule(walk: &mut Walk, value: &Value) -> Option<At<WatchTable>> {
 }
 
 fn compiles(text: &str) -> Result<String, Malformed> {
-    match RegexBuilder::new(text).size_limit(COMPILED_MOST).build() {
-        Ok(pattern) if pattern.is_match(b"") => {
-            Err(Malformed::new(format!("{} matches every line", shown(text)))
-                .help("a rule must ask for at least one character"))
-        }
-        Ok(_) => Ok(text.to_string()),
-        Err(why) => {
-            let why = why.to_string();
-            let last = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            Err(Malformed::new(format!("{} is no regular expression: {last}", shown(text)))
-                .help("as in Rust's crate regex: no look-around, no back references"))
-        }
-    }
+    check(text).map(|()| text.to_string()).map_err(|why| {
+        let malformed = Malformed::new(format!("{} {why}", shown(text)));
+        malformed.help(match why {
+            BadPattern::EveryLine => "a rule must ask for at least one character",
+            BadPattern::Ends => "^ and $",
+            BadPattern::Unreadable(_) | BadPattern::TooLarge => {
+                "as in Rust's crate regex, of bytes: no look-around, no back references"
+            }
+        })
+    })
 }
 
 fn log_size(text: &str) -> Result<u64, Malformed> {

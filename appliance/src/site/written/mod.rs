@@ -22,7 +22,6 @@ mod seats;
 mod walk;
 
 pub(super) use console::ConsoleTable;
-pub use console::Level;
 pub(super) use machines::{Class, Machine};
 pub use net::{DhcpOption, Identify, Kind, Mode, Route};
 pub(super) use net::{Network, SubnetTable};
