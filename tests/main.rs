@@ -4,11 +4,13 @@
 //!   where they can: a boot costs half a minute of both cores.
 //! - `wire`: the appliance on a network with reference clients, without machines.
 //! - `program`: the command line: `check`, `explain`, `image`, exit codes. No root needed.
+//! - `console`: lines that a test plays, and who looks at them.
 //! - `ipmi`: power and what else is reached out of band, with simulated BMCs. Half of it needs no root.
 //! - `soak`: real machines that take their time, by `make soak` only.
 //! - `world`: what the first two stand on: a site, an appliance, a rack.
 
 mod boot;
+mod console;
 mod ipmi;
 mod program;
 mod soak;
