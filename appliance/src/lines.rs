@@ -148,7 +148,7 @@ fn how_of(machine: &Machine) -> Option<How> {
         Console::Tcp(host, port) => Kind::Tcp { host: host.clone(), port: *port },
         Console::Unix(path) => Kind::Unix(path.clone()),
         Console::Serial(port) => Kind::Serial(port.clone()),
-        Console::Exec(_) => return None,
+        Console::Exec(command) => Kind::Exec(command.clone()),
     }))
 }
 

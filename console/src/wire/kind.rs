@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{NotOpen, Settings, Wire, serial, tcp, telnet, unix};
+use super::{NotOpen, Settings, Wire, exec, serial, tcp, telnet, unix};
 
 /// A kind of line, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Kind {
     },
     /// A socket that a virtual machine or a program listens at.
     Unix(PathBuf),
+    /// A command, by the shell, in a pseudo-terminal.
+    Exec(String),
 }
 
 impl Kind {
@@ -41,6 +43,7 @@ impl Kind {
             Kind::Telnet { host, port, settings } => telnet::open(host, *port, *settings).await,
             Kind::Tcp { host, port } => tcp::open(host, *port).await,
             Kind::Unix(path) => unix::open(path).await,
+            Kind::Exec(command) => exec::open(command),
         }
     }
 }

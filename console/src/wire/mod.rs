@@ -3,6 +3,7 @@
 //! ```text
 //! kind      what the site says of a line, opened once
 //! stream    drives what is a stream of bytes; a `Codec` knows what they mean
+//! exec      a command in a pseudo-terminal
 //! serial    a serial port of this host
 //! settings  how a serial port is set, wherever it is
 //! tcp       bytes as they are
@@ -10,6 +11,7 @@
 //! unix      bytes as they are
 //! ```
 
+mod exec;
 mod kind;
 pub mod serial;
 mod settings;
