@@ -5,6 +5,7 @@
 //! line        one line: kept open for ever, and what becomes of it
 //! pace        when it is opened again, among all others
 //! operator    who may type
+//! sysrq       BREAK and a key, which the kernel hears whatever else is stuck
 //! state       what its events mean: marks for the scrollback, up or down for people
 //! scrollback  the last it said, with times and marks
 //! viewer      follows one, at its own pace
@@ -28,6 +29,7 @@ pub mod pace;
 pub mod scrollback;
 pub mod ssh;
 mod state;
+pub mod sysrq;
 mod viewer;
 pub mod watch;
 pub mod wire;

@@ -319,6 +319,11 @@ impl Operator {
         self.visitor.operate(operation).await
     }
 
+    /// He himself.
+    pub(crate) fn visitor(&self) -> &Visitor {
+        &self.visitor
+    }
+
     /// Returns when the line is not his any more: who has it now, if anybody does.
     pub async fn lost(&self) -> Option<Holder> {
         let mut floor = self.visitor.floor();
