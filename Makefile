@@ -16,6 +16,8 @@ PACKAGES += isc-dhcp-relay dnsmasq-base
 PACKAGES += squashfs-tools nfs-ganesha nfs-ganesha-vfs
 # IPMI: the reference BMC, and the two clients that judge ours.
 PACKAGES += openipmi ipmitool freeipmi-tools
+# Consoles by SSH: the client people have, and a judge of algorithms.
+PACKAGES += openssh-client ssh-audit
 
 RACK := target/rack
 CARGO ?= cargo

@@ -723,3 +723,42 @@ async fn requests_that_are_odd_end_nothing_but_themselves() {
     let from: IpAddr = world.at.ip();
     assert_eq!(world.noted(&format!("from {from}")), 0, "nobody came to a console");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_every_kind_that_openssh_makes() {
+    let world = World::new(&[]).await;
+    let mut lines = String::new();
+    let kinds =
+        [("rsa", "2048"), ("ecdsa", "256"), ("ecdsa", "384"), ("ecdsa", "521"), ("ed25519", "256")];
+    for (kind, bits) in kinds {
+        let path = world.dir.path().join(format!("{kind}{bits}"));
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-q", "-N", "", "-t", kind, "-b", bits, "-f"]).arg(&path);
+        assert!(ended(command).await.status.success());
+        lines += &std::fs::read_to_string(path.with_extension("pub")).unwrap();
+    }
+    std::fs::write(world.keys(), lines).unwrap();
+    for (kind, bits) in kinds {
+        let output = world.ssh(&format!("{kind}{bits}"), &["-T"], "consoles", &[]).await;
+        assert_eq!(output.status.code(), Some(0), "{kind}{bits}: {output:?}");
+    }
+    // The same key with SHA-1 is none.
+    let sha1 = ["-T", "-o", "PubkeyAcceptedAlgorithms=ssh-rsa"];
+    let output = world.ssh("rsa2048", &sha1, "consoles", &[]).await;
+    assert_eq!(output.status.code(), Some(255), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_audit_finds_nothing_red() {
+    let world = World::new(&[]).await;
+    let mut command = Command::new("ssh-audit");
+    command.args(["-n", "-p", &world.at.port().to_string(), &world.at.ip().to_string()]);
+    let output = ended(command).await;
+    let says = text(&output.stdout);
+    // 3: a failure; 2: warnings, for it does not know what is newer than itself.
+    assert!(matches!(output.status.code(), Some(0 | 2)), "{says}");
+    assert!(says.contains("(kex) curve25519-sha256") && !says.contains("[fail]"), "{says}");
+    let warns = says.lines().filter(|line| line.contains("[warn]"));
+    let news: Vec<&str> = warns.filter(|line| !line.contains("unknown algorithm")).collect();
+    assert_eq!(news, Vec::<&str>::new());
+}

@@ -1,8 +1,10 @@
 //! Consoles by SSH: `ssh -p 2222 m01@host` is m01's console, and nothing else is to be had.
 //!
 //! ```text
-//! server      listens, lets in, and refuses what is no console
-//! session     one console for one client
+//! server      listens, counts, and cuts off
+//! client      one connection: lets in, and refuses what is no console
+//! session     what a channel is for
+//! console     somebody at a console
 //! words       what stands behind `ssh m01@host`
 //! keys        who may log in, and to what; `source`: from where
 //! authorized  the file of keys, read again when it changed
@@ -15,6 +17,8 @@
 //! code that could.
 
 mod authorized;
+mod client;
+mod console;
 mod host_key;
 mod keys;
 mod limits;

@@ -1,7 +1,4 @@
-//! The server: who is let in, and what a connection may ask for.
-//!
-//! A connection has one console at a time. Whatever else a client asks for (commands, files, forwarding) is refused
-//! with a reason, where the protocol has a place for one.
+//! The server: it listens, counts, and cuts off; what a client asks for is in [`super::client`].
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,28 +7,22 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use russh::keys::{Algorithm, PublicKey};
-use russh::server::{
-    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
-};
-use russh::{
-    Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Preferred, Pty, SshId, cipher,
-    compression, kex, mac,
-};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
+use russh::server::Config;
+use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 use rustix::net::{Shutdown, shutdown};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::authorized::Authorized;
+use super::client::Client;
 use super::host_key::HostKey;
 use super::keys::{Key, NotLet};
-use super::limits::{Admitted, CHANNELS, KEYS, Limits};
-use super::session;
+use super::limits::{Admitted, KEYS, Limits};
 use crate::line::{Handle, locked};
-use crate::state::clock;
 
 /// A client that is alive answers within two of these.
 const ALIVE: Duration = Duration::from_secs(30);
@@ -114,12 +105,12 @@ pub struct Server {
 }
 
 /// What all connections share.
-struct Shared {
-    server: Server,
-    limits: Mutex<Limits>,
+pub(super) struct Shared {
+    pub server: Server,
+    pub limits: Mutex<Limits>,
     /// To cut a connection off, whatever it is waiting for.
     open: Mutex<HashMap<u64, OwnedFd>>,
-    cancel: CancellationToken,
+    pub cancel: CancellationToken,
 }
 
 impl Server {
@@ -142,7 +133,18 @@ fn config(key: &HostKey) -> Config {
             kex::EXTENSION_SUPPORT_AS_SERVER,
             kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
         ]),
-        key: Cow::Borrowed(&[Algorithm::Ed25519]),
+        // Our own key is of the first kind; people's may be of all of these (RFC 8308 server-sig-algs). Not among them:
+        // RSA with SHA-1.
+        key: Cow::Borrowed(&[
+            Algorithm::Ed25519,
+            Algorithm::SkEd25519,
+            Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+            Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+            Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+            Algorithm::SkEcdsaSha2NistP256,
+            Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+            Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+        ]),
         host_key_certificates: Cow::Borrowed(&[]),
         cipher: Cow::Borrowed(&[
             cipher::CHACHA20_POLY1305,
@@ -186,10 +188,12 @@ fn cut(fd: &OwnedFd) {
 
 impl Shared {
     async fn listen(self: Arc<Shared>, listener: TcpListener, config: Arc<Config>) {
+        let mut looks = interval(self.server.times.look.min(LOOK));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let accepted = tokio::select! {
                 () = self.cancel.cancelled() => break,
-                () = sleep(self.server.times.look.min(LOOK)) => {
+                _ = looks.tick() => {
                     self.look().await;
                     continue;
                 }
@@ -227,7 +231,7 @@ impl Shared {
         }
     }
 
-    async fn look(&self) {
+    pub async fn look(&self) {
         let (_, news) = self.server.authorized.look().await;
         for text in news {
             self.server.consoles.note(None, text);
@@ -250,16 +254,7 @@ impl Shared {
             tracing::debug!(%peer, %error, "an SSH connection is not as it should be");
         }
         let inside = CancellationToken::new();
-        let client = Client {
-            shared: self.clone(),
-            number,
-            peer,
-            offers: 0,
-            channels: 0,
-            known: None,
-            inside: inside.clone(),
-            session: None,
-        };
+        let client = Client::new(self.clone(), number, peer, inside.clone());
         let ended = async {
             let late = tokio::time::Instant::now() + self.server.times.grace;
             let begun = timeout_at(late, russh::server::run_stream(config, stream, client));
@@ -294,11 +289,11 @@ impl Shared {
     }
 
     /// A key that lets nobody in: answered after a while, and told of.
-    async fn wrong(&self, from: IpAddr, user: &str, key: &PublicKey, why: &NotLet) {
+    pub async fn wrong(&self, from: IpAddr, user: &str, key: &PublicKey, why: &NotLet) {
         let wrong = locked(&self.limits).wrong(from, Instant::now());
         if let Some(before) = wrong.tell {
             let user: String = user.chars().take(32).collect();
-            let key = key.fingerprint(russh::keys::HashAlg::Sha256);
+            let key = key.fingerprint(HashAlg::Sha256);
             let more = match before {
                 0 => String::new(),
                 many => format!("; {many} more since the last of these"),
@@ -310,266 +305,5 @@ impl Shared {
             );
         }
         sleep(wrong.wait).await;
-    }
-}
-
-/// One connection.
-struct Client {
-    shared: Arc<Shared>,
-    number: u64,
-    peer: SocketAddr,
-    /// Keys it offered.
-    offers: usize,
-    /// Channels it asked for.
-    channels: usize,
-    known: Option<(Key, String)>,
-    /// It logged in.
-    inside: CancellationToken,
-    session: Option<Running>,
-}
-
-/// Its console.
-struct Running {
-    channel: ChannelId,
-    /// Whether it was said what it is to be.
-    begun: bool,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Client {
-    fn from(&self) -> IpAddr {
-        self.peer.ip().to_canonical()
-    }
-
-    /// Whether a request to begin something is the first one on this channel.
-    fn begins(&mut self, channel: ChannelId) -> bool {
-        let session = self.session.as_mut().filter(|session| session.channel == channel);
-        session.is_some_and(|session| !std::mem::replace(&mut session.begun, true))
-    }
-
-    /// What is refused, and how often before the client is shown the door.
-    fn refuse(&mut self, reason: &str) -> Result<ChannelOpenFailure, russh::Error> {
-        self.channels += 1;
-        if self.channels > CHANNELS {
-            return Err(russh::Error::Disconnect);
-        }
-        let user = self.known.as_ref().map(|(key, _)| key.name.as_str());
-        tracing::debug!(peer = %self.peer, user, reason, "an SSH request is refused");
-        let prohibited = ChannelOpenFailure::AdministrativelyProhibited.code();
-        Ok(ChannelOpenFailure::Other { code: prohibited, reason: reason.to_string() })
-    }
-}
-
-const NO_FORWARDING: &str = "consoles only: nothing is forwarded";
-
-impl Handler for Client {
-    type Error = russh::Error;
-
-    async fn auth_publickey_offered(
-        &mut self,
-        user: &str,
-        offer: PublicKeyOffer<'_>,
-    ) -> Result<Auth, russh::Error> {
-        self.offers += 1;
-        // A key that is known may be offered for ever: RFC 4252 counts failures alone.
-        if self.offers > 2 * KEYS {
-            return Err(russh::Error::Disconnect);
-        }
-        self.shared.look().await;
-        // RFC 8332: `ssh-rsa` is the same key with SHA-1.
-        let sha1 = matches!(offer.algorithm, Algorithm::Rsa { hash: None });
-        let keys = self.shared.server.authorized.keys();
-        let found = match keys.find(offer.public_key, self.from(), clock()) {
-            Ok(_) if !sha1 => return Ok(Auth::Accept),
-            Ok(_) => return Ok(Auth::reject()),
-            Err(why) => why,
-        };
-        self.shared.wrong(self.from(), user, offer.public_key, &found).await;
-        Ok(Auth::reject())
-    }
-
-    async fn auth_publickey(
-        &mut self,
-        user: &str,
-        key: VerifiedPublicKey<'_>,
-    ) -> Result<Auth, russh::Error> {
-        let keys = self.shared.server.authorized.keys();
-        let Ok(key) = keys.find(key.public_key, self.from(), clock()) else {
-            return Ok(Auth::reject());
-        };
-        self.known = Some((key.clone(), user.to_string()));
-        locked(&self.shared.limits).known(self.number);
-        self.inside.cancel();
-        Ok(Auth::Accept)
-    }
-
-    async fn channel_open_session(
-        &mut self,
-        channel: Channel<Msg>,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), russh::Error> {
-        let Some((key, user)) = self.known.clone() else { return Ok(()) };
-        // OpenSSH opens a connection of its own where a shared one has no room.
-        if self.session.as_ref().is_some_and(|session| !session.task.is_finished()) {
-            let why = self.refuse("one console at a time on one connection")?;
-            reply.reject(why).await;
-            return Ok(());
-        }
-        let id = channel.id();
-        let visit = session::Visit {
-            consoles: self.shared.server.consoles.clone(),
-            authorized: self.shared.server.authorized.clone(),
-            cancel: self.shared.cancel.clone(),
-            times: self.shared.server.times,
-            key,
-            user,
-            from: self.from(),
-        };
-        let task = tokio::spawn(session::run(channel, visit));
-        self.session = Some(Running { channel: id, begun: false, task });
-        reply.accept().await;
-        Ok(())
-    }
-
-    async fn channel_close(
-        &mut self,
-        channel: ChannelId,
-        _: &mut Session,
-    ) -> Result<(), russh::Error> {
-        if let Some(session) = self.session.take_if(|session| session.channel == channel) {
-            session.task.abort();
-        }
-        Ok(())
-    }
-
-    async fn pty_request(
-        &mut self,
-        channel: ChannelId,
-        _term: &str,
-        _columns: u32,
-        _rows: u32,
-        _width: u32,
-        _height: u32,
-        _modes: &[(Pty, u32)],
-        session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        session.channel_success(channel)
-    }
-
-    async fn window_change_request(
-        &mut self,
-        channel: ChannelId,
-        _columns: u32,
-        _rows: u32,
-        _width: u32,
-        _height: u32,
-        session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        session.channel_success(channel)
-    }
-
-    async fn shell_request(
-        &mut self,
-        channel: ChannelId,
-        session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        match self.begins(channel) {
-            true => session.channel_success(channel),
-            false => session.channel_failure(channel),
-        }
-    }
-
-    // The reason comes on standard error, which a plain failure has no room for.
-    async fn exec_request(
-        &mut self,
-        channel: ChannelId,
-        _command: &[u8],
-        session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        self.shell_request(channel, session).await
-    }
-
-    async fn subsystem_request(
-        &mut self,
-        channel: ChannelId,
-        _name: &str,
-        session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        self.shell_request(channel, session).await
-    }
-
-    async fn env_request(
-        &mut self,
-        channel: ChannelId,
-        _name: &str,
-        _value: &str,
-        session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        session.channel_failure(channel)
-    }
-
-    async fn x11_request(
-        &mut self,
-        channel: ChannelId,
-        _single: bool,
-        _protocol: &str,
-        _cookie: &str,
-        _screen: u32,
-        session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        self.refuse(NO_FORWARDING)?;
-        session.channel_failure(channel)
-    }
-
-    async fn channel_open_x11(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reply.reject(self.refuse(NO_FORWARDING)?).await;
-        Ok(())
-    }
-
-    async fn channel_open_direct_tcpip(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reply.reject(self.refuse(NO_FORWARDING)?).await;
-        Ok(())
-    }
-
-    async fn channel_open_forwarded_tcpip(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reply.reject(self.refuse(NO_FORWARDING)?).await;
-        Ok(())
-    }
-
-    async fn channel_open_direct_streamlocal(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reply.reject(self.refuse(NO_FORWARDING)?).await;
-        Ok(())
     }
 }
