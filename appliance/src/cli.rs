@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
+use koboshi_console::wire::serial;
 use serde::Serialize;
 
 use crate::api::{Client, ClientError};
@@ -70,6 +71,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Explain { who, arch, site: Some(site), at, format } => {
             let query = ops::explain::Query { who, arch };
             explain_offline(&site, &at, &query, format.json)
+        }
+        Command::Console { ports: true, json, .. } => {
+            let ports = serial::ports(&serial::Host::default());
+            show(&ports, json, |ports| ops::ports::show(ports))
         }
         Command::Machines(command) => machines::run(command),
         Command::Image(command) => ops::image::run(command),

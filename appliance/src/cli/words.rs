@@ -129,6 +129,9 @@ pub(super) enum Command {
         /// How consoles are reached by SSH: address, host key to compare, and whose keys are not taken
         #[arg(long, conflicts_with = "who")]
         fingerprint: bool,
+        /// The serial ports of this host, with the names they may have in the site file; no appliance is asked
+        #[arg(long, conflicts_with_all = ["who", "fingerprint"])]
+        ports: bool,
         /// Only watch: its last lines, then what it says
         #[arg(long, requires = "who")]
         watch: bool,

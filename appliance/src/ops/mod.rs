@@ -14,6 +14,7 @@ pub mod fru;
 pub mod image;
 pub mod lan;
 pub mod many;
+pub mod ports;
 pub mod power;
 pub mod reload;
 pub mod scan;

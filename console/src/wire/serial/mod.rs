@@ -11,6 +11,8 @@
 //! ```
 
 mod codec;
+#[cfg(test)]
+mod fake;
 mod held;
 mod host;
 mod marks;

@@ -98,3 +98,36 @@ fn links(host: &Host) -> Vec<(PathBuf, PathBuf)> {
     all.sort();
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::serial::fake::host;
+
+    #[test]
+    fn each_with_the_name_that_stays_and_who_has_it() {
+        let (_folder, host) = host();
+        let all = ports(&host);
+        let names: Vec<_> = all.iter().map(|one| one.name.as_str()).collect();
+        let uart = host.dev.join("ttyS0");
+        assert_eq!(names.first().copied(), uart.to_str());
+        assert_eq!(names.len(), 10, "no port without hardware, no screen: {names:?}");
+        assert_eq!((all[0].driver.as_deref(), all[0].console), (Some("serial"), true));
+        assert_eq!((&all[0].held, &all[0].product, all[0].links.len()), (&None, &None, 0));
+        let ftdi = all.iter().find(|one| one.device.ends_with("ttyUSB0")).unwrap();
+        assert_eq!(ftdi.name, "usb:FT4QUAD:0");
+        assert_eq!(ftdi.driver.as_deref(), Some("ftdi_sio"));
+        assert_eq!(ftdi.product.as_deref(), Some("FTDI Quad RS232-HS"));
+        assert_eq!(ftdi.links, [host.dev.join("serial/by-id/usb-FTDI-if00-port0")]);
+        assert_eq!(ftdi.held.as_deref(), Some("agetty (process 812)"));
+        assert!(!ftdi.console);
+    }
+
+    #[test]
+    fn a_host_without_any() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let host = Host { dev: at("dev"), sys: at("sys"), proc: at("proc"), locks: at("locks") };
+        assert_eq!(ports(&host), []);
+    }
+}

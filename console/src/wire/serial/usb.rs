@@ -137,58 +137,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    /// A host with an FTDI that has four interfaces, a Moxa that has two ports on one, two cheap ones with the same
-    /// serial number, an ACM and a port that is none of USB's.
-    fn host() -> (tempfile::TempDir, Host) {
-        let folder = tempfile::tempdir().unwrap();
-        let sys = folder.path().to_path_buf();
-        let put = |path: &str, text: &str| {
-            let path = sys.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        let tty = |device: &str, at: &str| {
-            fs::create_dir_all(sys.join(at)).unwrap();
-            fs::create_dir_all(sys.join("class/tty").join(device)).unwrap();
-            symlink(sys.join(at), sys.join("class/tty").join(device).join("device")).unwrap();
-        };
-        let bus = "devices/pci0000:00/0000:00:14.0/usb1";
-        let adapter = |socket: &str, serial: &str, product: &str| {
-            put(&format!("{bus}/{socket}/product"), &format!("{product}\n"));
-            if !serial.is_empty() {
-                put(&format!("{bus}/{socket}/serial"), &format!("{serial}\n"));
-            }
-        };
-        let interface = |socket: &str, number: u8| {
-            put(
-                &format!("{bus}/{socket}/{socket}:1.{number}/bInterfaceNumber"),
-                &format!("{number:02x}\n"),
-            );
-            format!("{bus}/{socket}/{socket}:1.{number}")
-        };
-        adapter("1-1.2", "FT4QUAD", "Quad RS232-HS");
-        put(&format!("{bus}/1-1.2/manufacturer"), "FTDI\n");
-        for number in 0..4 {
-            let at = format!("{}/ttyUSB{number}", interface("1-1.2", number));
-            put(&format!("{at}/port_number"), "0\n");
-            tty(&format!("ttyUSB{number}"), &at);
-        }
-        adapter("1-1.3", "", "UPort \u{1b}[2J1250");
-        for number in 0..2 {
-            let at = format!("{}/ttyUSB{}", interface("1-1.3", 0), number + 9);
-            put(&format!("{at}/port_number"), &format!("{number}\n"));
-            tty(&format!("ttyUSB{}", number + 9), &at);
-        }
-        for (socket, device) in [("1-2", "ttyUSB4"), ("1-3", "ttyUSB5")] {
-            adapter(socket, "0001", "USB-Serial Controller");
-            tty(device, &format!("{}/{device}", interface(socket, 0)));
-        }
-        adapter("1-4", "E660:58", "Pico");
-        tty("ttyACM0", &interface("1-4", 2));
-        tty("ttyS0", "devices/platform/serial8250/tty");
-        (folder, Host { sys, dev: "/dev".into(), ..Host::default() })
-    }
+    use crate::wire::serial::fake::host;
 
     #[test]
     fn by_serial_number_and_by_socket() {
@@ -204,7 +153,7 @@ mod tests {
             ("1-4", "ttyACM0"),
             ("1-4:2", "ttyACM0"),
         ] {
-            assert_eq!(find(&host, name), Ok(Path::new("/dev").join(device)), "{name}");
+            assert_eq!(find(&host, name), Ok(host.dev.join(device)), "{name}");
         }
         let many = |name: &str| match find(&host, name) {
             Err(NoAdapter::Many(why)) => why,
@@ -244,6 +193,6 @@ mod tests {
         fs::create_dir_all(&tty).unwrap();
         let at = "devices/pci0000:00/0000:00:14.0/usb1/1-4/1-4:1.2";
         symlink(folder.path().join(at), tty.join("device")).unwrap();
-        assert_eq!(find(&host, "E660:58"), Ok("/dev/ttyACM7".into()));
+        assert_eq!(find(&host, "E660:58"), Ok(host.dev.join("ttyACM7")));
     }
 }
