@@ -12,6 +12,7 @@
 //! attach      one person at one line, by whichever way he came
 //! escape      `~` and a key: what he tells koboshi, and not the machine
 //! watch       what people should hear of
+//! expect      scripts: what a person would type, and wait for
 //! ssh         consoles by SSH
 //! ```
 //!
@@ -23,6 +24,7 @@
 
 pub mod attach;
 pub mod escape;
+pub mod expect;
 pub mod line;
 pub mod operator;
 pub mod pace;
