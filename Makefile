@@ -55,8 +55,8 @@ fuzz:
 
 # How fast, beside what others have, in the same run: make bench ROUNDS=5
 bench: setup
-	@sh tests/setup.sh time
-	$(CARGO) build --release -p koboshi -p koboshi-bmcsim --bins --examples
+	@sh tests/setup.sh time conserver-server
+	$(CARGO) build --release -p koboshi -p koboshi-bmcsim -p koboshi-console --bins --examples
 	tests/bench/run.sh $(or $(ROUNDS),5)
 
 demo: setup

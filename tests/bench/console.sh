@@ -1,0 +1,133 @@
+# shellcheck shell=sh
+# Lines of consoles, beside conserver. Read by run.sh. Machines are a process of their own (chatter), each a Unix
+# socket that says numbered lines at 115,200 baud. Every log is read afterwards: a line that is missing, or there
+# twice, ends this.
+
+PATH=$bin/examples:$PATH
+mkdir console
+cd console
+
+# lines FILE COUNT: a site of so many machines, each with a console.
+lines() {
+	{
+		printf '[site]\nname = "bench"\n[net]\ninterface = "kb0"\ncidr = "10.77.0.0/24"\n[machines]\n'
+		awk -v n="$2" -v d="$PWD" 'BEGIN { for (i = 0; i < n; i++)
+			printf "m%04d = { mac = [\"52:54:00:79:%02x:%02x\"], console = \"unix:%s/s/%04d\" }\n",
+				i, int(i / 256), i % 256, d, i }'
+	} >"$1"
+}
+
+# talk COUNT SECONDS TICK: machines that wait for somebody to listen.
+talk() {
+	rm -rf s go
+	mkfifo go
+	chatter --folder s --lines "$1" --seconds "$2" --tick "$3" <go >chatter.out 2>&1 &
+	exec 3>go
+	until grep -q ready chatter.out; do sleep 0.1; done
+}
+
+# told PID…: they talk, and these are measured meanwhile; into `said`.
+told() {
+	echo "$@" >&3
+	until said=$(grep lines chatter.out); do
+		if [ "$(pgrep -c chatter)" = 0 ]; then cat chatter.out; exit 1; fi
+		sleep 0.5
+	done
+}
+
+hush() {
+	exec 3>&-
+	while pgrep -x chatter >/dev/null; do sleep 0.1; done
+}
+
+# field NAME: of what was said.
+field() { echo "$said" | sed "s/.*\"$1\": \([0-9.]*\).*/\1/"; }
+
+# complete FOLDER COUNT SECONDS
+complete() {
+	chatter --check "$1" --lines "$2" --seconds "$3" >check.out || { echo "characters are missing: $1"; cat check.out; exit 1; }
+}
+
+# ours COUNT: the appliance with so many lines, all of them up.
+ours() {
+	rm -rf state
+	mkdir state
+	lines site.toml "$1"
+	koboshi serve --site site.toml --state state >serve.log 2>&1 &
+	serve=$!
+	until [ "$(koboshi console --state state --json 2>/dev/null | grep -o '"state": *"up"' | wc -l)" = "$1" ]; do
+		kill -0 $serve || { cat serve.log; exit 1; }
+		sleep 0.5
+	done
+}
+
+over() {
+	kill "$1"
+	wait "$1" || true
+}
+
+# theirs COUNT: conserver, all of its lines in one process beside the master.
+theirs() {
+	rm -rf logs
+	mkdir logs
+	: >passwd
+	{
+		echo "config * { defaultaccess allowed; sslrequired no; logfile $PWD/server.log; }"
+		echo "access * { trusted 127.0.0.1; }"
+		echo "default * { rw *; master localhost; logfile $PWD/logs/&; type uds; }"
+		for number in $(seq 0 $(($1 - 1))); do
+			printf 'console m%04d { uds %s/s/%04d; }\n' "$number" "$PWD" "$number"
+		done
+	} >conserver.cf
+	conserver -n -E -M 127.0.0.1 -p 17782 -b 17800 -m "$1" -C conserver.cf -P passwd >conserver.log 2>&1 &
+	conserver=$!
+	sleep 1
+	kill -0 $conserver || { cat conserver.log; exit 1; }
+}
+
+seconds=20
+for tick in 10 1; do
+	for _ in $(seq "$rounds"); do
+		talk 48 $seconds $tick
+		ours 48
+		told $serve
+		echo "$(field cpu_ns_per_byte) $(field peak_kib)" >>ours-$tick.results
+		over $serve
+		hush
+		complete state/consoles 48 $seconds
+		talk 48 $seconds $tick
+		theirs 48
+		told $conserver $(pgrep -P $conserver)
+		echo "$(field cpu_ns_per_byte) $(field peak_kib)" >>theirs-$tick.results
+		over $conserver
+		hush
+		complete logs 48 $seconds
+	done
+done
+
+echo "| nothing lost, logs written | koboshi | conserver | ratio | wanted |"
+echo "|---|---|---|---|---|"
+for tick in 10 1; do
+	awk -v t=$tick -v o="$(median ours-$tick 1)" -v p="$(median theirs-$tick 1)" 'BEGIN {
+		printf "| 48 lines at 115,200 baud, read every %d ms: processor for each byte | %.0f ns | %.0f ns | %.2f | <= 1 |\n", t, o, p, o / p }'
+done
+
+# 2,000 lines; what the process takes without them is not theirs.
+many=2000
+talk $many $seconds 50
+lines site.toml $many
+sed 's/, console = "[^"]*"//' site.toml >without.toml
+mkdir -p empty
+koboshi serve --site without.toml --state empty >serve.log 2>&1 &
+serve=$!
+sleep 5
+without=$(awk '/^RssAnon/ { print $2 }' /proc/$serve/status)
+over $serve
+ours $many
+told $serve
+over $serve
+hush
+complete state/consoles $many $seconds
+awk -v n=$many -v p="$(field peak_kib)" -v w="$without" -v c="$(field cpu_ns_per_byte)" -v s="$(field mb_per_s)" 'BEGIN {
+	printf "| %d lines at 115,200 baud, %.1f MB/s: memory of a line, processor for each byte | %.0f KiB, %.0f ns | | | < 256 KiB |\n", n, s, (p - w) / n, c }'
+cd ..
