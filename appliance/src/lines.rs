@@ -11,6 +11,7 @@ use koboshi_console::{Beside, Handle, Kind, Line, NotOpen, Pace, State, Status, 
 use koboshi_ipmi::sol::{Options, Takeover, Turn};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::bmcs::{Bmcs, same};
 use crate::ledger::Ledger;
@@ -30,6 +31,8 @@ pub struct Lines {
     /// Of all that is opened over the network.
     pace: Arc<Pace>,
     watching: Watching,
+    /// Sessions with BMCs run here: to encrypt them takes all processors, not only the lines' own.
+    wide: tokio::runtime::Handle,
     /// What is found, until somebody takes it to tell it.
     found: Mutex<Option<mpsc::Receiver<Found>>>,
 }
@@ -48,11 +51,13 @@ struct On {
 }
 
 impl Lines {
-    /// None is on yet: [`Lines::run`] sees to that.
+    /// None is on yet: [`Lines::run`] sees to that, on whatever runtime. To be called within the one that has many
+    /// threads.
     pub fn new(site: Arc<Site>) -> Lines {
         let (watching, found) = Watching::new(site.consoles.rules());
         let (site, found) = (watch::channel(site).0, Mutex::new(Some(found)));
-        Lines { on: Mutex::default(), site, pace: Arc::default(), watching, found }
+        let wide = tokio::runtime::Handle::current();
+        Lines { on: Mutex::default(), site, pace: Arc::default(), watching, wide, found }
     }
 
     /// The site says something else now.
@@ -124,7 +129,7 @@ impl Lines {
             let line = match how.clone() {
                 How::Sol(_) => {
                     let reach = (name.clone(), machine.value.clone(), bmcs.clone());
-                    by_sol(reach, self.pace.clone(), beside)
+                    by_sol(reach, self.pace.clone(), beside, self.wide.clone())
                 }
                 How::Kind(kind) => by(kind, self.pace.clone(), beside),
             };
@@ -167,20 +172,27 @@ fn by(kind: Kind, pace: Arc<Pace>, beside: Beside) -> Line {
     Line::start_beside(open, Beside { pace, ..beside })
 }
 
-fn by_sol(reach: (MachineName, Machine, Arc<Bmcs>), pace: Arc<Pace>, beside: Beside) -> Line {
+fn by_sol(
+    reach: (MachineName, Machine, Arc<Bmcs>),
+    pace: Arc<Pace>,
+    beside: Beside,
+    wide: tokio::runtime::Handle,
+) -> Line {
     let reach = Arc::new(reach);
     let turns = pace.clone();
     let turn = Turn::new(move || turns.turn(Instant::now()));
     let beside = Beside { pace: Some(pace), ..beside };
     let open = move || {
-        let (reach, turn) = (reach.clone(), turn.clone());
+        let (reach, turn, wide) = (reach.clone(), turn.clone(), wide.clone());
         async move {
             let (name, machine, bmcs) = &*reach;
             // Whoever else has it is left in peace.
             let takeover = Takeover::OwnOrphan;
             let options = Options { takeover, turn, ..Options::default() };
             let bmc = bmcs.of(name, machine).map_err(|why| NotOpen::Here(why.error))?;
-            bmc.sol(options).await.map(Wire::from).map_err(NotOpen::Bmc)
+            let opened = AbortOnDropHandle::new(wide.spawn(async move { bmc.sol(options).await }));
+            let ended = |why| NotOpen::Here(format!("a session with its BMC was not begun: {why}"));
+            opened.await.map_err(ended)?.map(Wire::from).map_err(NotOpen::Bmc)
         }
     };
     Line::start_beside(open, beside)

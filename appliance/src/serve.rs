@@ -139,7 +139,6 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(async move { api::serve(api_app, stop).await.context("the API's socket") });
     tasks.spawn(watch(app.clone(), images_dir, cancel.clone()));
     tasks.spawn(diagnosis::watch::watch(app.clone(), cancel.clone()));
-    // To the very end: sessions with BMCs may have been begun there.
     let (thread, _until_the_end) = thread_of_consoles()?;
     tasks.spawn_on(consoles(app.clone(), cancel.clone()), &thread);
     tasks.spawn(ssh::run(app.clone(), cancel.clone()));

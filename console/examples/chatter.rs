@@ -9,7 +9,7 @@
 //! of the processes to be measured. It then talks, through whoever is connected, and when all of it is taken prints
 //! one line of JSON. It stays until its standard input ends. What is typed at it comes back.
 //!
-//! The second reads one log for each line, in order of their names (a file, or a folder of files), and exits with 1
+//! The second reads one log for each line, in order of their names (a file, or a folder of `.log` files), and exits with 1
 //! if a numbered line is missing there or comes twice.
 
 use std::io::BufRead;
@@ -266,7 +266,8 @@ fn check(args: &Args, folder: &Path) -> Result<ExitCode, Failure> {
         let mut bytes = Vec::new();
         match log.is_dir() {
             true => {
-                for file in paths(log)? {
+                let files = paths(log)?.into_iter();
+                for file in files.filter(|file| file.extension().is_some_and(|end| end == "log")) {
                     bytes.extend(std::fs::read(file)?);
                 }
             }

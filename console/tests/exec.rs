@@ -81,7 +81,11 @@ async fn it_has_a_terminal_and_is_typed_at() {
     assert!(said.contains("\r\n24 80\r\n"), "{said}");
     let numbers: Vec<_> = said.split("\r\n").skip(2).take(2).collect();
     assert_eq!(numbers[0], numbers[1], "{said}");
-    let cannot = wire.typist().operate(Operation::Break).await.unwrap_err();
+    let typist = wire.typist();
+    let cannot = tokio::select! {
+        done = typist.operate(Operation::Break) => done.unwrap_err(),
+        event = wire.recv() => panic!("{event:?}"),
+    };
     assert!(cannot.to_string().starts_with("a command carries characters alone"), "{cannot}");
     // An interrupt is a character, as on any terminal.
     wire.typist().send(b"\x03").await.unwrap();

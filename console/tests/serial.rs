@@ -125,7 +125,11 @@ async fn any_byte_goes_both_ways() {
         let mut back = [0; 256];
         far.read_exact(&mut back).map(|()| back.to_vec())
     });
-    assert_eq!(back.await.unwrap().unwrap(), all);
+    let back = tokio::select! {
+        back = back => back,
+        event = wire.recv() => panic!("{event:?}"),
+    };
+    assert_eq!(back.unwrap().unwrap(), all);
     wire.close().await;
 }
 

@@ -20,6 +20,8 @@ mod tcp;
 pub mod telnet;
 mod unix;
 
+use std::fmt;
+use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,6 +33,7 @@ pub use settings::{Flow, NoSettings, Parity, Settings};
 pub use stream::{Codec, drive};
 
 use crate::scrollback::Mark;
+use stream::Driven;
 
 /// Events that wait for the keeper; then the machine has to wait.
 const EVENTS: usize = 16;
@@ -132,10 +135,20 @@ pub struct Wire {
     typist: Typist,
 }
 
-#[derive(Debug)]
 enum Says {
     Sol(sol::Console),
     Own(mpsc::Receiver<Event>),
+    Driven(Box<dyn Driven>),
+}
+
+impl fmt::Debug for Says {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Says::Sol(_) => "Sol",
+            Says::Own(_) => "Own",
+            Says::Driven(_) => "Driven",
+        })
+    }
 }
 
 /// Types into an open line, beside who reads it.
@@ -164,10 +177,16 @@ impl Wire {
         (wire, Ends { events, orders })
     }
 
+    /// One that is driven by being read.
+    fn driven(driver: Box<dyn Driven>, tell: mpsc::Sender<Order>) -> Wire {
+        Wire { says: Says::Driven(driver), typist: Typist(To::Own(tell)) }
+    }
+
     /// The next event. None: it is down and does not come up by itself. May be given up while it waits, and
-    /// called again.
+    /// called again. What is typed goes out while somebody waits here, too.
     pub async fn recv(&mut self) -> Option<Event> {
         match &mut self.says {
+            Says::Driven(driver) => poll_fn(|cx| driver.poll_event(cx)).await,
             Says::Own(events) => events.recv().await,
             Says::Sol(console) => loop {
                 if let Some(event) = of_sol(console.recv().await?) {
@@ -187,6 +206,7 @@ impl Wire {
     pub async fn close(self) {
         match (self.says, self.typist.0) {
             (Says::Sol(console), _) => console.close().await,
+            (Says::Driven(driver), _) => driver.close().await,
             (Says::Own(mut events), To::Own(orders)) => {
                 events.close();
                 let (done, closed) = oneshot::channel();

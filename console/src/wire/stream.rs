@@ -1,4 +1,4 @@
-//! Drives a line that is a stream of bytes: reads while there is room for what was read, writes what was
+//! Drives a line that is a stream of bytes: reads while what was read is taken, writes what was
 //! typed, and closes. What the bytes mean is its codec's.
 
 use std::future::poll_fn;
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep_until, timeout};
-use tokio_util::sync::PollSender;
 
-use super::{Cannot, Ends, Event, NotOpen, Operation, Order, Wire};
+use super::{Cannot, Event, NotOpen, ORDERS, Operation, Order, Wire};
 
 /// Read at once.
 const READ: usize = 4096;
@@ -92,38 +92,48 @@ impl Event {
     }
 }
 
-/// Begins to drive it. To be called within a runtime.
+/// A line that is driven by whoever reads it, within the same task: nothing is handed from one to another.
 pub fn drive<S, C>(stream: S, codec: C) -> Wire
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     C: Codec<S>,
 {
-    let (wire, Ends { events, orders }) = Wire::new();
+    let (tell, orders) = mpsc::channel(ORDERS);
     let driver = Driver {
         stream,
         codec,
-        events: PollSender::new(events),
         orders,
+        buffer: vec![0; READ].into_boxed_slice(),
         waiting: Vec::new(),
         out: Vec::new(),
         turn: None,
         alarm: None,
+        end: End::NotYet,
     };
-    tokio::spawn(driver.run());
-    wire
+    Wire::driven(Box::new(driver), tell)
+}
+
+/// What a [`Wire`] reads and closes without knowing what it is.
+pub(super) trait Driven: Send {
+    /// The next event; all else that can be done is done on the way. None: there was the last one.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>>;
+
+    /// Writes what was typed, as far as that takes no more than a moment, and lets go.
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
 struct Driver<S, C> {
     stream: S,
     codec: C,
-    events: PollSender<Event>,
-    orders: tokio::sync::mpsc::Receiver<Order>,
-    /// Events that found no room yet, the last one first.
+    orders: mpsc::Receiver<Order>,
+    buffer: Box<[u8]>,
+    /// Events that nobody asked for yet, the last one first.
     waiting: Vec<Event>,
     /// To be written.
     out: Vec<u8>,
     turn: Option<Turn>,
     alarm: Option<Pin<Box<Sleep>>>,
+    end: End,
 }
 
 /// An operation that was asked for.
@@ -134,11 +144,49 @@ enum Turn {
     UnderWay(oneshot::Sender<Result<(), Cannot>>),
 }
 
-/// How it ends.
+/// How far it is with its end.
 enum End {
-    /// Nobody wants it any more.
-    Closed(Option<oneshot::Sender<()>>),
+    NotYet,
+    /// To be told, behind what waits.
     Lost(NotOpen),
+    Told,
+}
+
+impl<S, C> Driven for Driver<S, C>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: Codec<S>,
+{
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            if let Some(event) = self.waiting.pop() {
+                return Poll::Ready(Some(event));
+            }
+            match std::mem::replace(&mut self.end, End::Told) {
+                End::NotYet => self.end = End::NotYet,
+                End::Lost(why) => return Poll::Ready(Some(Event::Down { why, itself: false })),
+                End::Told => return Poll::Ready(None),
+            }
+            match self.poll_all(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(why) => self.end = End::Lost(why),
+            }
+        }
+    }
+
+    fn close(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.orders.close();
+            let _what_it_takes = timeout(FAREWELL, poll_fn(|cx| self.poll_rest(cx))).await;
+            self.codec.closing(&mut self.stream, &mut self.out);
+            let rest = async {
+                self.stream.write_all(&self.out).await?;
+                self.stream.shutdown().await
+            };
+            let _what_it_takes = timeout(FAREWELL, rest).await;
+        })
+    }
 }
 
 impl<S, C> Driver<S, C>
@@ -146,75 +194,36 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     C: Codec<S>,
 {
-    async fn run(mut self) {
-        let mut buffer = vec![0; READ];
-        let end = poll_fn(|cx| self.poll(cx, &mut buffer)).await;
-        match end {
-            Ok(never) => match never {},
-            Err(End::Lost(why)) => {
-                let Some(events) = self.events.get_ref().cloned() else { return };
-                for event in self.waiting.drain(..).rev() {
-                    let _nobody_reads = events.send(event).await;
-                }
-                let _nobody_reads = events.send(Event::Down { why, itself: false }).await;
-            }
-            Err(End::Closed(done)) => {
-                self.codec.closing(&mut self.stream, &mut self.out);
-                let rest = async {
-                    self.stream.write_all(&self.out).await?;
-                    self.stream.shutdown().await
-                };
-                let _what_it_takes = timeout(FAREWELL, rest).await;
-                drop(self.stream);
-                if let Some(done) = done {
-                    let _it_is_closed_either_way = done.send(());
-                }
-            }
-        }
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<Result<std::convert::Infallible, End>> {
-        loop {
-            let mut moved = self.poll_events(cx)?;
-            moved |= self.poll_write(cx)?;
-            moved |= self.poll_orders(cx)?;
-            moved |= self.poll_read(cx, buffer)?;
-            moved |= self.poll_alarm(cx)?;
-            if !moved {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    fn poll_events(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut moved = false;
-        while !self.waiting.is_empty() {
-            match self.events.poll_reserve(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Err(_)) => return Err(End::Closed(None)),
-                Poll::Ready(Ok(())) => {
-                    if let Some(event) = self.waiting.pop() {
-                        self.events.send_item(event).map_err(|_| End::Closed(None))?;
-                    }
-                    moved = true;
-                }
-            }
-        }
+    /// Whether anything moved.
+    fn poll_all(&mut self, cx: &mut Context<'_>) -> Result<bool, NotOpen> {
+        let mut moved = self.poll_write(cx)?;
+        moved |= self.poll_orders(cx);
+        moved |= self.poll_read(cx)?;
+        moved |= self.poll_alarm(cx)?;
         Ok(moved)
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    /// What was asked for before the end.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NotOpen>> {
+        loop {
+            let mut moved = self.poll_write(cx)?;
+            moved |= self.poll_orders(cx);
+            moved |= self.poll_alarm(cx)?;
+            if !moved {
+                let all = self.out.is_empty() && self.turn.is_none() && self.orders.is_empty();
+                return if all { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, NotOpen> {
         let mut moved = false;
         while !self.out.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
                 Poll::Pending => return Ok(moved),
-                Poll::Ready(Ok(0)) => return Err(self.lost(None)),
+                Poll::Ready(Ok(0)) => return Err(self.codec.ended(None)),
                 Poll::Ready(Ok(many)) => drop(self.out.drain(..many)),
-                Poll::Ready(Err(why)) => return Err(self.lost(Some(&why))),
+                Poll::Ready(Err(why)) => return Err(self.codec.ended(Some(&why))),
             }
             moved = true;
         }
@@ -248,13 +257,13 @@ where
         true
     }
 
-    fn poll_orders(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn poll_orders(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while self.out.len() < TYPED && self.turn.is_none() && !self.codec.is_full() {
             match self.orders.poll_recv(cx) {
-                Poll::Pending => break,
-                Poll::Ready(None) => return Err(End::Closed(None)),
-                Poll::Ready(Some(Order::Close(done))) => return Err(End::Closed(Some(done))),
+                // A line that nobody can type into any more is still read.
+                Poll::Pending | Poll::Ready(None) => break,
+                Poll::Ready(Some(Order::Close(done))) => drop(done),
                 Poll::Ready(Some(Order::Type(bytes))) => self.codec.typed(&bytes, &mut self.out),
                 Poll::Ready(Some(Order::Do(operation, answer))) => {
                     self.turn = Some(Turn::Next(operation, answer));
@@ -262,29 +271,29 @@ where
             }
             moved = true;
         }
-        Ok(moved)
+        moved
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Result<bool, End> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, NotOpen> {
         // A peer that asks for answers and does not take them is not read on either.
         if !self.waiting.is_empty() || self.out.len() >= 2 * TYPED {
             return Ok(false);
         }
-        let mut read = ReadBuf::new(buffer);
+        let mut read = ReadBuf::new(&mut self.buffer);
         match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
             Poll::Pending => return Ok(false),
-            Poll::Ready(Err(why)) => return Err(self.lost(Some(&why))),
+            Poll::Ready(Err(why)) => return Err(self.codec.ended(Some(&why))),
             Poll::Ready(Ok(())) => {}
         }
         if read.filled().is_empty() {
-            return Err(self.lost(None));
+            return Err(self.codec.ended(None));
         }
         self.codec.came(read.filled(), &mut self.waiting, &mut self.out);
         self.waiting.reverse();
         Ok(true)
     }
 
-    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Result<bool, NotOpen> {
         let Some(deadline) = self.codec.deadline() else { return Ok(false) };
         let deadline = tokio::time::Instant::from_std(deadline);
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -296,13 +305,9 @@ where
         }
         self.alarm = None;
         let mut events = Vec::new();
-        self.codec.late(&mut self.stream, &mut events, &mut self.out).map_err(End::Lost)?;
+        self.codec.late(&mut self.stream, &mut events, &mut self.out)?;
         events.reverse();
         self.waiting.splice(..0, events);
         Ok(true)
-    }
-
-    fn lost(&mut self, why: Option<&io::Error>) -> End {
-        End::Lost(self.codec.ended(why))
     }
 }
