@@ -20,6 +20,8 @@ PACKAGES += openipmi ipmitool freeipmi-tools
 PACKAGES += strace
 # Consoles by SSH: the client people have, and a judge of algorithms.
 PACKAGES += openssh-client ssh-audit
+# Files over a line: rz, rb, rx and their senders.
+PACKAGES += lrzsz
 
 RACK := target/rack
 CARGO ?= cargo
