@@ -286,7 +286,7 @@ async fn limits_hold_whatever_is_announced() {
 }
 
 #[tokio::test]
-async fn a_shell_that_knows_no_rz_is_quoted() {
+async fn a_shell_that_answers_is_no_receiver() {
     let (_folder, ours, theirs) = folders();
     std::fs::write(ours.join("a"), "a").unwrap();
     let script = "printf 'sh: 1: rz: Command not found\r\n# '; sleep 100";

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const PAUSE_MOST: Duration = Duration::from_millis(64);
 /// So many blocks in a row.
 const WELL: u32 = 32;
-/// The same where it asks for a block again.
+/// The same where it asks for a block again, or a file begins or ends.
 const PAUSE_AGAIN: Duration = Duration::from_millis(100);
 /// A block is sent so often.
 const TRIES: u32 = 10;
@@ -212,7 +212,8 @@ impl Sender {
         self.state = State::Answered { block };
         self.last = bytes;
         self.tries = 1;
-        self.later(now + self.pause);
+        let often = matches!(block, Block::Data(_)) && self.at > 0;
+        self.later(now + if often { self.pause } else { PAUSE_AGAIN });
     }
 
     fn later(&mut self, due: Instant) {
