@@ -235,18 +235,21 @@ mod tests {
     use super::*;
     use crate::line::Line;
     use crate::scrollback::{CHARACTERS, Mark};
+    use crate::state::State;
     use crate::wire::{Ends, Event, NotOpen, Order, Wire};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
     /// A line that is open, and its machine.
-    fn line() -> (Line, Ends) {
+    async fn line() -> (Line, Ends) {
         let (wire, ends) = Wire::new();
         let wire = Arc::new(Mutex::new(Some(wire)));
         let line = Line::start(move || {
             let wire = wire.lock().unwrap().take();
             async move { wire.ok_or_else(|| NotOpen::Away("it was open once".to_string())) }
         });
+        let mut status = line.follow_status();
+        status.wait_for(|status| matches!(status.state, State::Up { .. })).await.unwrap();
         (line, ends)
     }
 
@@ -314,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn two_look_and_one_types() {
-        let (line, mut ends) = line();
+        let (line, mut ends) = line().await;
         let mut alice = One::comes(&line, "alice", anybody());
         let mut bob = One::comes(&line, "bob", anybody());
         let refuse = || Err("you may watch, and not type".to_string());
@@ -373,7 +376,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_reads_nothing_delays_nobody_and_is_told_what_he_missed() {
-        let (line, mut ends) = line();
+        let (line, mut ends) = line().await;
         let mut operator = One::comes(&line, "alice", anybody());
         operator.hears("hello").await;
         let mut stuck = One::comes(&line, "stuck", anybody());

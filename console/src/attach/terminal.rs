@@ -62,6 +62,8 @@ pub struct Terminal {
     requests: u64,
     /// He was told why nothing is typed.
     told: bool,
+    /// When this request is answered he leaves.
+    last: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,7 @@ impl Terminal {
             waits: BTreeMap::new(),
             requests: 0,
             told: false,
+            last: None,
         }
     }
 
@@ -103,6 +106,24 @@ impl Terminal {
     /// What brings his terminal back, see [`Filter::farewell`]. Empty where none was changed.
     pub fn farewell(&self) -> Vec<u8> {
         if self.manner.filter { self.filter.farewell() } else { Vec::new() }
+    }
+
+    /// Nothing more is typed: he leaves once the line took what was.
+    pub fn ends(&mut self, out: &mut Vec<Do>) {
+        match self.here {
+            Some(_) => {
+                self.wants(Want::Release, "", out);
+                self.last = Some(self.requests);
+            }
+            None => out.push(Do::Leave),
+        }
+    }
+
+    /// His screen has another size.
+    pub fn resized(&mut self, columns: u16, rows: u16, out: &mut Vec<Do>) {
+        if self.here.is_some() {
+            self.wants(Want::Resize { columns, rows }, "", out);
+        }
     }
 
     /// He typed this.
@@ -241,6 +262,7 @@ impl Terminal {
             // A mark says so too.
             Notice::Line { .. } => {}
             Notice::Done { n } => {
+                out.extend(n.filter(|_| n == self.last).map(|_| Do::Leave));
                 let done = n.and_then(|n| self.waits.remove(&n)).filter(|done| !done.is_empty());
                 out.extend(done.map(|done| note(done.to_string())));
             }
@@ -354,6 +376,11 @@ mod tests {
         assert_eq!(typed(&mut terminal, b"x"), [wants(4, "ask"), sends(b"x")]);
         assert_eq!(typed(&mut terminal, b"y"), [sends(b"y")]);
         assert_eq!(typed(&mut terminal, b"\r~."), [sends(b"\r"), Do::Leave]);
+        // A file that ends is typed to its end.
+        let mut out = Vec::new();
+        terminal.ends(&mut out);
+        assert_eq!(out, [wants(5, "release")]);
+        assert_eq!(came(&mut terminal, &Notice::Done { n: Some(5) }), [Do::Leave]);
         terminal.gone();
         assert_eq!(typed(&mut terminal, b"z"), []);
         assert_eq!(typed(&mut terminal, b"\r~."), [Do::Leave]);
