@@ -165,6 +165,12 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let rows: Vec<ops::console::Row> = Client::new(&at.state).get("/consoles", &()).await?;
             show(&rows, json, |rows| ops::console::show(rows))
         }
+        Command::Console { who: Some(who), watch, url: true, at, json, .. } => {
+            let query = ops::console::Browse { who, watch };
+            let address: ops::console::Address =
+                Client::new(&at.state).post("/console/ticket", &query).await?;
+            show(&address, json, |address| format!("{}\n", address.url))
+        }
         Command::Console { who: Some(who), watch, take, last, escape, at, json, .. } => {
             let query = ops::console::Query { who, last };
             let client = Client::new(&at.state);

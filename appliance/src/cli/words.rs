@@ -139,6 +139,9 @@ pub(super) enum Command {
         /// Take the line from whoever has it. He hears who took it
         #[arg(long, requires = "who")]
         take: bool,
+        /// Print an address for a browser on the admin network: good once, within a minute
+        #[arg(long, requires = "who", conflicts_with = "take")]
+        url: bool,
         /// Begin with so many of its last lines
         #[arg(long, value_name = "LINES", default_value_t = 20)]
         last: usize,

@@ -28,6 +28,27 @@ pub struct Query {
     pub last: usize,
 }
 
+/// An address for a browser is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Browse {
+    /// A machine, or a seat.
+    pub who: String,
+    /// Only to look.
+    #[serde(default)]
+    pub watch: bool,
+}
+
+/// An address for a browser.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Address {
+    /// What to open. It is a secret until it is used.
+    pub url: String,
+    /// Whether whoever opens it may type.
+    pub types: bool,
+    /// How long it is good, once.
+    pub seconds: u64,
+}
+
 fn twenty() -> usize {
     20
 }
