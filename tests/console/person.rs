@@ -16,7 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::world::{KOBOSHI, World, in_world, text};
 
 /// Far beyond what anything here takes.
-const CEILING: Duration = Duration::from_secs(30);
+pub(super) const CEILING: Duration = Duration::from_secs(30);
 
 /// A terminal and `koboshi console` on it, killed when this is dropped.
 struct Desk {
@@ -66,11 +66,12 @@ impl Desk {
         loop {
             {
                 let mut seen = self.seen.lock().expect("no panic");
-                let text = String::from_utf8_lossy(&seen).into_owned();
-                if let Some(at) = text.find(part) {
-                    seen.clear();
-                    return text[..at + part.len()].to_string();
+                let found = seen.windows(part.len()).position(|seen| seen == part.as_bytes());
+                if let Some(at) = found {
+                    let until: Vec<u8> = seen.drain(..at + part.len()).collect();
+                    return String::from_utf8_lossy(&until).into_owned();
                 }
+                let text = String::from_utf8_lossy(&seen);
                 assert!(begun.elapsed() < CEILING, "no {part:?} in {text:?}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -117,7 +118,7 @@ pub(super) fn site(folder: &Path) -> String {
     )
 }
 
-async fn reads(machine: &mut UnixStream, expected: &str) {
+pub(super) async fn reads(machine: &mut UnixStream, expected: &str) {
     let mut seen = vec![0; expected.len()];
     let read = tokio::time::timeout(CEILING, machine.read_exact(&mut seen)).await;
     read.unwrap_or_else(|_| panic!("no {expected:?} in {seen:?}")).expect("it is open");
