@@ -3,13 +3,15 @@
 //! line is not touched by a reload.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use koboshi_console::log::{Health, Writer};
 use koboshi_console::watch::{Found, Watching};
 use koboshi_console::{Beside, Handle, Kind, Line, NotOpen, Pace, State, Status, Wire};
 use koboshi_ipmi::sol::{Options, Takeover, Turn};
-use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -36,6 +38,8 @@ pub struct Lines {
     wide: tokio::runtime::Handle,
     /// What is found, until somebody takes it to tell it.
     found: Mutex<Option<mpsc::Receiver<Found>>>,
+    /// What they say, in files.
+    logs: Writer,
 }
 
 /// How a machine's console is reached.
@@ -53,12 +57,17 @@ struct On {
 
 impl Lines {
     /// None is on yet: [`Lines::run`] sees to that, on whatever runtime. To be called within the one that has many
-    /// threads.
-    pub fn new(site: Arc<Site>) -> Lines {
+    /// threads. Their logs are under `state`.
+    ///
+    /// # Errors
+    /// There is no thread to write them.
+    pub fn new(site: Arc<Site>, state: &Path) -> io::Result<Lines> {
+        let logs = Writer::start(logs(state), site.consoles.log_size)?;
         let (watching, found) = Watching::new(site.consoles.rules());
         let (site, found) = (watch::channel(site).0, Mutex::new(Some(found)));
         let wide = tokio::runtime::Handle::current();
-        Lines { on: Mutex::default(), site, pace: Arc::default(), watching, wide, found }
+        let (on, pace) = (Mutex::default(), Arc::default());
+        Ok(Lines { on, site, pace, watching, wide, found, logs })
     }
 
     /// The site says something else now.
@@ -88,8 +97,10 @@ impl Lines {
     /// Keeps them in step with the site until cancelled, then closes them all.
     pub async fn run(&self, bmcs: Arc<Bmcs>, ledger: Arc<Ledger>, cancel: CancellationToken) {
         let mut sites = self.site.subscribe();
+        tokio::spawn(tell_logs(self.logs.health(), ledger.clone()));
         loop {
             let site = sites.borrow_and_update().clone();
+            self.logs.set_bound(site.consoles.log_size);
             let keep = self.keep(&site, &bmcs, &ledger);
             let changed = async {
                 keep.await;
@@ -125,8 +136,10 @@ impl Lines {
         let mut on = self.on();
         for (name, machine) in &site.machines {
             let Some(how) = how_of(machine).filter(|_| !on.contains_key(name)) else { continue };
-            let beside =
-                Beside { watch: Some(self.watching.feed(name.as_str())), ..Beside::default() };
+            let log = self.logs.log(name.as_str());
+            let log = log.inspect_err(|error| tracing::error!(machine = %name, %error, "no log"));
+            let watch = Some(self.watching.feed(name.as_str()));
+            let beside = Beside { watch, log: log.ok(), ..Beside::default() };
             let line = match how.clone() {
                 How::Sol(_) => {
                     let reach = (name.clone(), machine.value.clone(), bmcs.clone());
@@ -135,10 +148,8 @@ impl Lines {
                 How::Kind(kind) => by(kind, self.pace.clone(), beside),
             };
             tokio::spawn(tell(name.clone(), line.follow_status(), ledger.clone()));
-            tokio::spawn(turns(name.clone(), line.turns(), ledger.clone()));
             on.insert(name.clone(), On { how, line });
         }
-        on.values().for_each(|on| on.line.set_idle(site.consoles.idle));
     }
 
     fn on(&self) -> MutexGuard<'_, BTreeMap<MachineName, On>> {
@@ -205,6 +216,50 @@ async fn close(lines: Vec<Line>) {
     futures::future::join_all(lines.into_iter().map(Line::close)).await;
 }
 
+/// Where the logs of all lines are.
+pub fn logs(state: &Path) -> PathBuf {
+    state.join("consoles")
+}
+
+/// Writes down when logs cannot be written, and when they can again: of all lines together, as a full disk is
+/// full for all of them.
+async fn tell_logs(mut health: watch::Receiver<Health>, ledger: Arc<Ledger>) {
+    let mut failed = false;
+    loop {
+        if health.changed().await.is_err() {
+            return;
+        }
+        // What befalls one befalls others in the same moment.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = health.borrow_and_update().clone();
+        let Some(text) = words_of_logs(&now, failed) else { continue };
+        failed = !now.failing.is_empty();
+        ledger.event("console-log", None, text).await;
+        tokio::time::sleep(QUIET).await;
+    }
+}
+
+/// None: nothing to be told.
+fn words_of_logs(health: &Health, failed: bool) -> Option<String> {
+    match health.failing.first_key_value() {
+        Some((_, why)) => {
+            let who = crate::site::hostlist::fold(health.failing.keys());
+            Some(format!(
+                "logs of consoles cannot be written: {who}: {why}; the consoles go on, and what \
+                 is lost is counted"
+            ))
+        }
+        None if failed => Some(match health.lost {
+            0 => "logs of consoles are written again, and nothing is missing in them".to_string(),
+            lost => format!(
+                "logs of consoles are written again; {lost} characters are missing in them since \
+                 the appliance began"
+            ),
+        }),
+        None => None,
+    }
+}
+
 /// Writes down what becomes of a line. One that comes and goes is told of less and less often, and always how
 /// it is in the end.
 async fn tell(name: MachineName, mut status: watch::Receiver<Status>, ledger: Arc<Ledger>) {
@@ -223,22 +278,6 @@ async fn tell(name: MachineName, mut status: watch::Receiver<Status>, ledger: Ar
         ledger.event("console", Some(name.to_string()), words(&state, between)).await;
         tokio::time::sleep(quiet).await;
         quiet = (quiet * 2).min(QUIET_MOST);
-    }
-}
-
-/// Writes down who had a line, and who took it from whom.
-async fn turns(
-    name: MachineName,
-    mut turns: broadcast::Receiver<koboshi_console::Turn>,
-    ledger: Arc<Ledger>,
-) {
-    loop {
-        let text = match turns.recv().await {
-            Ok(turn) => turn.to_string(),
-            Err(RecvError::Lagged(many)) => format!("its operator changed {many} times"),
-            Err(RecvError::Closed) => return,
-        };
-        ledger.event("operator", Some(name.to_string()), text).await;
     }
 }
 
@@ -263,6 +302,19 @@ fn words(state: &State, between: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_once_for_all_and_its_end_with_what_it_cost() {
+        let mut health = Health::default();
+        assert_eq!(words_of_logs(&health, false), None);
+        for machine in ["m01", "m02", "m03"] {
+            health.failing.insert(machine.to_string(), "No space left on device".to_string());
+        }
+        let says = words_of_logs(&health, false).unwrap();
+        assert!(says.contains("m[01-03]: No space left on device"), "{says}");
+        let health = Health { lost: 7, ..Health::default() };
+        assert!(words_of_logs(&health, true).unwrap().contains("7 characters are missing"));
+    }
 
     #[test]
     fn a_line_that_came_and_went_says_how_often() {

@@ -4,11 +4,12 @@
 //! wire        a line while it is open, of whatever kind
 //! line        one line: kept open for ever, and what becomes of it
 //! pace        when it is opened again, among all others
-//! modem       files over a line: XMODEM, YMODEM, ZMODEM
 //! operator    who may type
 //! sysrq       BREAK and a key, which the kernel hears whatever else is stuck
 //! state       what its events mean: marks for the scrollback, up or down for people
 //! scrollback  the last it said, with times and marks
+//! log         all it said, in files
+//! screen      what a terminal would show now
 //! viewer      follows one, at its own pace
 //! attach      one person at one line, by whichever way he came
 //! escape      `~` and a key: what he tells koboshi, and not the machine
@@ -26,10 +27,12 @@
 pub mod attach;
 pub mod escape;
 pub mod expect;
+mod harmless;
 pub mod line;
-pub mod modem;
+pub mod log;
 pub mod operator;
 pub mod pace;
+mod screen;
 pub mod scrollback;
 pub mod ssh;
 mod state;
@@ -38,9 +41,11 @@ mod viewer;
 pub mod watch;
 pub mod wire;
 
-pub use line::{Beside, Handle, Line};
+pub use line::{Beside, Handle, Line, Logging};
+pub use log::Start;
 pub use operator::{Floor, Holder, NotHanded, NotTyped, Operator, Person, Turn, Visitor};
 pub use pace::Pace;
+pub use screen::Drawn;
 pub use scrollback::{Mark, Piece, What};
 pub use state::{State, Status};
 pub use viewer::Viewer;

@@ -9,15 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use koboshi_ipmi::Error;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::log::{self, Log, Start};
 use crate::operator::{Desk, Floor, Holder, Operator, Person, Turn, Visitor};
 use crate::pace::{Backoff, Pace};
+use crate::screen::Drawn;
 use crate::scrollback::Mark;
 use crate::state::{Next, Record, Status, clock};
-use crate::viewer::Viewer;
+use crate::viewer::{Place, Viewer};
 use crate::watch::Feed;
 use crate::wire::{Event, NotOpen, Typist, Wire};
 
@@ -33,6 +36,18 @@ const MOST_UNMENDED: Duration = Duration::from_secs(300);
 /// An attempt that is under way when the line is closed may come through within so long: what it opened is
 /// closed too.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Taken into the scrollback at once.
+const CHUNK: usize = 16 * 1024;
+
+/// How a line's log is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logging {
+    /// It cannot be written: since when (Unix milliseconds), and why.
+    pub failing: Option<(u64, String)>,
+    /// Characters that could not be written and are lost, since the line was begun.
+    pub lost: u64,
+}
 
 /// A line that is always on. When it is dropped it ends in the background; [`Line::close`] waits for that.
 #[derive(Debug)]
@@ -54,6 +69,8 @@ pub struct Handle {
 /// What becomes of what a line says, besides its scrollback; and among whom it is opened.
 #[derive(Debug, Default)]
 pub struct Beside {
+    /// It is written there; the line goes on where that ended.
+    pub log: Option<Log>,
     /// It is watched for people.
     pub watch: Option<Feed>,
     /// It is opened in its turn among all that have this pace.
@@ -62,6 +79,7 @@ pub struct Beside {
 
 impl Line {
     /// Begins. `open` opens it once, and is asked again whenever that is needed. To be called within a runtime.
+    /// What it says is kept in memory only.
     pub fn start<F, O>(open: F) -> Line
     where
         F: Fn() -> O + Send + Sync + 'static,
@@ -76,7 +94,9 @@ impl Line {
         F: Fn() -> O + Send + Sync + 'static,
         O: Future<Output = Result<Wire, NotOpen>> + Send + 'static,
     {
-        let record = Record::new();
+        let mut record = Record::new();
+        record.ready = beside.log.is_none();
+        record.files = beside.log.as_ref().map(|log| log.dir().to_path_buf());
         let (state, status) = watch::channel(record.status().clone());
         let (tell, changed) = watch::channel(());
         let (typing, typist) = watch::channel(None);
@@ -124,7 +144,33 @@ impl Handle {
 
     /// Follows it from the last so many lines on.
     pub fn view(&self, lines: usize) -> Viewer {
-        Viewer::new(self.record.clone(), self.changed.clone(), lines)
+        self.history(Start::Lines(lines))
+    }
+
+    /// Follows it from there on; what is older than its scrollback is read from its log.
+    pub fn history(&self, start: Start) -> Viewer {
+        Viewer::new(self.record.clone(), self.changed.clone(), start)
+    }
+
+    /// The screen as it stands now, and what is said from then on.
+    pub fn screen(&self) -> (Drawn, Viewer) {
+        let mut record = locked(&self.record);
+        let drawn = record.scrollback.screen().drawn();
+        let place = Place::at(&record);
+        drop(record);
+        (drawn, Viewer::at(self.record.clone(), self.changed.clone(), place))
+    }
+
+    /// The machine's terminal is of this size: the screen is from now on. Larger than a wall is refused.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        locked(&self.record).scrollback.screen().resize(rows, columns);
+    }
+
+    /// How its log is. None: it has none.
+    pub fn logging(&self) -> Option<Logging> {
+        let record = locked(&self.record);
+        let tap = record.scrollback.tap.as_ref()?;
+        Some(Logging { failing: tap.failing.clone(), lost: tap.lost })
     }
 
     /// Who types, if anybody does.
@@ -147,15 +193,9 @@ impl Handle {
         self.desk.set_idle(idle);
     }
 
-    /// Somebody comes, who may look and ask and type for as long as he is there. Not `types`: nobody can hand the
-    /// line over to him; whether he may ask is for who lets him in to say.
-    pub fn enter(&self, person: Person, types: bool) -> Visitor {
-        self.desk.enter(person, types)
-    }
-
-    /// Who is there, the first few hundred of them.
-    pub fn people(&self) -> Vec<Person> {
-        self.desk.people()
+    /// Somebody comes, who may look and ask and type for as long as he is there.
+    pub fn enter(&self, person: Person) -> Visitor {
+        self.desk.enter(person)
     }
 
     /// Asks to type, once.
@@ -187,7 +227,11 @@ impl Keeper {
         F: Fn() -> O + Send + Sync,
         O: Future<Output = Result<Wire, NotOpen>> + Send,
     {
-        let Beside { mut watch, .. } = beside;
+        let Beside { mut watch, log, .. } = beside;
+        if let Some(log) = log {
+            log.begin(&self.record).await;
+            self.change(|record, _| record.ready = true);
+        }
         let mut backoff = Backoff::default();
         while let Some(mut wire) = self.open(&open, &mut ends, &mut backoff).await {
             let opened = Instant::now();
@@ -207,7 +251,7 @@ impl Keeper {
                         if let (Event::Data { bytes, .. }, Some(watch)) = (&event, &mut watch) {
                             watch.came(bytes, (Instant::now(), clock()));
                         }
-                        if let Next::Anew { waits } = self.take(event) {
+                        if let Next::Anew { waits } = self.take(event).await {
                             break Some(waits);
                         }
                     }
@@ -225,6 +269,9 @@ impl Keeper {
             backoff.lost(opened.elapsed(), waits);
         }
         self.change(|record, now| record.scrollback.mark(now, Mark::Closed));
+        if let Some(feed) = self.feed() {
+            feed.end(&self.record).await;
+        }
     }
 
     /// Tries until it is open. None: nobody wants it any more.
@@ -276,7 +323,26 @@ impl Keeper {
         }
     }
 
-    fn take(&self, event: Event) -> Next {
+    async fn take(&self, event: Event) -> Next {
+        let Some(feed) = self.feed() else { return self.note(event) };
+        let Event::Data { at, mut bytes } = event else {
+            feed.room(&self.record, 0).await;
+            return self.note(event);
+        };
+        // The log has it before it is forgotten: the machine waits for the disk, not for who looks.
+        while !bytes.is_empty() {
+            let part = bytes.split_to(bytes.len().min(CHUNK));
+            feed.room(&self.record, part.len()).await;
+            self.note(Event::Data { at, bytes: part });
+        }
+        Next::GoOn
+    }
+
+    fn feed(&self) -> Option<Arc<log::Feed>> {
+        locked(&self.record).scrollback.tap.as_ref().map(|tap| tap.feed.clone())
+    }
+
+    fn note(&self, event: Event) -> Next {
         let mut next = Next::GoOn;
         self.change(|record, clock| next = record.take(event, (Instant::now(), clock)));
         next

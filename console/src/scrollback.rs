@@ -1,5 +1,9 @@
 //! The last that a line said: its characters, when they came, and marks of what happened between them. It is
 //! bounded, and forgets the oldest; who reads too slowly is told what he missed.
+//!
+//! Places are absolute, counted since the line's log was begun: a place says the same here, in the files, and
+//! after a restart. What is older than this is in the files (see [`crate::log`]), which read here themselves:
+//! what they do not have yet is forgotten last.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,14 +11,18 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::log::Tap;
 use crate::operator::Turn;
+use crate::screen::Screen;
 
 /// Characters that are kept.
-pub const CHARACTERS: usize = 256 * 1024;
-/// Marks and times that are kept: a port that is broken may send nothing but breaks.
-const NOTES: usize = 4096;
+pub const CHARACTERS: usize = 64 * 1024;
+/// Times that are kept, of characters.
+const TIMES: usize = 512;
+/// Marks that are kept: a port that is broken may send nothing but breaks.
+const MARKS: usize = 256;
 /// Characters that come within so long have one time, milliseconds.
-const SAME_TIME: u64 = 1000;
+const SAME_TIME: u64 = 100;
 /// Characters that are handed on at once.
 const PIECE: usize = 16 * 1024;
 
@@ -79,6 +87,30 @@ pub enum Mark {
     },
     /// Somebody has the line now, or wants it.
     Operator(Turn),
+    /// The appliance was not there, or did not have this console; what was said meanwhile is lost.
+    Away {
+        /// The last that was written down before, Unix milliseconds.
+        since: u64,
+    },
+    /// What follows cannot be written into the line's log, for now.
+    NotLogged {
+        /// Why, in words.
+        why: String,
+    },
+    /// It can again.
+    LoggedAgain {
+        /// Characters that are not in the log.
+        characters: u64,
+        /// Marks that are not in the log.
+        marks: u64,
+    },
+    /// Of the log: something is not in it here.
+    Missing {
+        /// Characters.
+        characters: u64,
+        /// Marks.
+        marks: u64,
+    },
     /// It is closed: the site does not want it any more, or the appliance ends.
     Closed,
     /// Of a viewer, and not of the line: he was too slow, and this is forgotten.
@@ -88,6 +120,9 @@ pub enum Mark {
         /// Marks.
         marks: u64,
     },
+    /// A later koboshi wrote it.
+    #[serde(other)]
+    Unknown,
 }
 
 impl fmt::Display for Mark {
@@ -126,6 +161,26 @@ impl fmt::Display for Mark {
                 write!(f, "the console is up again; what was said for {seconds} s is lost")
             }
             Mark::Operator(turn) => turn.fmt(f),
+            Mark::Away { since } => write!(
+                f,
+                "koboshi did not have this console; what was said since {} is lost",
+                at(*since)
+            ),
+            Mark::NotLogged { why } => {
+                write!(f, "what follows is not in the log, which cannot be written: {why}")
+            }
+            Mark::LoggedAgain { characters: 0, marks: 0 } => {
+                f.write_str("the log is written again, and nothing is missing in it")
+            }
+            Mark::LoggedAgain { characters, marks } => write!(
+                f,
+                "the log is written again; {characters} characters and {marks} marks are missing in it"
+            ),
+            Mark::Missing { characters, marks } => write!(
+                f,
+                "{characters} characters and {marks} marks are missing here: the log does not have them"
+            ),
+            Mark::Unknown => f.write_str("something that this koboshi does not know"),
             Mark::Closed => f.write_str("the console is closed"),
             Mark::Skipped { characters, marks: 0 } => {
                 write!(f, "{characters} characters are skipped: this viewer was too slow")
@@ -138,10 +193,17 @@ impl fmt::Display for Mark {
     }
 }
 
+/// A moment, in words.
+fn at(ms: u64) -> String {
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(ms).unwrap_or(i64::MAX));
+    let at = at.map(|at| at.to_zoned(jiff::tz::TimeZone::system()));
+    at.map_or_else(|_| "some time".to_string(), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
 /// Something to show, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// When it came, Unix milliseconds; of characters: within a second.
+    /// When it came, Unix milliseconds; of characters: within a tenth of a second.
     pub at: u64,
     /// What it is.
     pub what: What,
@@ -156,161 +218,338 @@ pub enum What {
     Mark(Mark),
 }
 
-/// A place in a scrollback, before the next piece to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place in what a line said, before the next piece to be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
-    /// Characters that were before it, since the line was begun.
-    text: u64,
-    /// Notes that were before it.
-    note: u64,
-    /// Marks that were before it.
-    marks: u64,
+    /// Characters before it.
+    pub text: u64,
+    /// Marks before it.
+    pub marks: u64,
+}
+
+/// What is to be written into the log, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Where it begins.
+    pub begin: Cursor,
+    /// Characters.
+    pub text: Vec<u8>,
+    /// Times and marks, with the characters before them.
+    pub notes: Vec<(u64, u64, Option<Box<Mark>>)>,
+    /// Where it ends.
+    pub end: Cursor,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Scrollback {
     text: VecDeque<u8>,
-    notes: VecDeque<Note>,
-    /// How much there ever was.
-    written: Totals,
+    times: VecDeque<Time>,
+    marks: VecDeque<Marked>,
+    /// Behind the newest.
+    end: Cursor,
+    /// What is written into the log from here.
+    pub(crate) tap: Option<Tap>,
+    screen: Screen,
+    /// How far places were moved since it was begun: its log was found late.
+    pub(crate) shifted: Cursor,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Totals {
+#[derive(Debug, Clone, Copy)]
+struct Time {
+    /// Of the characters from here on.
     text: u64,
-    notes: u64,
-    marks: u64,
+    at: u64,
 }
 
 #[derive(Debug)]
-struct Note {
+struct Marked {
     /// Characters before it.
     text: u64,
-    /// Marks before it.
-    marks: u64,
     at: u64,
-    /// None: it is the time of the characters that follow.
-    mark: Option<Mark>,
+    mark: Box<Mark>,
 }
 
 impl Scrollback {
+    /// One that goes on where another ended.
+    pub(crate) fn at(end: Cursor) -> Scrollback {
+        let screen = Screen::from(end.text);
+        Scrollback { end, screen, ..Scrollback::default() }
+    }
+
     /// The machine said this, at this time (Unix milliseconds).
-    pub fn write(&mut self, at: u64, mut text: &[u8]) {
-        while !text.is_empty() {
-            let timed = self
-                .notes
-                .back()
-                .is_some_and(|note| note.mark.is_none() && at.abs_diff(note.at) < SAME_TIME);
-            if !timed {
-                self.note(at, None);
+    pub fn write(&mut self, at: u64, text: &[u8]) {
+        for text in text.chunks(CHARACTERS) {
+            self.make_room(text.len());
+            let timed = self.times.back().is_some_and(|time| at.abs_diff(time.at) < SAME_TIME);
+            // What follows a mark has a time of its own.
+            let marked = self.marks.back().map_or(0, |mark| mark.text);
+            let since = self.times.back().map_or(0, |time| time.text);
+            if !timed || (marked == self.end.text && since < marked) {
+                self.time(at);
             }
-            let (now, later) = text.split_at(text.len().min(CHARACTERS));
-            self.text.extend(now);
-            self.written.text += now.len() as u64;
-            text = later;
-            let many = self.text.len().saturating_sub(CHARACTERS);
-            self.forget(many);
+            self.text.extend(text);
+            self.end.text += text.len() as u64;
         }
+        self.tell_log();
+    }
+
+    fn time(&mut self, at: u64) {
+        if self.times.len() >= TIMES {
+            // Characters whose time is not known any more go with it.
+            let until = self.times.get(1).map_or(self.end.text, |time| time.text);
+            self.forget(until);
+            self.times.pop_front();
+        }
+        self.times.push_back(Time { text: self.end.text, at });
     }
 
     /// This happened behind what was said.
     pub fn mark(&mut self, at: u64, mark: Mark) {
-        self.note(at, Some(mark));
-    }
-
-    fn note(&mut self, at: u64, mark: Option<Mark>) {
-        if self.notes.len() >= NOTES {
-            // Characters whose time is not known any more go with it.
-            let until = self.notes.get(1).map_or(self.written.text, |note| note.text);
-            self.notes.pop_front();
-            self.forget(usize::try_from(until.saturating_sub(self.oldest())).unwrap_or(usize::MAX));
+        if self.marks.len() >= MARKS {
+            self.marks.pop_front();
         }
-        let (text, marks) = (self.written.text, self.written.marks);
-        self.written.marks += u64::from(mark.is_some());
-        self.written.notes += 1;
-        self.notes.push_back(Note { text, marks, at, mark });
+        self.marks.push_back(Marked { text: self.end.text, at, mark: Box::new(mark) });
+        self.end.marks += 1;
+        self.tell_log();
     }
 
-    fn forget(&mut self, many: usize) {
+    fn tell_log(&self) {
+        let Some(tap) = &self.tap else { return };
+        let much = self.end.text.saturating_sub(tap.logged.text) > (CHARACTERS / 2) as u64;
+        let many = self.end.marks.saturating_sub(tap.logged.marks) > (MARKS / 2) as u64;
+        tap.feed.ring(much || many);
+    }
+
+    /// Whether so many more characters, or a mark, may be written before the log has more of what is here: it
+    /// comes before all who look, as long as it works.
+    pub(crate) fn may_write(&self, many: usize) -> bool {
+        self.tap.as_ref().is_none_or(|tap| !tap.works() || self.has_room(tap.logged, many))
+    }
+
+    fn make_room(&mut self, many: usize) {
+        let over = (self.text.len() + many).saturating_sub(CHARACTERS);
+        if over > 0 {
+            self.forget(self.oldest() + over as u64);
+        }
+        // Never twice what is kept, as it would grow by itself.
+        let wanted = (self.text.len() + many).next_power_of_two().min(CHARACTERS);
+        self.text.reserve_exact(wanted.saturating_sub(self.text.len()));
+    }
+
+    /// All that is before this character.
+    fn forget(&mut self, until: u64) {
+        if self.screen.fed() < until {
+            self.feed_screen();
+        }
+        let many = usize::try_from(until.saturating_sub(self.oldest())).unwrap_or(usize::MAX);
         self.text.drain(..many.min(self.text.len()));
         let oldest = self.oldest();
         // The last time before the oldest character is still its own.
-        while self.notes.get(1).is_some_and(|next| next.text <= oldest)
-            && self.notes.front().is_some_and(|note| note.text < oldest)
-        {
-            self.notes.pop_front();
+        while self.times.get(1).is_some_and(|next| next.text <= oldest) {
+            self.times.pop_front();
         }
+        while self.marks.front().is_some_and(|mark| mark.text < oldest) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// The screen as it stands now.
+    pub(crate) fn screen(&mut self) -> &mut Screen {
+        self.feed_screen();
+        &mut self.screen
+    }
+
+    /// It is fed late, when somebody looks or what it needs would be forgotten: most of what a machine says
+    /// is off the screen by then, and was never worth drawing.
+    fn feed_screen(&mut self) {
+        let mut screen = std::mem::take(&mut self.screen);
+        for part in self.parts(screen.fed()) {
+            screen.feed(part);
+        }
+        self.screen = screen;
     }
 
     /// The oldest character that is kept.
     fn oldest(&self) -> u64 {
-        self.written.text - self.text.len() as u64
+        self.end.text - self.text.len() as u64
     }
 
-    fn oldest_note(&self) -> u64 {
-        self.written.notes - self.notes.len() as u64
+    fn oldest_mark(&self) -> u64 {
+        self.end.marks - self.marks.len() as u64
+    }
+
+    /// Places count from there on.
+    pub(crate) fn shift(&mut self, by: Cursor) {
+        for time in &mut self.times {
+            time.text += by.text;
+        }
+        for mark in &mut self.marks {
+            mark.text += by.text;
+        }
+        self.screen.shift(by.text);
+        for place in [&mut self.end, &mut self.shifted] {
+            place.text += by.text;
+            place.marks += by.marks;
+        }
+    }
+
+    /// Behind the newest.
+    pub fn end(&self) -> Cursor {
+        self.end
+    }
+
+    /// Before the oldest that is kept.
+    pub fn begin(&self) -> Cursor {
+        Cursor { text: self.oldest(), marks: self.oldest_mark() }
+    }
+
+    /// Whether nothing between there and here is forgotten.
+    pub(crate) fn reaches(&self, place: Cursor) -> bool {
+        place.text >= self.oldest() && place.marks >= self.oldest_mark()
+    }
+
+    /// Whether so many more characters and a mark would push out nothing that is behind this place.
+    fn has_room(&self, keep: Cursor, many: usize) -> bool {
+        let text = usize::try_from(self.end.text.saturating_sub(keep.text)).unwrap_or(usize::MAX);
+        let marks = self.end.marks.saturating_sub(keep.marks);
+        let first = self.times.partition_point(|time| time.text <= keep.text);
+        text.saturating_add(many) <= CHARACTERS
+            && marks < MARKS as u64
+            && self.times.len() - first + 2 <= TIMES
     }
 
     /// Before the last so many lines of characters, and the marks that are among them. 0: behind everything.
+    /// None: there are not so many here.
+    pub(crate) fn back(&self, lines: usize) -> Option<Cursor> {
+        let behind = match lines {
+            0 => return Some(self.end),
+            _ => behind(self.text.iter().rev(), lines)?,
+        };
+        let text = self.end.text - behind as u64;
+        Some(Cursor { text, marks: self.marks_before(text) })
+    }
+
+    /// The same; all there is where that is less.
     pub fn last(&self, lines: usize) -> Cursor {
-        if lines == 0 {
-            let Totals { text, notes, marks } = self.written;
-            return Cursor { text, note: notes, marks };
+        self.back(lines).unwrap_or(self.begin())
+    }
+
+    /// Before what came at this time (Unix milliseconds) or later. None: it may be older than what is here.
+    pub(crate) fn since(&self, at: u64) -> Option<Cursor> {
+        let first = self.times.front().map(|time| time.at);
+        let first = first.into_iter().chain(self.marks.front().map(|mark| mark.at)).min();
+        if first.is_none_or(|first| at <= first) {
+            return None;
         }
-        let mut ends = self.text.iter().rev().enumerate().skip(1).filter(|(_, c)| **c == b'\n');
-        let behind = ends.nth(lines - 1).map_or(self.text.len(), |(behind, _)| behind);
-        let text = self.written.text - behind as u64;
-        let before = self.notes.partition_point(|note| note.text < text);
-        let marks = self.notes.get(before).map_or(self.written.marks, |note| note.marks);
-        Cursor { text, note: self.oldest_note() + before as u64, marks }
+        let time = self.times.iter().find(|time| time.at.saturating_add(SAME_TIME) > at);
+        let mark = self.marks.iter().position(|mark| mark.at >= at);
+        let text = time.map_or(self.end.text, |time| time.text).max(self.oldest());
+        Some(match mark.and_then(|mark| Some((mark, self.marks.get(mark)?.text))) {
+            Some((mark, before)) if before <= text => {
+                Cursor { text: before, marks: self.oldest_mark() + mark as u64 }
+            }
+            _ => Cursor { text, marks: self.marks_before(text) },
+        })
+    }
+
+    /// Before this character.
+    pub(crate) fn place(&self, text: u64) -> Cursor {
+        let text = text.min(self.end.text);
+        Cursor { text, marks: self.marks_before(text) }
+    }
+
+    fn marks_before(&self, text: u64) -> u64 {
+        self.oldest_mark() + self.marks.partition_point(|mark| mark.text < text) as u64
     }
 
     /// What comes next there, and moves on. None: nothing yet.
     pub fn read(&self, cursor: &mut Cursor) -> Option<Piece> {
-        self.skip(cursor).or_else(|| {
-            let from = usize::try_from(cursor.note - self.oldest_note()).ok()?;
-            let mut until = self.written.text;
-            for note in self.notes.iter().skip(from) {
-                if note.text > cursor.text {
-                    until = note.text;
-                    break;
-                }
-                cursor.note += 1;
-                if let Some(mark) = &note.mark {
-                    cursor.marks += 1;
-                    return Some(Piece { at: note.at, what: What::Mark(mark.clone()) });
-                }
+        if let Some(skipped) = self.skip(cursor) {
+            return Some(skipped);
+        }
+        let next = usize::try_from(cursor.marks.checked_sub(self.oldest_mark())?).ok()?;
+        let mut until = self.end.text;
+        if let Some(mark) = self.marks.get(next) {
+            if mark.text <= cursor.text {
+                cursor.marks += 1;
+                return Some(Piece { at: mark.at, what: What::Mark((*mark.mark).clone()) });
             }
-            let start = usize::try_from(cursor.text - self.oldest()).ok()?;
-            let many = usize::try_from(until - cursor.text).ok()?.min(PIECE);
-            let text: Bytes = self.text.range(start..start + many).copied().collect();
-            let at = self.time_of(cursor.text);
-            cursor.text += many as u64;
-            (many > 0).then_some(Piece { at, what: What::Text(text) })
-        })
+            until = mark.text;
+        }
+        let known = self.times.partition_point(|time| time.text <= cursor.text);
+        until = until.min(self.times.get(known).map_or(u64::MAX, |time| time.text));
+        let at = known.checked_sub(1).and_then(|last| self.times.get(last));
+        let at = at.map_or(0, |time| time.at);
+        let many = usize::try_from(until - cursor.text).ok()?.min(PIECE);
+        let text = Bytes::from(self.copy(cursor.text, many));
+        cursor.text += text.len() as u64;
+        (!text.is_empty()).then_some(Piece { at, what: What::Text(text) })
+    }
+
+    /// So many characters from there on, as far as they are here.
+    fn copy(&self, from: u64, many: usize) -> Vec<u8> {
+        let mut text = Vec::with_capacity(many);
+        for part in self.parts(from) {
+            let many = many - text.len();
+            text.extend_from_slice(part.get(..many.min(part.len())).unwrap_or_default());
+        }
+        text
+    }
+
+    /// The characters from there on, as they lie.
+    pub(crate) fn parts(&self, from: u64) -> [&[u8]; 2] {
+        let skip = usize::try_from(from.saturating_sub(self.oldest())).unwrap_or(usize::MAX);
+        let (one, two) = self.text.as_slices();
+        let more = skip.saturating_sub(one.len());
+        [one.get(skip..).unwrap_or_default(), two.get(more..).unwrap_or_default()]
     }
 
     /// Over what is forgotten.
     fn skip(&self, cursor: &mut Cursor) -> Option<Piece> {
-        let (text, note) = (self.oldest(), self.oldest_note());
-        let first = self.notes.front();
-        let gone = first.map_or(self.written.marks, |note| note.marks);
-        let characters = text.saturating_sub(cursor.text);
-        let marks = if note > cursor.note { gone.saturating_sub(cursor.marks) } else { 0 };
-        cursor.text = cursor.text.max(text);
-        cursor.note = cursor.note.max(note);
-        cursor.marks = cursor.marks.max(gone);
-        let at = first.map_or(0, |note| note.at);
+        let begin = self.begin();
+        let characters = begin.text.saturating_sub(cursor.text);
+        let marks = begin.marks.saturating_sub(cursor.marks);
+        cursor.text = cursor.text.max(begin.text);
+        cursor.marks = cursor.marks.max(begin.marks);
+        let at = self.times.front().map_or(0, |time| time.at);
         let mark = Mark::Skipped { characters, marks };
         (characters > 0 || marks > 0).then_some(Piece { at, what: What::Mark(mark) })
     }
 
-    fn time_of(&self, character: u64) -> u64 {
-        let known = self.notes.partition_point(|note| note.text <= character);
-        let known = known.checked_sub(1).and_then(|last| self.notes.get(last));
-        known.map_or(0, |note| note.at)
+    /// All from there on that is still here, for the log.
+    pub(crate) fn batch(&self, from: Cursor, batch: &mut Batch) {
+        let begin = self.begin();
+        let text = from.text.max(begin.text);
+        let marks = from.marks.max(begin.marks);
+        batch.begin = Cursor { text, marks };
+        batch.end = self.end;
+        batch.text.clear();
+        batch.notes.clear();
+        for part in self.parts(text) {
+            batch.text.extend_from_slice(part);
+        }
+        let known = self.times.partition_point(|time| time.text < text);
+        // The first of it may belong to a time that was told before.
+        let known = if self.times.get(known).is_some_and(|time| time.text == text) {
+            known
+        } else {
+            known.saturating_sub(1)
+        };
+        let times = self.times.iter().skip(known).map(|time| (time.text.max(text), time.at, None));
+        batch.notes.extend(times.filter(|(text, ..)| *text < self.end.text));
+        let skip = usize::try_from(marks - begin.marks).unwrap_or(usize::MAX);
+        let marks = self.marks.iter().skip(skip);
+        batch.notes.extend(marks.map(|mark| (mark.text, mark.at, Some(mark.mark.clone()))));
+        // A mark stands before the characters that came behind it.
+        batch.notes.sort_by_key(|(text, _, mark)| (*text, mark.is_none()));
     }
+}
+
+/// Characters behind the place before the last so many lines. None: there are not so many.
+pub(crate) fn behind<'a>(reversed: impl Iterator<Item = &'a u8>, lines: usize) -> Option<usize> {
+    let mut ends = reversed.enumerate().skip(1).filter(|(_, c)| **c == b'\n');
+    ends.nth(lines.saturating_sub(1)).map(|(behind, _)| behind)
 }
 
 #[cfg(test)]
@@ -335,7 +574,7 @@ mod tests {
         let mut scrollback = Scrollback::default();
         let mut cursor = scrollback.last(0);
         scrollback.write(10_000, b"BIOS ");
-        scrollback.write(10_500, b"v1\r\n");
+        scrollback.write(10_050, b"v1\r\n");
         scrollback.mark(11_000, Mark::Break);
         scrollback.write(20_000, b"login: ");
         let piece = |at, what| Some(Piece { at, what });
@@ -344,7 +583,7 @@ mod tests {
         assert_eq!(scrollback.read(&mut cursor), piece(11_000, What::Mark(Mark::Break)));
         assert_eq!(scrollback.read(&mut cursor), piece(20_000, text(b"login: ")));
         assert_eq!(scrollback.read(&mut cursor), None);
-        scrollback.write(20_100, b"root");
+        scrollback.write(20_050, b"root");
         assert_eq!(scrollback.read(&mut cursor), piece(20_000, text(b"root")));
     }
 
@@ -390,17 +629,17 @@ mod tests {
         for at in 0..100_000 {
             scrollback.mark(at, Mark::Break);
         }
-        assert_eq!(scrollback.notes.len(), NOTES);
-        let missed = 100_000 - NOTES as u64;
+        assert_eq!(scrollback.marks.len(), MARKS);
+        let missed = 100_000 - MARKS as u64;
         let (text, marks) = all(&scrollback, &mut cursor);
-        assert_eq!(marks[0], Mark::Skipped { characters: 5, marks: missed });
-        assert_eq!((text.len(), marks.len()), (0, NOTES + 1));
+        assert_eq!(marks[0], Mark::Skipped { characters: 0, marks: missed });
+        assert_eq!((text.len(), marks.len()), (5, MARKS + 1));
     }
 
     proptest! {
         /// However it is written and read: nothing twice, nothing lost without a word.
         #[test]
-        fn all_is_read_or_told(steps in prop::collection::vec((0u8..4, 0usize..60_000, 0u64..3000), 0..80)) {
+        fn all_is_read_or_told(steps in prop::collection::vec((0u8..4, 0usize..30_000, 0u64..300), 0..80)) {
             let mut scrollback = Scrollback::default();
             let mut cursor = scrollback.last(0);
             let (mut written, mut marked, mut seen, mut told, mut now) = (0u64, 0u64, 0u64, 0u64, 0u64);
@@ -436,7 +675,7 @@ mod tests {
                         }
                     },
                 }
-                prop_assert!(scrollback.text.len() <= CHARACTERS && scrollback.notes.len() <= NOTES);
+                prop_assert!(scrollback.text.capacity() <= CHARACTERS && scrollback.marks.len() <= MARKS && scrollback.times.len() <= TIMES);
             }
             prop_assert_eq!((seen, told), (written, marked));
         }

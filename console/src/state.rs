@@ -1,5 +1,6 @@
 //! What the events of a line mean: marks between its characters, and in which state it is. Without sockets.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use koboshi_ipmi::Error;
@@ -62,13 +63,17 @@ pub(crate) enum Next {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub scrollback: Scrollback,
+    /// Places in it are known: its log was opened, or it has none.
+    pub ready: bool,
+    /// Where its log is.
+    pub files: Option<PathBuf>,
     status: Status,
 }
 
 impl Record {
     pub fn new() -> Record {
         let status = Status { state: State::Opening, changes: 0 };
-        Record { scrollback: Scrollback::default(), status }
+        Record { scrollback: Scrollback::default(), ready: true, files: None, status }
     }
 
     pub fn status(&self) -> &Status {

@@ -127,6 +127,9 @@ fn a_killed_appliance_has_its_console_back_within_seconds() {
         let mut third = Viewer::new(&world, "m01", "2").await;
         let tail = words.iter().rev().position(|byte| *byte == b'\n').expect("lines");
         assert!(third.read(tail).await.len() < 200, "two lines were asked for");
+        let typing = world.run(&["console", "m01"]);
+        assert!(text(&typing).contains("--watch"), "{}", text(&typing));
+        assert_eq!(typing.status.code(), Some(1));
 
         // The BMC would keep the orphan for a minute.
         let orphan = owner(&bmcs, 1).expect("it is up");
@@ -137,6 +140,8 @@ fn a_killed_appliance_has_its_console_back_within_seconds() {
             assert!(begun.elapsed() < CEILING, "the session is not written down");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        // What was said is in a file within the fifth of a second.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         world.kill().await;
         assert_eq!(owner(&bmcs, 1), Some(orphan));
         let begun = Instant::now();
@@ -149,7 +154,9 @@ fn a_killed_appliance_has_its_console_back_within_seconds() {
         assert!(bmcs.with(1, |bmc| bmc.sessions.get(orphan).is_none()), "it was closed");
         let mut viewer = Viewer::new(&world, "m01", "100000").await;
         hosts[0].write_all(b"login: ").expect("the BMC takes it");
-        assert_eq!(viewer.read(7).await, b"login: ");
+        // It remembers what was said before it was killed.
+        let words = [&words[..], b"login: "].concat();
+        assert!(viewer.read(words.len()).await == words, "not what the machine said");
         let events = world.ok(&["events"]);
         assert!(events.contains("m01 its console is up"), "{events}");
 
@@ -158,6 +165,7 @@ fn a_killed_appliance_has_its_console_back_within_seconds() {
         assert_eq!(owner(&bmcs, 1), None);
         assert_eq!(bmcs.with(1, |bmc| bmc.sessions.open().count()), 0, "a session was left open");
         let marks = viewer.end().await;
+        assert!(marks.contains("koboshi did not have this console"), "{marks}");
         assert!(marks.contains("the console is closed"), "{marks}");
     });
 }
