@@ -16,8 +16,12 @@ PACKAGES += isc-dhcp-relay dnsmasq-base
 PACKAGES += squashfs-tools nfs-ganesha nfs-ganesha-vfs
 # IPMI: the reference BMC, and the two clients that judge ours.
 PACKAGES += openipmi ipmitool freeipmi-tools
+# What the kernel is really asked to do: that a BREAK reaches a serial port's driver.
+PACKAGES += strace
 # Consoles by SSH: the client people have, and a judge of algorithms.
 PACKAGES += openssh-client ssh-audit
+# Files over a line: rz, rb, rx and their senders.
+PACKAGES += lrzsz
 
 RACK := target/rack
 CARGO ?= cargo

@@ -23,6 +23,7 @@ use crate::publish;
 use crate::site::{self, Problems, Site, Watched, reload};
 use crate::ssh;
 use crate::store::{BootRecord, Store};
+use crate::tickets::Tickets;
 
 /// Heartbeats come every 20 seconds.
 const SILENT_UP_MS: u64 = 70_000;
@@ -67,6 +68,8 @@ pub struct App {
     pub lines: Lines,
     /// Where people come to them by SSH.
     pub ssh: ssh::Door,
+    /// For browsers.
+    pub tickets: Tickets,
     /// Machines that ran and have not come back.
     pub silent: ArcSwap<BTreeMap<String, Silence>>,
     /// The end of the process.

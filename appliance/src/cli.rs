@@ -18,6 +18,7 @@ use crate::site::{self, Problems};
 use crate::store::Event;
 use crate::{lab, serve};
 
+mod help;
 mod machines;
 mod words;
 
@@ -164,14 +165,20 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let rows: Vec<ops::console::Row> = Client::new(&at.state).get("/consoles", &()).await?;
             show(&rows, json, |rows| ops::console::show(rows))
         }
-        Command::Console { who: Some(who), watch, last, at, json, .. } => {
-            if !watch {
-                let says = "typing into a console is not built yet; with --watch it is shown";
-                return Err(anyhow::anyhow!("{says}: koboshi console {who} --watch"));
-            }
+        Command::Console { who: Some(who), watch, url: true, at, json, .. } => {
+            let query = ops::console::Browse { who, watch };
+            let address: ops::console::Address =
+                Client::new(&at.state).post("/console/ticket", &query).await?;
+            show(&address, json, |address| format!("{}\n", address.url))
+        }
+        Command::Console { who: Some(who), watch, take, last, escape, at, json, .. } => {
             let query = ops::console::Query { who, last };
-            let mut screen = ops::console::Screen::new(json);
             let client = Client::new(&at.state);
+            if !watch && !json {
+                let asked = ops::console::Asked { take, escape: escape.0 };
+                return code(ops::console::run(&client, query, asked).await?);
+            }
+            let mut screen = ops::console::Screen::new(json);
             client.listen("/console", &query, |seen| screen.show(&seen)).await?;
             anyhow::bail!(
                 "the console is closed: its machine has none any more, or the appliance ends"

@@ -19,6 +19,7 @@
 //! rights    may(principal, verb, machine)
 //! api/      /api/v1 on the Unix socket, and its client
 //! ops/      one module an operation: what it is asked, what it answers, how that is shown
+//! web       the admin address: consoles for browsers, by `tickets`
 //! cli       words in, exit code out
 //! lab/      a rack of virtual machines with real firmware
 //! ```
@@ -47,3 +48,5 @@ pub mod site;
 pub mod squasher;
 pub mod ssh;
 pub mod store;
+pub mod tickets;
+pub mod web;

@@ -12,6 +12,7 @@ use koboshi_console::log::{Health, Writer};
 use koboshi_console::watch::{Found, Watching};
 use koboshi_console::{Beside, Handle, Kind, Line, NotOpen, Pace, State, Status, Wire};
 use koboshi_ipmi::sol::{Options, Takeover, Turn};
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -148,8 +149,10 @@ impl Lines {
                 How::Kind(kind) => by(kind, self.pace.clone(), beside),
             };
             tokio::spawn(tell(name.clone(), line.follow_status(), ledger.clone()));
+            tokio::spawn(turns(name.clone(), line.turns(), ledger.clone()));
             on.insert(name.clone(), On { how, line });
         }
+        on.values().for_each(|on| on.line.set_idle(site.consoles.idle));
     }
 
     fn on(&self) -> MutexGuard<'_, BTreeMap<MachineName, On>> {
@@ -278,6 +281,22 @@ async fn tell(name: MachineName, mut status: watch::Receiver<Status>, ledger: Ar
         ledger.event("console", Some(name.to_string()), words(&state, between)).await;
         tokio::time::sleep(quiet).await;
         quiet = (quiet * 2).min(QUIET_MOST);
+    }
+}
+
+/// Writes down who had a line, and who took it from whom.
+async fn turns(
+    name: MachineName,
+    mut turns: broadcast::Receiver<koboshi_console::Turn>,
+    ledger: Arc<Ledger>,
+) {
+    loop {
+        let text = match turns.recv().await {
+            Ok(turn) => turn.to_string(),
+            Err(RecvError::Lagged(many)) => format!("its operator changed {many} times"),
+            Err(RecvError::Closed) => return,
+        };
+        ledger.event("operator", Some(name.to_string()), text).await;
     }
 }
 

@@ -36,7 +36,8 @@ use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
 use crate::squasher::Squasher;
 use crate::store::{BootRecord, Holding, Store};
-use crate::{api, diagnosis, identify, plan, ssh};
+use crate::tickets::Tickets;
+use crate::{api, diagnosis, identify, plan, ssh, web};
 
 /// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
 const NEWS: usize = 16_384;
@@ -100,6 +101,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         lines: Lines::new(site.clone(), &options.state).context("a thread for logs of consoles")?,
         ssh: ssh::Door::default(),
         identities: Identities::default(),
+        tickets: Tickets::default(),
         silent: ArcSwap::default(),
         cancel: cancel.clone(),
     });
@@ -113,6 +115,9 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         let loaders = tftp::bind(tftp_at, None).with_context(|| format!("TFTP on {tftp_at}"))?;
         doors.push((listener, loaders));
     }
+    let admin_at = site.admin.listen;
+    let admin =
+        http::bind(admin_at, None).with_context(|| format!("[admin] listen, {admin_at}"))?;
     let proxy = site.net.mode == Mode::Proxy;
     let wires = homes
         .interfaces()
@@ -137,6 +142,8 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(grant(wishes_in, control, app.desk.clone()));
     let (api_app, stop) = (app.clone(), cancel.clone());
     tasks.spawn(async move { api::serve(api_app, stop).await.context("the API's socket") });
+    let (web_app, stop) = (app.clone(), cancel.clone());
+    tasks.spawn(async move { web::serve(web_app, admin, stop).await.context("the admin address") });
     tasks.spawn(watch(app.clone(), images_dir, cancel.clone()));
     tasks.spawn(diagnosis::watch::watch(app.clone(), cancel.clone()));
     let (thread, _until_the_end) = thread_of_consoles()?;

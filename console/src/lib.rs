@@ -4,6 +4,7 @@
 //! wire        a line while it is open, of whatever kind
 //! line        one line: kept open for ever, and what becomes of it
 //! pace        when it is opened again, among all others
+//! modem       files over a line: XMODEM, YMODEM, ZMODEM
 //! operator    who may type
 //! sysrq       BREAK and a key, which the kernel hears whatever else is stuck
 //! state       what its events mean: marks for the scrollback, up or down for people
@@ -30,6 +31,7 @@ pub mod expect;
 mod harmless;
 pub mod line;
 pub mod log;
+pub mod modem;
 pub mod operator;
 pub mod pace;
 mod screen;

@@ -193,9 +193,15 @@ impl Handle {
         self.desk.set_idle(idle);
     }
 
-    /// Somebody comes, who may look and ask and type for as long as he is there.
-    pub fn enter(&self, person: Person) -> Visitor {
-        self.desk.enter(person)
+    /// Somebody comes, who may look and ask and type for as long as he is there. Not `types`: nobody can hand the
+    /// line over to him; whether he may ask is for who lets him in to say.
+    pub fn enter(&self, person: Person, types: bool) -> Visitor {
+        self.desk.enter(person, types)
+    }
+
+    /// Who is there, the first few hundred of them.
+    pub fn people(&self) -> Vec<Person> {
+        self.desk.people()
     }
 
     /// Asks to type, once.

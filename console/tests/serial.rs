@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use koboshi_console::wire::serial::{Host, Port, open};
-use koboshi_console::wire::{Event, NotOpen, Wire};
+use koboshi_console::wire::{Event, NotOpen, Operation, Wire};
 use koboshi_console::{Line, Mark, Person, State, What};
 use rustix::pty::OpenptFlags;
 
@@ -279,4 +279,68 @@ async fn whoever_has_it_is_named_and_left_in_peace() {
     assert!(!flock.success());
     wire.close().await;
     assert!(!lock.exists());
+}
+
+/// What strace saw of it: `read`, `write` and `ioctl`, in order.
+fn traced(test: &str, folder: &Path) -> Vec<(f64, String)> {
+    let trace = folder.join("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-ttt", "-e", "trace=ioctl,write,close", "-s", "64", "-o"]).arg(&trace);
+    strace.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--ignored"]);
+    let ran = strace.output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let calls = trace.lines().filter_map(|line| {
+        let (_process, rest) = line.split_once(' ')?;
+        let (time, call) = rest.trim_start().split_once(' ')?;
+        Some((time.parse().ok()?, call.to_string()))
+    });
+    calls.collect()
+}
+
+#[test]
+fn a_break_reaches_the_driver_behind_what_was_typed_and_nothing_is_drained() {
+    let folder = tempfile::tempdir().unwrap();
+    let calls = traced("says_break_between_words", folder.path());
+    let place = |what: &str| {
+        let found = calls.iter().position(|(_, call)| call.contains(what));
+        found.unwrap_or_else(|| panic!("no {what} in {calls:#?}"))
+    };
+    let order = ["\"before\"", "TIOCSBRK", "TIOCCBRK", "\"after\""].map(place);
+    assert!(order.is_sorted(), "{calls:#?}");
+    let long = calls[order[2]].0 - calls[order[1]].0;
+    assert!((0.25..5.0).contains(&long), "{long} s");
+    // TCSBRK is what tcdrain and tcsendbreak are made of: both wait for whoever holds the line.
+    let drained =
+        calls.iter().find(|(_, call)| call.contains("TCSBRK") || call.contains("TCSETSW"));
+    assert_eq!(drained, None);
+    assert!(place("TIOCEXCL") < order[0]);
+}
+
+/// Of another test, which traces it.
+#[tokio::test]
+#[ignore = "runs within a_break_reaches_the_driver_behind_what_was_typed_and_nothing_is_drained"]
+async fn says_break_between_words() {
+    let bench = Bench::new();
+    let wire = bench.open("9600").await.unwrap();
+    let typist = wire.typist();
+    typist.send(b"before").await.unwrap();
+    let breaks = {
+        let typist = wire.typist();
+        tokio::spawn(async move { typist.operate(Operation::Break).await })
+    };
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // While BREAK is said nothing else is.
+    typist.send(b"after").await.unwrap();
+    assert_eq!(breaks.await.unwrap(), Ok(()));
+    let mut far = bench.far.try_clone().unwrap();
+    let said = tokio::task::spawn_blocking(move || {
+        let mut said = [0; 11];
+        far.read_exact(&mut said).map(|()| said)
+    });
+    assert_eq!(&said.await.unwrap().unwrap(), b"beforeafter");
+    // A pseudo-terminal has no such wires.
+    let why = typist.operate(Operation::Dtr(false)).await.unwrap_err().to_string();
+    assert!(why.contains("cannot set DTR"), "{why}");
+    wire.close().await;
 }

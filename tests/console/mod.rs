@@ -1,3 +1,4 @@
 //! Consoles as their operators have them: lines that a test plays, and the program as a user runs it.
 
+mod person;
 mod watch;

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::server::{Refusal, socket_path};
 
@@ -45,6 +49,9 @@ pub enum ClientError {
     #[error("the appliance's answer was not understood: {0}")]
     Garbled(String),
 }
+
+/// Messages both ways.
+pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// One appliance, by its state directory.
 pub struct Client {
@@ -126,8 +133,31 @@ impl Client {
         each_line(self.send(Method::GET, &path, Bytes::new()).await?, each).await
     }
 
+    /// Opens a WebSocket.
+    pub async fn socket(&self, path: &str, query: &impl Serialize) -> Result<Socket, ClientError> {
+        let path = format!("{path}?{}", to_query(query)?);
+        let upgrade = Request::builder()
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", generate_key());
+        let response = self.ask(upgrade, Method::GET, &path, Bytes::new()).await?;
+        let upgraded = hyper::upgrade::on(response).await.map_err(|error| garbled(&error))?;
+        Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await)
+    }
+
     async fn send(
         &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        self.ask(Request::builder(), method, path, body).await
+    }
+
+    async fn ask(
+        &self,
+        request: hyper::http::request::Builder,
         method: Method,
         path: &str,
         body: Bytes,
@@ -142,8 +172,8 @@ impl Client {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| garbled(&error))?;
         // Ends with the response; its errors come out of the response too.
-        tokio::spawn(async move { connection.await.unwrap_or(()) });
-        let request = Request::builder()
+        tokio::spawn(async move { connection.with_upgrades().await.unwrap_or(()) });
+        let request = request
             .method(method)
             .uri(format!("/api/v1{path}"))
             .header("host", "koboshi")
@@ -151,7 +181,8 @@ impl Client {
             .body(Full::new(body))
             .map_err(|error| garbled(&error))?;
         let response = sender.send_request(request).await.map_err(|error| garbled(&error))?;
-        if response.status().is_success() {
+        let switches = response.status() == hyper::StatusCode::SWITCHING_PROTOCOLS;
+        if response.status().is_success() || switches {
             return Ok(response);
         }
         let status = response.status();

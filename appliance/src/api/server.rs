@@ -128,6 +128,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/adopt", post(adopt))
         .route("/fence", post(fence))
         .route("/reload", post(reload))
+        .merge(super::attach::routes())
         .merge(super::console::routes())
         .merge(super::machines::routes());
     Router::new().nest("/api/v1", v1).with_state(app)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::machines;
+use super::{help, machines};
 use crate::{lab, ops};
 
 /// Boots diskless machines into roles, and says what they do.
@@ -122,7 +122,8 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what a machine says on its console; without WHO, all consoles and how they are
+    /// Look at a machine's console and type into it; without WHO, all consoles and how they are
+    #[command(after_help = help::CONSOLE)]
     Console {
         /// Machine or seat
         who: Option<String>,
@@ -132,15 +133,24 @@ pub(super) enum Command {
         /// The serial ports of this host, with the names they may have in the site file; no appliance is asked
         #[arg(long, conflicts_with_all = ["who", "fingerprint"])]
         ports: bool,
-        /// Only watch: its last lines, then what it says
-        #[arg(long, requires = "who")]
+        /// Only watch: its last lines, then what it says. ^C leaves
+        #[arg(long, requires = "who", conflicts_with = "take")]
         watch: bool,
+        /// Take the line from whoever has it. He hears who took it
+        #[arg(long, requires = "who")]
+        take: bool,
+        /// Print an address for a browser on the admin network: good once, within a minute
+        #[arg(long, requires = "who", conflicts_with = "take")]
+        url: bool,
         /// Begin with so many of its last lines
         #[arg(long, value_name = "LINES", default_value_t = 20)]
         last: usize,
+        /// What begins an escape at the beginning of a line: a character, ^ and a letter, or none
+        #[arg(long, value_name = "CHAR|none", default_value = "~", value_parser = Escape::parse)]
+        escape: Escape,
         #[command(flatten)]
         at: Where,
-        /// For programs: one JSON object a line
+        /// For programs: one JSON object a line, of what it says; it does not type
         #[arg(long)]
         json: bool,
     },
@@ -210,4 +220,14 @@ pub(super) enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+/// What begins an escape, if anything does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Escape(pub(super) Option<u8>);
+
+impl Escape {
+    fn parse(text: &str) -> Result<Escape, String> {
+        koboshi_console::escape::parse(text).map(Escape)
+    }
 }

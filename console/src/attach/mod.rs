@@ -1,9 +1,18 @@
 //! One person at one line, by whichever way he came.
 //!
 //! ```text
-//! filter   what of a machine's characters a person's terminal shall see
+//! message   what goes both ways: characters, and JSON for the rest
+//! session   the line's side, over whatever carries messages
+//! terminal  the person's side, where he has a terminal
+//! filter    what of a machine's characters a person's terminal shall see
 //! ```
 
 mod filter;
+mod message;
+mod session;
+mod terminal;
 
 pub use filter::Filter;
+pub use message::{Frame, Notice, PROTOCOL, Request, Want};
+pub use session::{Comes, May, attach};
+pub use terminal::{Do, Manner, Terminal};

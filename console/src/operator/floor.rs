@@ -85,13 +85,19 @@ impl fmt::Display for Turn {
 #[derive(Debug)]
 pub(super) struct Turns {
     /// Who is there, by the number of his visit.
-    people: BTreeMap<u64, Person>,
+    people: BTreeMap<u64, Here>,
     holder: Option<Sits>,
     asking: VecDeque<u64>,
     /// Who asked last, and when.
     knocked: Option<(Person, Instant)>,
     visits: u64,
     pub(super) idle: Duration,
+}
+
+#[derive(Debug)]
+struct Here {
+    person: Person,
+    types: bool,
 }
 
 #[derive(Debug)]
@@ -114,10 +120,10 @@ impl Turns {
         }
     }
 
-    /// Somebody comes; the number of his visit.
-    pub fn enter(&mut self, person: Person) -> u64 {
+    /// Somebody comes, who may have the line or only looks; the number of his visit.
+    pub fn enter(&mut self, person: Person, types: bool) -> u64 {
         self.visits += 1;
-        self.people.insert(self.visits, person);
+        self.people.insert(self.visits, Here { person, types });
         self.visits
     }
 
@@ -197,10 +203,15 @@ impl Turns {
             return Err(NotHanded::NotYours);
         }
         let named = |other: &u64| {
-            *other != visit && self.people.get(other).is_some_and(|person| person.name == to)
+            *other != visit && self.people.get(other).is_some_and(|here| here.person.name == to)
         };
         let asking = self.asking.iter().copied().find(|other| named(other));
         let here: Vec<u64> = self.people.keys().copied().filter(|other| named(other)).collect();
+        let types = |other: &u64| self.people.get(other).is_some_and(|here| here.types);
+        if !here.is_empty() && !here.iter().any(types) {
+            return Err(NotHanded::MayNot { name: to.to_string() });
+        }
+        let here: Vec<u64> = here.into_iter().filter(types).collect();
         let next = match (asking, here.as_slice()) {
             (Some(next), _) => next,
             (None, [next]) => *next,
@@ -258,7 +269,7 @@ impl Turns {
 
     /// Who is there, in the order of coming, no more than so many.
     pub fn people(&self, most: usize) -> Vec<Person> {
-        self.people.values().take(most).cloned().collect()
+        self.people.values().take(most).map(|here| here.person.clone()).collect()
     }
 
     fn holder(&self) -> Option<Holder> {
@@ -267,7 +278,7 @@ impl Turns {
     }
 
     fn person(&self, visit: u64) -> Option<Person> {
-        self.people.get(&visit).cloned()
+        self.people.get(&visit).map(|here| here.person.clone())
     }
 
     fn is_idle(&self, now: Instant) -> bool {
@@ -297,7 +308,7 @@ mod tests {
     /// A table with these people, its first moment, and where turns go.
     fn table(names: &[&str]) -> (Turns, Vec<u64>, Now, Vec<Turn>) {
         let mut turns = Turns::new(IDLE);
-        let visits = names.iter().map(|name| turns.enter(person(name))).collect();
+        let visits = names.iter().map(|name| turns.enter(person(name), true)).collect();
         (turns, visits, (Instant::now(), 1000), Vec::new())
     }
 
@@ -375,8 +386,12 @@ mod tests {
         turns.take(bob, now, &mut out);
         let not_yours = turns.hand_over(alice, "bob", now, &mut out);
         assert_eq!(not_yours, Err(NotHanded::NotYours));
+        let name = "eve".to_string();
         let nobody = turns.hand_over(bob, "eve", now, &mut out);
-        assert_eq!(nobody, Err(NotHanded::NotHere { name: "eve".to_string() }));
+        assert_eq!(nobody, Err(NotHanded::NotHere { name: name.clone() }));
+        turns.enter(person("eve"), false);
+        let looks = turns.hand_over(bob, "eve", now, &mut out);
+        assert_eq!(looks, Err(NotHanded::MayNot { name }));
         turns.hand_over(bob, "alice", now, &mut out).unwrap();
         let several = turns.hand_over(alice, "bob", now, &mut out);
         assert_eq!(several, Err(NotHanded::Several { name: "bob".to_string(), many: 2 }));
@@ -401,7 +416,7 @@ mod tests {
         turns.take(visits[0], now, &mut out);
         for nth in 0..1000u32 {
             let now = later(now, Duration::from_millis(20) * nth);
-            let program = turns.enter(person("program"));
+            let program = turns.enter(person("program"), true);
             turns.ask(program, now, &mut out).unwrap_err();
             turns.leave(program, now, &mut out);
         }
@@ -417,7 +432,7 @@ mod tests {
             for (step, visit, secs) in steps {
                 now = later(now, Duration::from_secs(secs));
                 match step {
-                    0 => { turns.enter(person("d")); }
+                    0 => { turns.enter(person("d"), true); }
                     1 => turns.leave(visit, now, &mut out),
                     2 if turns.person(visit).is_some() => { let _who = turns.ask(visit, now, &mut out); }
                     3 if turns.person(visit).is_some() => turns.take(visit, now, &mut out),

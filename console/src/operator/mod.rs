@@ -94,6 +94,12 @@ pub enum NotHanded {
         /// As was asked.
         name: String,
     },
+    /// He only looks.
+    #[error("{name} may look at this line, and not type")]
+    MayNot {
+        /// As was asked.
+        name: String,
+    },
     /// It is not clear who is meant.
     #[error("{many} called {name} are at this line: one of them has to ask for it")]
     Several {
@@ -144,22 +150,26 @@ impl Desk {
         self.told.subscribe()
     }
 
+    pub fn people(&self) -> Vec<Person> {
+        locked(&self.turns).people(PEOPLE)
+    }
+
     pub fn set_idle(&self, idle: Duration) {
         locked(&self.turns).idle = idle;
     }
 
-    pub fn enter(self: &Arc<Desk>, person: Person) -> Visitor {
-        let number = locked(&self.turns).enter(person);
+    pub fn enter(self: &Arc<Desk>, person: Person, types: bool) -> Visitor {
+        let number = locked(&self.turns).enter(person, types);
         Visitor { desk: self.clone(), number }
     }
 
     pub fn ask(self: &Arc<Desk>, person: Person) -> Result<Operator, Holder> {
-        let visitor = self.enter(person);
+        let visitor = self.enter(person, true);
         visitor.ask().map(|()| Operator { visitor })
     }
 
     pub fn take(self: &Arc<Desk>, person: Person) -> Operator {
-        let visitor = self.enter(person);
+        let visitor = self.enter(person, true);
         visitor.take();
         Operator { visitor }
     }
@@ -262,7 +272,7 @@ impl Visitor {
 
     /// Who is at this line, the first few hundred of them.
     pub fn people(&self) -> Vec<Person> {
-        locked(&self.desk.turns).people(PEOPLE)
+        self.desk.people()
     }
 
     /// Never ends: gives the line to who asked once its holder is idle. Somebody who asked has to wait in it.

@@ -53,7 +53,7 @@ impl Console {
     pub fn new(visit: Visit, reach: Reach, words: Words, size: Option<Size>) -> Console {
         let Reach { name, line, types } = reach;
         let via = format!("ssh from {}", visit.from);
-        let visitor = line.enter(Person { name: visit.key.name.clone(), via });
+        let visitor = line.enter(Person { name: visit.key.name.clone(), via }, types);
         Console { visit, name, line, visitor, words, types, size }
     }
 

@@ -54,13 +54,14 @@ pub(super) fn host() -> (tempfile::TempDir, Host) {
     adapter("1-4", "E660:58", "Pico");
     tty("ttyACM0", &interface("1-4", 2));
     for (device, kind) in [("ttyS0", "4"), ("ttyS1", "0")] {
-        let at = format!("devices/pnp0/00:0{kind}/{device}");
+        let at = format!("devices/pnp0/00:0{kind}/00:0{kind}:0/00:0{kind}:0.0");
         put(&format!("{at}/uevent"), "");
         tty(device, &at);
         put(&format!("class/tty/{device}/type"), kind);
     }
     for (device, driver) in [
         ("devices/pnp0/00:04", "bus/pnp/drivers/serial"),
+        ("devices/pnp0/00:04/00:04:0/00:04:0.0", "bus/serial-base/drivers/port"),
         (
             "devices/pci0000:00/0000:00:14.0/usb1/1-1.2/1-1.2:1.0/ttyUSB0",
             "bus/usb-serial/drivers/ftdi_sio",

@@ -78,9 +78,11 @@ fn driver(tty: &Path) -> Option<String> {
     if line(&tty.join("type")).is_some_and(|kind| kind == "0") {
         return None;
     }
-    // A port of the serial core has its UART's driver above it.
+    // Between a port and its UART's driver Linux has two devices of the serial core, since 6.5.
     let drivers = device.ancestors().take(4).map(|at| at.join("driver"));
-    let driver = drivers.filter_map(|driver| fs::canonicalize(driver).ok()).next();
+    let mut drivers = drivers.filter_map(|driver| fs::canonicalize(driver).ok());
+    let driver =
+        drivers.find(|driver| !driver.components().any(|part| part.as_os_str() == "serial-base"));
     let name = driver.and_then(|driver| Some(driver.file_name()?.to_str()?.to_string()));
     Some(name.unwrap_or_else(|| "?".to_string()))
 }

@@ -1,17 +1,22 @@
 //! `koboshi console`: which lines there are and how they are; what one says, from its last lines on.
 //!
-//! What a machine sends goes to the terminal as it is: that is what a console is. What is said of it (names,
-//! causes, marks) has no control characters.
+//! What a machine sends goes to a pipe as it is; a terminal is spared what acts on it ([`Filter`]). What is said of it
+//! (names, causes, marks) has no control characters.
+
+mod attach;
+mod terminal;
 
 use std::io::{self, IsTerminal, Write};
 
-use koboshi_console::{Mark, Piece, State, Viewer, What};
+use koboshi_console::attach::Filter;
+use koboshi_console::{Handle, Holder, Mark, Piece, State, Viewer, What};
 use serde::{Deserialize, Serialize};
 
 use super::table::{ago, clock, table};
 use crate::api::Refusal;
 use crate::app::App;
 use crate::site::{Console, MachineName};
+pub use attach::{Asked, run};
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,6 +26,27 @@ pub struct Query {
     /// With how many of its last lines it begins.
     #[serde(default = "twenty")]
     pub last: usize,
+}
+
+/// An address for a browser is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Browse {
+    /// A machine, or a seat.
+    pub who: String,
+    /// Only to look.
+    #[serde(default)]
+    pub watch: bool,
+}
+
+/// An address for a browser.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Address {
+    /// What to open. It is a secret until it is used.
+    pub url: String,
+    /// Whether whoever opens it may type.
+    pub types: bool,
+    /// How long it is good, once.
+    pub seconds: u64,
 }
 
 fn twenty() -> usize {
@@ -37,6 +63,9 @@ pub struct Row {
     /// How it is. None: this kind is not built yet.
     #[serde(flatten)]
     pub state: Option<State>,
+    /// Who types, if anybody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
 }
 
 /// Something that a line said, or that happened to it: one of the three.
@@ -78,7 +107,8 @@ pub fn all(app: &App) -> Vec<Row> {
     let rows = machines.into_iter().filter_map(|(name, machine)| {
         let console = machine.console.as_ref()?.value.to_string();
         let state = lines.remove(name).map(|status| status.state);
-        Some(Row { machine: name.to_string(), console, state })
+        let holder = app.lines.handle(name).and_then(|line| line.holder());
+        Some(Row { machine: name.to_string(), console, state, holder })
     });
     rows.collect()
 }
@@ -89,11 +119,21 @@ pub fn watch(
     query: &Query,
     allow: impl FnOnce(&MachineName) -> Result<(), Refusal>,
 ) -> Result<(MachineName, Viewer), Refusal> {
+    let (machine, line) = line(app, &query.who, allow)?;
+    Ok((machine, line.view(query.last)))
+}
+
+/// The line of a machine, or of the machine in a seat, if `allow` says so.
+pub fn line(
+    app: &App,
+    who: &str,
+    allow: impl FnOnce(&MachineName) -> Result<(), Refusal>,
+) -> Result<(MachineName, Handle), Refusal> {
     let site = app.site.load();
-    let machine = super::one(&site, &query.who)?;
+    let machine = super::one(&site, who)?;
     allow(&machine)?;
     if let Some(line) = app.lines.handle(&machine) {
-        return Ok((machine, line.view(query.last)));
+        return Ok((machine, line));
     }
     let console = site.machines.get(&machine).and_then(|machine| machine.console.as_ref());
     Err(match console.map(|console| &console.value) {
@@ -130,9 +170,13 @@ pub fn show(rows: &[Row]) -> String {
                 ("taken", since(at), format!("by {by}"))
             }
         };
-        vec![row.machine.clone(), row.console.clone(), state.to_string(), since, note]
+        let holder = row.holder.as_ref().map_or_else(String::new, |holder| {
+            format!("{}, {}", holder.person, ago(now.saturating_sub(holder.since)))
+        });
+        vec![row.machine.clone(), row.console.clone(), state.to_string(), since, holder, note]
     });
-    table(&["MACHINE", "CONSOLE", "STATE", "SINCE", "NOTE"], &cells.collect::<Vec<_>>())
+    let head = ["MACHINE", "CONSOLE", "STATE", "SINCE", "OPERATOR", "NOTE"];
+    table(&head, &cells.collect::<Vec<_>>())
 }
 
 /// Where a console is shown: characters on standard output, marks on standard error; or all of it for
@@ -142,13 +186,16 @@ pub struct Screen {
     /// Both are one terminal, and the machine's last line is not at its end.
     within: bool,
     terminal: bool,
+    /// Where standard output is one.
+    filter: Option<Filter>,
 }
 
 impl Screen {
     /// Nothing was shown yet.
     pub fn new(json: bool) -> Screen {
         let terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
-        Screen { json, within: false, terminal }
+        let filter = io::stdout().is_terminal().then(Filter::new);
+        Screen { json, within: false, terminal, filter }
     }
 
     /// Shows what came.
@@ -161,18 +208,30 @@ impl Screen {
         }
         if let Some(text) = seen.text.as_deref().map(str::as_bytes).or(seen.bytes.as_deref()) {
             self.within = text.last() != Some(&b'\n');
-            out.write_all(text)?;
+            match &mut self.filter {
+                Some(filter) => {
+                    let mut shown = Vec::new();
+                    filter.pass(text, &mut shown);
+                    out.write_all(&shown)?;
+                }
+                None => out.write_all(text)?,
+            }
             out.flush()?;
         }
         if let Some(mark) = &seen.mark {
             let begin = if self.terminal && self.within { "\r\n" } else { "" };
             self.within = false;
-            let line = format!("[{} {mark}]", clock(seen.at));
-            let line: String = line.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
+            let line = note(seen.at, &mark.to_string());
             io::stderr().lock().write_all(format!("{begin}{line}\r\n").as_bytes())?;
         }
         Ok(())
     }
+}
+
+/// Something about a line, as it is shown between its characters. It may hold a stranger's words.
+fn note(at: u64, text: &str) -> String {
+    let line = format!("[{} {text}]", clock(at));
+    line.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -202,6 +261,7 @@ mod tests {
             machine: machine.to_string(),
             console: console.to_string(),
             state,
+            holder: None,
         };
         let why = "no answer \x1b[2J".to_string();
         let rows = [

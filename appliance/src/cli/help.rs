@@ -1,0 +1,20 @@
+//! What `--help` says beyond a line.
+
+/// Of `koboshi console`.
+pub(super) const CONSOLE: &str = "\
+One person types into a line, any number look. The line is yours when it is free; where somebody has it you see who,
+and ask for it or take it. It is free again when you leave, and yours to lose when you type nothing for so long as the
+site says ([console] idle) and somebody asks. The line itself is always on.
+
+At the beginning of a line, ~ and a key (~? shows them all):
+  ~.  leave        ~a  ask for the line    ~t  take it        ~r  let go of it    ~h  hand it over
+  ~B  BREAK        ~S  SysRq and its key   ~w  who is here    ~l  last lines      ~~  send one ~
+
+Within ssh, which takes the first ~ for itself, type one more for each ssh around: ~~. leaves here.
+
+  koboshi console m01                    look and type
+  koboshi console m01 --take             at 3 a.m., when whoever has it went to bed
+  koboshi console m01 --watch            only look
+  koboshi console m01 --url              an address for a browser, good once, within a minute (--watch: only to look)
+  koboshi console m01 --escape '^]'      another escape character; none: everything is typed
+  echo reboot | koboshi console sw1      type what comes, and leave";
