@@ -370,9 +370,19 @@ async fn without_a_terminal_bytes_are_exact_both_ways() {
     m01.says(b"the end").await;
     alice.sees("the end").await;
     assert_eq!(text(&alice.seen), text(&[&all[..], b"the end"].concat()), "and nothing of old");
-    // The end of what is piped in lets go of the line, and he looks on.
+    // The end of what is piped in is typed, and ends it.
+    alice.types(b"last").await;
     drop(alice.child.stdin.take());
-    alice.sees("let go of the line").await;
+    assert_eq!(alice.leaves().await, 0);
+    assert!(m01.typed().ends_with(b"last"));
+    assert!(
+        text(&alice.heard).contains("alice (ssh from 127.0.0.1) holds the line]\n"),
+        "{}",
+        alice.saw()
+    );
+    // Who only looks has nothing to pipe in.
+    let mut alice = world.attach("alice", &["-n"], "m01", &["watch"]);
+    alice.sees("the end").await;
     m01.says(b"more").await;
     alice.sees("more").await;
     world.cancel.cancel();
@@ -389,15 +399,16 @@ async fn who_only_looks_does_not_type() {
         let mut alice = world.attach("alice", &["-tt"], "m01", words);
         alice.sees("booted an hour ago").await;
         alice.types(b"reboot\r").await;
-        alice.sees("you only look").await;
+        alice.sees("you may watch this line, and not type").await;
         alice.types(b"\x1dt").await;
+        alice.sees("you only look: come without `watch` to type").await;
         alice.types(b"\r\x1d.").await;
         assert_eq!(alice.leaves().await, 0);
     }
     let mut bob = world.attach("bob", &["-tt"], "m01", &[]);
     bob.sees("your key may not type here (line 2").await;
     bob.types(b"reboot\r\x1dt\x1dBx").await;
-    bob.sees("[your key may not type here").await;
+    bob.sees("you may watch this line, and not type").await;
     bob.types(b"\r\x1d.").await;
     assert_eq!(bob.leaves().await, 0);
     assert_eq!(m01.typed(), b"");
@@ -477,7 +488,7 @@ async fn the_menu_works_within_ssh_at_its_defaults() {
     let world = World::new(&[("alice", "")]).await;
     let m01 = world.machine("m01");
     let mut alice = world.attach("alice", &["-tt"], "m01", &[]);
-    alice.sees("You have the line. Enter, ^] and ? for help").await;
+    alice.sees("m01's console is up; ^]? helps, ^]. leaves").await;
     alice.types(b"\x1d?").await;
     alice.sees("send a BREAK").await;
     alice.types(b"\x1dB").await;
@@ -486,7 +497,7 @@ async fn the_menu_works_within_ssh_at_its_defaults() {
     alice.types(b"\x1dSb").await;
     m01.until("BREAK and b", |told| told.breaks == 2 && told.typed == b"b").await;
     alice.types(b"\x1dw").await;
-    alice.sees("alice (ssh from 127.0.0.1) has the line").await;
+    alice.sees("here: alice (ssh from 127.0.0.1)").await;
     // What would act on her terminal does not reach it; and where her ssh has its own escapes, it keeps them.
     m01.says(b"\x1b]0;title\x07plain \x1b[31mred").await;
     alice.sees("plain \x1b[31mred").await;
@@ -530,14 +541,14 @@ async fn the_size_of_the_terminal_is_known_and_followed() {
         }
         seen.clear();
     };
-    sees(&mut master, "for help").await;
+    sees(&mut master, "? helps").await;
     master.write_all(b"\x1d?").await.unwrap();
-    sees(&mut master, "33 rows and 101 columns").await;
+    sees(&mut master, "stty rows 33 cols 101").await;
     tcsetwinsize(&master, size(50, 132)).unwrap();
     // The signal goes its own way.
     tokio::time::sleep(Duration::from_millis(500)).await;
     master.write_all(b"\x1d?").await.unwrap();
-    sees(&mut master, "50 rows and 132 columns").await;
+    sees(&mut master, "stty rows 50 cols 132").await;
     master.write_all(b"\x1d.").await.unwrap();
     assert!(tokio::time::timeout(CEILING, child.wait()).await.unwrap().unwrap().success());
 }
@@ -547,23 +558,21 @@ async fn two_operators_share_a_line_in_turns() {
     let world = World::new(&[("alice", ""), ("bob", "")]).await;
     let m01 = world.machine("m01");
     let mut alice = world.attach("alice", &["-tt"], "m01", &[]);
-    alice.sees("You have the line").await;
+    alice.sees("alice (ssh from 127.0.0.1) holds the line").await;
     let mut bob = world.attach("bob", &["-tt"], "m01", &[]);
-    bob.sees(
-        "alice (ssh from 127.0.0.1) has the line; it is yours when it is free or idle, ^]t takes",
-    )
-    .await;
-    alice.sees("bob (ssh from 127.0.0.1) asks for the line").await;
+    bob.sees("m01's console is up; alice (ssh from 127.0.0.1) has the line; ^]? helps").await;
     bob.types(b"x").await;
-    bob.sees("[alice (ssh from 127.0.0.1) has the line now]").await;
+    bob.sees("alice (ssh from 127.0.0.1) has the line: ^]a asks for it, ^]t takes it").await;
+    bob.types(b"\r\x1da").await;
+    alice.sees("bob (ssh from 127.0.0.1) asks for the line").await;
     alice.types(b"1").await;
     m01.until("alice's", |told| told.typed == b"1").await;
-    bob.types(b"\r\x1dt").await;
+    bob.types(b"\x1dt").await;
     alice.sees("bob (ssh from 127.0.0.1) took the line from alice").await;
     bob.types(b"2").await;
     m01.until("bob's", |told| told.typed == b"12").await;
     alice.types(b"3").await;
-    alice.sees("bob (ssh from 127.0.0.1) has the line now").await;
+    alice.sees("bob (ssh from 127.0.0.1) has the line: ^]a").await;
     bob.types(b"\r\x1dhalice\r").await;
     alice.sees("bob (ssh from 127.0.0.1) handed the line over to alice").await;
     alice.types(b"4").await;
@@ -581,9 +590,9 @@ async fn two_operators_share_a_line_in_turns() {
 async fn a_key_that_is_withdrawn_is_out() {
     let world = World::new(&[("alice", ""), ("bob", "")]).await;
     let mut alice = world.attach("alice", &["-tt"], "m01", &[]);
-    alice.sees("You have the line").await;
+    alice.sees("alice (ssh from 127.0.0.1) holds the line").await;
     let mut bob = world.attach("bob", &["-tt"], "m02", &[]);
-    bob.sees("You have the line").await;
+    bob.sees("bob (ssh from 127.0.0.1) holds the line").await;
     world.let_in(&[("alice", "watch=\"m01\"")]);
     alice.sees("your key may not type here").await;
     bob.sees("your key lets you in no more").await;
@@ -601,7 +610,7 @@ async fn a_thousand_wrong_keys_keep_nobody_out() {
     let tries: Vec<_> = (1..50).map(|nth| tokio::spawn(try_keys(world.at, nth))).collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut alice = world.attach("alice", &["-tt"], "m01", &[]);
-    alice.sees("You have the line").await;
+    alice.sees("alice (ssh from 127.0.0.1) holds the line").await;
     for tried in tries {
         let tried = tokio::time::timeout(CEILING, tried).await.expect("it ends").unwrap();
         assert!(tried < 20, "they are answered slowly, and cut off: {tried}");
@@ -638,7 +647,7 @@ async fn strangers_are_cut_off_after_a_while() {
         open.push(TcpStream::connect(world.at).await.unwrap());
     }
     let mut alice = world.attach("alice", &["-tt"], "m01", &[]);
-    alice.sees("You have the line").await;
+    alice.sees("alice (ssh from 127.0.0.1) holds the line").await;
     // The oldest made room; the others had their time.
     let mut buffer = Vec::new();
     for (nth, stream) in open.iter_mut().enumerate() {
@@ -688,7 +697,7 @@ async fn floods_hurt_nobody_but_their_own() {
     // Who pastes into a line that takes nothing is told, and can still leave.
     m01.told.lock().unwrap().deaf = true;
     let mut alice = world.attach("alice", &["-tt"], "m01", &[]);
-    alice.sees("You have the line").await;
+    alice.sees("alice (ssh from 127.0.0.1) holds the line").await;
     alice.types(&vec![b'y'; 8 * 1024]).await;
     m01.says(b"still heard").await;
     alice.sees("still heard").await;

@@ -1,4 +1,5 @@
 //! Consoles as their operators have them: lines that a test plays, and the program as a user runs it.
 
 mod person;
+mod ssh;
 mod watch;

@@ -64,6 +64,8 @@ pub struct Terminal {
     told: bool,
     /// When this request is answered he leaves.
     last: Option<u64>,
+    /// Columns and rows of his screen.
+    size: Option<(u16, u16)>,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,7 @@ impl Terminal {
             requests: 0,
             told: false,
             last: None,
+            size: None,
         }
     }
 
@@ -121,6 +124,7 @@ impl Terminal {
 
     /// His screen has another size.
     pub fn resized(&mut self, columns: u16, rows: u16, out: &mut Vec<Do>) {
+        self.size = Some((columns, rows)).filter(|_| columns > 0 && rows > 0);
         if self.here.is_some() {
             self.wants(Want::Resize { columns, rows }, "", out);
         }
@@ -141,7 +145,15 @@ impl Terminal {
             Key::Leave => out.push(Do::Leave),
             Key::Suspend => out.push(Do::Suspend),
             Key::Help => {
-                out.extend(self.manner.escape.map(|escape| Do::Say(escape::help(escape))));
+                let Some(escape) = self.manner.escape else { return };
+                let mut help = escape::help(escape);
+                if let Some((columns, rows)) = self.size {
+                    // A serial line has no way to say it.
+                    help.push_str(&format!(
+                        "On the machine, `stty rows {rows} cols {columns}` tells it the size of this screen.\r\n"
+                    ));
+                }
+                out.push(Do::Say(help));
             }
             Key::SysrqMenu => out.push(Do::Say(escape::SYSRQ.to_string())),
             Key::Name => out.push(Do::Say("hand the line over to: ".to_string())),

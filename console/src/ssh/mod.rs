@@ -5,6 +5,7 @@
 //! client      one connection: lets in, and refuses what is no console
 //! session     what a channel is for
 //! console     somebody at a console
+//! screen      what he is shown
 //! words       what stands behind `ssh m01@host`
 //! keys        who may log in, and to what; `source`: from where
 //! authorized  the file of keys, read again when it changed
@@ -22,6 +23,7 @@ mod console;
 mod host_key;
 mod keys;
 mod limits;
+mod screen;
 mod server;
 mod session;
 mod source;

@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::server::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::authorized::Authorized;
-use super::console::Console;
+use super::console;
 use super::keys::Key;
+use super::screen::Piece;
 use super::server::{Consoles, NotReached, Times};
 use super::words::{Words, no_subsystem};
 
@@ -41,7 +43,14 @@ enum Asked {
 
 /// The client's terminal, columns and rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Size(pub u32, pub u32);
+pub(super) struct Size(pub u16, pub u16);
+
+impl Size {
+    pub fn of(columns: u32, rows: u32) -> Size {
+        let small = |number| u16::try_from(number).unwrap_or(u16::MAX);
+        Size(small(columns), small(rows))
+    }
+}
 
 /// How a session ended: its exit status and last words.
 pub(super) struct End(pub u32, pub String);
@@ -74,10 +83,10 @@ async fn begin(read: &mut ChannelReadHalf, size: &mut Option<Size>) -> Option<As
     loop {
         match read.wait().await? {
             ChannelMsg::RequestPty { col_width, row_height, .. } => {
-                *size = Some(Size(col_width, row_height));
+                *size = Some(Size::of(col_width, row_height));
             }
             ChannelMsg::WindowChange { col_width, row_height, .. } => {
-                *size = size.map(|_| Size(col_width, row_height));
+                *size = size.map(|_| Size::of(col_width, row_height));
             }
             ChannelMsg::RequestShell { .. } => return Some(Asked::Console(Words::default())),
             ChannelMsg::Exec { command, .. } => {
@@ -101,12 +110,25 @@ pub(super) struct Out {
 
 impl Out {
     /// What the machine said.
-    pub async fn show(&self, bytes: Bytes) -> Result<(), russh::Error> {
+    async fn show(&self, bytes: Bytes) -> Result<(), russh::Error> {
         self.write.data_bytes(bytes).await
     }
 
+    /// What is handed on, until nothing is any more, or the client is gone.
+    pub async fn writes(&self, mut shown: mpsc::Receiver<Piece>) {
+        while let Some(piece) = shown.recv().await {
+            let done = match piece {
+                Piece::Out(bytes) => self.write.data_bytes(bytes).await,
+                Piece::Err(bytes) => self.write.extended_data_bytes(1, bytes).await,
+            };
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
     /// What we say: on standard error, with a line end of the terminal's.
-    pub async fn aside(&self, text: &str) -> Result<(), russh::Error> {
+    async fn aside(&self, text: &str) -> Result<(), russh::Error> {
         let mut lines = text.trim_end().replace('\n', if self.terminal { "\r\n" } else { "\n" });
         lines.push_str(if self.terminal { "\r\n" } else { "\n" });
         match self.terminal {
@@ -158,8 +180,7 @@ impl Visit {
                 self.from
             ),
         );
-        let console = Console::new(self, reach, words, size);
-        console.run(read, out).await
+        console::run(self, reach, &words, read, size, out).await
     }
 }
 
