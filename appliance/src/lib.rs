@@ -19,6 +19,7 @@
 //! rights    may(principal, verb, machine)
 //! api/      /api/v1 on the Unix socket, and its client
 //! ops/      one module an operation: what it is asked, what it answers, how that is shown
+//! programs  a socket of bytes for each console
 //! web       the admin address: consoles for browsers, by `tickets`
 //! cli       words in, exit code out
 //! lab/      a rack of virtual machines with real firmware
@@ -40,6 +41,7 @@ pub mod loaders;
 pub mod networks;
 pub mod ops;
 pub mod plan;
+pub mod programs;
 pub mod publish;
 pub mod rights;
 pub mod roots;

@@ -31,6 +31,8 @@ const QUIET_MOST: Duration = Duration::from_secs(600);
 /// See the module.
 pub struct Lines {
     on: Mutex<BTreeMap<MachineName, On>>,
+    /// Others are on now.
+    changed: watch::Sender<()>,
     site: watch::Sender<Arc<Site>>,
     /// Of all that is opened over the network.
     pace: Arc<Pace>,
@@ -68,7 +70,8 @@ impl Lines {
         let (site, found) = (watch::channel(site).0, Mutex::new(Some(found)));
         let wide = tokio::runtime::Handle::current();
         let (on, pace) = (Mutex::default(), Arc::default());
-        Ok(Lines { on, site, pace, watching, wide, found, logs })
+        let changed = watch::Sender::default();
+        Ok(Lines { on, changed, site, pace, watching, wide, found, logs })
     }
 
     /// The site says something else now.
@@ -93,6 +96,16 @@ impl Lines {
     pub fn found(&self) -> (Option<mpsc::Receiver<Found>>, Watching) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         (found.take(), self.watching.clone())
+    }
+
+    /// For whoever looks at all of them.
+    pub fn handles(&self) -> Vec<(MachineName, Handle)> {
+        self.on().iter().map(|(name, on)| (name.clone(), on.line.handle())).collect()
+    }
+
+    /// Tells when others are on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Keeps them in step with the site until cancelled, then closes them all.
@@ -153,6 +166,7 @@ impl Lines {
             on.insert(name.clone(), On { how, line });
         }
         on.values().for_each(|on| on.line.set_idle(site.consoles.idle));
+        self.changed.send_replace(());
     }
 
     fn on(&self) -> MutexGuard<'_, BTreeMap<MachineName, On>> {

@@ -37,7 +37,7 @@ use crate::site::{Mode, Site};
 use crate::squasher::Squasher;
 use crate::store::{BootRecord, Holding, Store};
 use crate::tickets::Tickets;
-use crate::{api, diagnosis, identify, plan, ssh, web};
+use crate::{api, diagnosis, identify, plan, programs, ssh, web};
 
 /// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
 const NEWS: usize = 16_384;
@@ -148,6 +148,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(diagnosis::watch::watch(app.clone(), cancel.clone()));
     let (thread, _until_the_end) = thread_of_consoles()?;
     tasks.spawn_on(consoles(app.clone(), cancel.clone()), &thread);
+    tasks.spawn(for_programs(app.clone(), cancel.clone()));
     tasks.spawn(ssh::run(app.clone(), cancel.clone()));
     tasks.spawn(seen(app.clone(), cancel.clone()));
 
@@ -390,6 +391,11 @@ fn thread_of_consoles() -> anyhow::Result<(tokio::runtime::Handle, oneshot::Send
         })
         .context("starting the consoles' thread")?;
     Ok((handle, guard))
+}
+
+async fn for_programs(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<()> {
+    programs::run(app, cancel).await;
+    Ok(())
 }
 
 async fn consoles(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<()> {

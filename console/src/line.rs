@@ -142,6 +142,11 @@ impl Handle {
         self.status.clone()
     }
 
+    /// Whether it is the same line: one that was closed and begun again is another.
+    pub fn is(&self, other: &Handle) -> bool {
+        Arc::ptr_eq(&self.record, &other.record)
+    }
+
     /// Follows it from the last so many lines on.
     pub fn view(&self, lines: usize) -> Viewer {
         self.history(Start::Lines(lines))

@@ -3,3 +3,4 @@
 mod person;
 mod ssh;
 mod watch;
+mod web;

@@ -75,7 +75,7 @@ async fn ticket(
 }
 
 /// Whether he may type there, whenever it is asked.
-fn may_type(principal: Principal, machine: String) -> May {
+pub(crate) fn may_type(principal: Principal, machine: String) -> May {
     May::new(move || match may(&principal, Verb::Type, Some(&machine)) {
         true => Ok(()),
         false => Err("you may watch this line, and not type".to_string()),

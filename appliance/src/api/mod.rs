@@ -7,6 +7,6 @@ mod console;
 mod machines;
 mod server;
 
-pub(crate) use attach::carry;
+pub(crate) use attach::{carry, may_type};
 pub use client::{Client, ClientError, Socket};
 pub use server::{Refusal, serve, socket_path};

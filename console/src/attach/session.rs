@@ -15,6 +15,7 @@ use super::message::{Frame, Notice, PROTOCOL, Request, Want};
 use crate::line::Handle;
 use crate::operator::{NotTyped, Person, Visitor};
 use crate::scrollback::{Piece, What};
+use crate::sysrq::Key;
 use crate::viewer::Viewer;
 use crate::wire::Operation;
 
@@ -31,7 +32,7 @@ impl May {
         May(Arc::new(may))
     }
 
-    fn ask(&self) -> Result<(), String> {
+    pub(super) fn ask(&self) -> Result<(), String> {
         (self.0)()
     }
 }
@@ -212,10 +213,8 @@ impl Reads<'_> {
             }
             Want::Sysrq { key } => {
                 self.may.ask()?;
-                let key = u8::try_from(key).ok().filter(u8::is_ascii_graphic);
-                let key = key.ok_or("a key of SysRq is a letter or a digit")?;
-                self.visitor.operate(Operation::Break).await.map_err(words)?;
-                self.visitor.send(&[key]).await.map_err(words)
+                let key = Key::try_from(key).map_err(|why| why.to_string())?;
+                self.visitor.sysrq(key).await.map_err(words)
             }
             // The line's own screen is as large as the machine thinks.
             Want::Resize { .. } | Want::Tail { .. } | Want::Who => Ok(()),
