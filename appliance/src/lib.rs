@@ -19,6 +19,7 @@
 //! rights    may(principal, verb, machine)
 //! api/      /api/v1 on the Unix socket, and its client
 //! ops/      one module an operation: what it is asked, what it answers, how that is shown
+//! keystrokes  what operators type, where the site wants it kept
 //! programs  a socket of bytes for each console
 //! web       the admin address: consoles for browsers, by `tickets`
 //! cli       words in, exit code out
@@ -34,6 +35,7 @@ pub mod diagnosis;
 pub mod hardware;
 pub mod home;
 pub mod identify;
+pub mod keystrokes;
 pub mod lab;
 pub mod ledger;
 pub mod lines;

@@ -37,7 +37,7 @@ use crate::site::{Mode, Site};
 use crate::squasher::Squasher;
 use crate::store::{BootRecord, Holding, Store};
 use crate::tickets::Tickets;
-use crate::{api, diagnosis, identify, plan, programs, ssh, web};
+use crate::{api, diagnosis, identify, keystrokes, plan, programs, ssh, web};
 
 /// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
 const NEWS: usize = 16_384;
@@ -394,7 +394,7 @@ fn thread_of_consoles() -> anyhow::Result<(tokio::runtime::Handle, oneshot::Send
 }
 
 async fn for_programs(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<()> {
-    programs::run(app, cancel).await;
+    tokio::join!(programs::run(app.clone(), cancel.clone()), keystrokes::run(app, cancel));
     Ok(())
 }
 

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use koboshi_ipmi::Error;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::log::{self, Log, Start};
-use crate::operator::{Desk, Floor, Holder, Operator, Person, Turn, Visitor};
+use crate::operator::{Desk, Floor, Holder, Operator, Person, Turn, Typed, Visitor};
 use crate::pace::{Backoff, Pace};
 use crate::screen::Drawn;
 use crate::scrollback::Mark;
@@ -191,6 +191,11 @@ impl Handle {
     /// What becomes of the right to type, each turn from now on: for whoever keeps books.
     pub fn turns(&self) -> broadcast::Receiver<Turn> {
         self.desk.turns()
+    }
+
+    /// An audit hears of what is typed before it is typed, and whoever types waits for it. None: there is none.
+    pub fn keep_keys(&self, keys: Option<mpsc::Sender<Typed>>) {
+        self.desk.keep_keys(keys);
     }
 
     /// Who types nothing for so long gives way to who asks.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -113,7 +114,7 @@ fn same(one: &Termios, other: &Termios) -> bool {
 pub(super) fn site(folder: &Path) -> String {
     format!(
         "[site]\nname = \"console\"\n[net]\ninterface = \"kb0\"\ncidr = \"10.77.0.0/24\"\n\
-         pool = \"10.77.0.200-10.77.0.250\"\n[machines]\nsw1 = {{ console = \"unix:{}/sw1.sock\" }}\n",
+         pool = \"10.77.0.200-10.77.0.250\"\n[console]\nkeystrokes = true\n[machines]\nsw1 = {{ console = \"unix:{}/sw1.sock\" }}\n",
         folder.display()
     )
 }
@@ -170,6 +171,32 @@ fn a_terminal_is_typed_at_spared_and_given_back() {
         alice.sees("root (cli) let go of the line").await;
         let events = world.ok(&["events"]);
         assert!(events.contains("root (cli) took the line from root (cli)"), "{events}");
+
+        // The site wants what is typed kept, and not what has no echo.
+        alice.types("~a");
+        alice.sees("root (cli) holds the line").await;
+        machine.write_all(b"\r\nPassword: ").await.expect("it is read");
+        alice.sees("Password: ").await;
+        alice.types("hunter2\r");
+        reads(&mut machine, "hunter2\r").await;
+        machine.write_all(b"\r\n# ").await.expect("it is read");
+        alice.sees("# ").await;
+        alice.types("id\r");
+        reads(&mut machine, "id\r").await;
+        machine.write_all(b"id\r\nuid=0\r\n# ").await.expect("it is read");
+        let path = world.state.join("consoles/sw1/keys");
+        let begun = Instant::now();
+        let kept = loop {
+            let kept = std::fs::read_to_string(&path).unwrap_or_default();
+            if kept.contains(r#""keys":"id^M""#) {
+                break kept;
+            }
+            assert!(begun.elapsed() < CEILING, "{kept}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        assert!(kept.contains("[7 hidden]^M") && !kept.contains("hunter2"), "{kept}");
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
 
         // The appliance is killed and comes back, and so does the line.
         world.kill().await;

@@ -107,6 +107,11 @@ async fn writes<W: Sink<Frame>>(
         }
         frame = tokio::select! {
             biased;
+            // Before the answer to who asked for it: he types at once.
+            Ok(()) = floor.changed() => {
+                let floor = floor.borrow_and_update().clone();
+                Frame::control(&Notice::Floor(floor))
+            }
             Some(out) = asked.recv() => match out {
                 Out::Notice(notice) => Frame::control(&notice),
                 Out::Tail(n, lines) => {
@@ -114,10 +119,6 @@ async fn writes<W: Sink<Frame>>(
                     Frame::control(&Notice::Done { n })
                 }
             },
-            Ok(()) = floor.changed() => {
-                let floor = floor.borrow_and_update().clone();
-                Frame::control(&Notice::Floor(floor))
-            }
             Ok(()) = status.changed() => {
                 let line = status.borrow_and_update().state.clone();
                 Frame::control(&Notice::Line { line })

@@ -73,8 +73,8 @@ struct Here {
     visit: u64,
     types: bool,
     floor: Floor,
-    /// He asked, and the answer is not here yet: what he types goes behind it.
-    asked: bool,
+    /// By this request he asked, and the answer is not here yet: what he types goes behind it.
+    asked: Option<u64>,
 }
 
 impl Terminal {
@@ -91,6 +91,11 @@ impl Terminal {
             last: None,
             size: None,
         }
+    }
+
+    /// Whether he is at the line: then what he types goes somewhere.
+    pub fn is_here(&self) -> bool {
+        self.here.is_some()
     }
 
     /// Whether he has the line.
@@ -168,8 +173,8 @@ impl Terminal {
                 let key = char::from(key);
                 self.wants(Want::Sysrq { key }, "SysRq is sent: BREAK and its key", out);
             }
-            Key::Take => self.wants(Want::Take, "", out),
-            Key::Ask => self.wants(Want::Ask, "", out),
+            Key::Take => self.asks(Want::Take, out),
+            Key::Ask => self.asks(Want::Ask, out),
             Key::Release => self.wants(Want::Release, "", out),
             Key::Who => self.wants(Want::Who, "", out),
             Key::Redraw => self.wants(Want::Tail { lines: 24 }, "", out),
@@ -180,12 +185,11 @@ impl Terminal {
         let Some(here) = &mut self.here else { return };
         let why = match &here.floor.holder {
             Some(holder) if holder.visit == here.visit => None,
-            _ if here.asked => None,
+            _ if here.asked.is_some() => None,
             _ if !here.types => Some("you may watch this line, and not type".to_string()),
             None if self.manner.watch => Some("you only watch".to_string()),
             None => {
-                here.asked = true;
-                self.wants(Want::Ask, "", out);
+                self.asks(Want::Ask, out);
                 None
             }
             Some(holder) => Some(format!("{} has the line", holder.person)),
@@ -202,6 +206,14 @@ impl Terminal {
                 None => why,
             };
             out.push(Do::Note { at: None, text });
+        }
+    }
+
+    /// For the line.
+    fn asks(&mut self, want: Want, out: &mut Vec<Do>) {
+        self.wants(want, "", out);
+        if let Some(here) = &mut self.here {
+            here.asked = Some(self.requests);
         }
     }
 
@@ -252,17 +264,16 @@ impl Terminal {
                 }
                 out.push(note(text));
                 let free = floor.holder.is_none();
-                self.here = Some(Here { visit, types, floor, asked: false });
+                self.here = Some(Here { visit, types, floor, asked: None });
                 if types && self.manner.take {
-                    self.wants(Want::Take, "", out);
+                    self.asks(Want::Take, out);
                 } else if types && free && !self.manner.watch {
-                    self.wants(Want::Ask, "", out);
+                    self.asks(Want::Ask, out);
                 }
             }
             Notice::Floor(floor) => {
                 if let Some(here) = &mut self.here {
                     self.told &= here.floor == floor;
-                    here.asked &= floor.holder.is_none();
                     here.floor = floor;
                 }
                 let holds = self.holds();
@@ -275,14 +286,13 @@ impl Terminal {
             Notice::Line { .. } => {}
             Notice::Done { n } => {
                 out.extend(n.filter(|_| n == self.last).map(|_| Do::Leave));
+                self.answered(n);
                 let done = n.and_then(|n| self.waits.remove(&n)).filter(|done| !done.is_empty());
                 out.extend(done.map(|done| note(done.to_string())));
             }
             Notice::Refused { n, why } => {
                 n.and_then(|n| self.waits.remove(&n));
-                if let Some(here) = &mut self.here {
-                    here.asked = false;
-                }
+                self.answered(n);
                 out.push(note(why));
             }
             Notice::People { n, people } => {
@@ -291,6 +301,12 @@ impl Terminal {
                 out.push(note(format!("here: {}", people.join(", "))));
             }
             Notice::Bye { why } => out.push(note(why)),
+        }
+    }
+
+    fn answered(&mut self, n: Option<u64>) {
+        if let Some(here) = self.here.as_mut().filter(|here| here.asked == n) {
+            here.asked = None;
         }
     }
 
@@ -377,7 +393,9 @@ mod tests {
         assert_eq!(typed(&mut terminal, b"too early"), []);
         let said = note("m01's console is up; ~? helps, ~. leaves");
         assert_eq!(came(&mut terminal, &hello(None, true)), [said, wants(1, "ask")]);
+        assert_eq!(typed(&mut terminal, b"l"), [sends(b"l")], "behind what was asked");
         came(&mut terminal, &Notice::Floor(floor(Some(holder("me", 7)))));
+        came(&mut terminal, &Notice::Done { n: Some(1) });
         assert!(terminal.holds());
         assert_eq!(typed(&mut terminal, b"ls\r"), [sends(b"ls\r")]);
         assert_eq!(typed(&mut terminal, b"~B"), [wants(2, "break")]);
@@ -411,6 +429,7 @@ mod tests {
         assert_eq!(typed(&mut terminal, b"s\r"), []);
         assert_eq!(typed(&mut terminal, b"~t"), [wants(1, "take")]);
         came(&mut terminal, &Notice::Floor(floor(Some(holder("me", 7)))));
+        came(&mut terminal, &Notice::Done { n: Some(1) });
         assert_eq!(typed(&mut terminal, b"l"), [sends(b"l")]);
         came(&mut terminal, &Notice::Floor(floor(Some(holder("alice", 3)))));
         assert_eq!(typed(&mut terminal, b"s"), [held]);

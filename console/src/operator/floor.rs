@@ -277,7 +277,7 @@ impl Turns {
         Some(Holder { person: self.person(visit)?, since, visit })
     }
 
-    fn person(&self, visit: u64) -> Option<Person> {
+    pub fn person(&self, visit: u64) -> Option<Person> {
         self.people.get(&visit).map(|here| here.person.clone())
     }
 

@@ -5,18 +5,21 @@
 //! [`Handle::turns`](crate::Handle::turns).
 
 mod floor;
+mod keys;
 
 use std::fmt;
 use std::future::pending;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep_until;
 
 pub use floor::Turn;
 use floor::{Now, Turns};
+pub use keys::{Entry, Keys, Typed};
 
 use crate::line::locked;
 use crate::scrollback::Mark;
@@ -117,6 +120,8 @@ pub(crate) struct Desk {
     floor: watch::Sender<Floor>,
     told: broadcast::Sender<Turn>,
     typist: watch::Receiver<Option<Typist>>,
+    /// Where an audit hears what is typed.
+    keys: Mutex<Option<mpsc::Sender<Typed>>>,
     record: Arc<Mutex<Record>>,
     /// Viewers are woken by it; it ends with the line.
     tell: Weak<watch::Sender<()>>,
@@ -133,6 +138,7 @@ impl Desk {
             floor: watch::channel(Floor::default()).0,
             told: broadcast::channel(TURNS).0,
             typist,
+            keys: Mutex::default(),
             record,
             tell,
         })
@@ -152,6 +158,18 @@ impl Desk {
 
     pub fn people(&self) -> Vec<Person> {
         locked(&self.turns).people(PEOPLE)
+    }
+
+    pub fn keep_keys(&self, keys: Option<mpsc::Sender<Typed>>) {
+        *locked(&self.keys) = keys;
+    }
+
+    /// Before it is typed, so that no echo comes before it.
+    async fn tell(&self, visit: u64, bytes: &[u8]) {
+        let Some(keys) = locked(&self.keys).clone() else { return };
+        let Some(who) = locked(&self.turns).person(visit) else { return };
+        let typed = Typed { at: clock(), who, bytes: Bytes::copy_from_slice(bytes) };
+        let _the_audit_has_ended = keys.send(typed).await;
     }
 
     pub fn set_idle(&self, idle: Duration) {
@@ -252,7 +270,9 @@ impl Visitor {
     /// Another has the line, or it is down.
     pub async fn send(&self, bytes: &[u8]) -> Result<(), NotTyped> {
         for chunk in bytes.chunks(CHUNK) {
-            self.typist()?.send(chunk).await?;
+            let typist = self.typist()?;
+            self.desk.tell(self.number, chunk).await;
+            typist.send(chunk).await?;
         }
         Ok(())
     }

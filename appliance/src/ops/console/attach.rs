@@ -212,7 +212,9 @@ impl Seat {
 
     /// What happens here next. May be given up.
     async fn here(&mut self) -> Here {
-        let hears = self.typing && (self.keyboard || self.sends.len() < WAIT);
+        // A person may leave at any time; a file waits until it can be typed.
+        let takes = self.terminal.is_here() && self.sends.len() < WAIT;
+        let hears = self.typing && (self.keyboard || takes);
         let waits = self.screen.waits();
         tokio::select! {
             told = self.signals.next() => Here::Told(told),
