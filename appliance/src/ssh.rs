@@ -249,7 +249,8 @@ pub fn show(answer: &Answer) -> String {
         _ => line(format!("no consoles by SSH: {}", why.as_deref().unwrap_or("it begins"))),
     }
     if let Some(path) = authorized_keys {
-        line(format!("{keys} keys let somebody in, in {}", path.display()));
+        let many = if *keys == 1 { "1 key lets" } else { &format!("{keys} keys let") };
+        line(format!("{many} somebody in, in {}", path.display()));
     }
     for problem in problems {
         line(format!("  {problem}"));

@@ -7,7 +7,7 @@
 //! console     somebody at a console
 //! screen      what he is shown
 //! words       what stands behind `ssh m01@host`
-//! keys        who may log in, and to what; `source`: from where
+//! keys        who may log in, and to what; `options`: how that is written; `source`: from where
 //! authorized  the file of keys, read again when it changed
 //! host_key    the key by which people know us
 //! limits      how much a stranger gets
@@ -23,6 +23,7 @@ mod console;
 mod host_key;
 mod keys;
 mod limits;
+mod options;
 mod screen;
 mod server;
 mod session;
