@@ -171,6 +171,12 @@ async fn ask(command: Command) -> anyhow::Result<()> {
                 Client::new(&at.state).post("/console/ticket", &query).await?;
             show(&address, json, |address| format!("{}\n", address.url))
         }
+        Command::Console { who: Some(who), sends_break, sysrq: keys, take, at, json, .. }
+            if sends_break || keys.is_some() =>
+        {
+            let query = ops::console::sysrq::Query { who, keys, take };
+            send(&Client::new(&at.state), &query, json).await
+        }
         Command::Console { who: Some(who), watch, take, last, escape, at, json, .. } => {
             let query = ops::console::Query { who, last };
             let client = Client::new(&at.state);
@@ -222,6 +228,28 @@ async fn ask(command: Command) -> anyhow::Result<()> {
         | Command::Completions { .. }
         | Command::Man => unreachable!("these run without an appliance"),
     }
+}
+
+/// Sends a BREAK, or keys of SysRq, and says what is sent while it is.
+async fn send(
+    client: &Client,
+    query: &ops::console::sysrq::Query,
+    json: bool,
+) -> anyhow::Result<()> {
+    let mut failed = false;
+    let each = |step: ops::console::sysrq::Step| {
+        failed = step.error.is_some();
+        let line = match json {
+            true => serde_json::to_string(&step)?,
+            false => ops::console::sysrq::show(&step),
+        };
+        match failed && !json {
+            true => writeln!(std::io::stderr(), "{line}"),
+            false => writeln!(std::io::stdout(), "{line}"),
+        }
+    };
+    client.lines("/console/break", query, each).await?;
+    code(failed.into())
 }
 
 fn check(path: PathBuf, diff: bool, state: Option<PathBuf>, json: bool) -> anyhow::Result<()> {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Query, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::stream;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::Refusal;
 use super::machines::json_lines;
@@ -21,6 +22,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/consoles", get(all))
         .route("/consoles/ssh", get(by_ssh))
         .route("/console", get(watch))
+        .route("/console/break", post(sysrq))
 }
 
 async fn all(State(app): Api, ConnectInfo(caller): From) -> Result<Json<Vec<Row>>, Refusal> {
@@ -34,6 +36,19 @@ async fn by_ssh(
 ) -> Result<Json<crate::ssh::Answer>, Refusal> {
     allow(&caller, Verb::Look, None)?;
     Ok(Json(app.ssh.answer()))
+}
+
+/// A BREAK, and SysRq keys if they are named.
+async fn sysrq(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Json(query): Json<console::sysrq::Query>,
+) -> Result<Response, Refusal> {
+    let line = console::line(&app, &query.who, |machine| {
+        allow(&caller, Verb::Type, Some(machine.as_str()))
+    })?;
+    let steps = console::sysrq::begin(&app.ledger, line, query, caller.name()).await?;
+    Ok(json_lines(&app, ReceiverStream::new(steps)))
 }
 
 async fn watch(

@@ -16,5 +16,6 @@ Within ssh, which takes the first ~ for itself, type one more for each ssh aroun
   koboshi console m01 --take             at 3 a.m., when whoever has it went to bed
   koboshi console m01 --watch            only look
   koboshi console m01 --url              an address for a browser, good once, within a minute (--watch: only to look)
+  koboshi console m01 --sysrq b          reboot a kernel that hears nothing else (--break: a BREAK alone)
   koboshi console m01 --escape '^]'      another escape character; none: everything is typed
   echo reboot | koboshi console sw1      type what comes, and leave";

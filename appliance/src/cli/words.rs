@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use koboshi_console::sysrq::Keys;
 
 use super::{help, machines};
 use crate::{lab, ops};
@@ -142,6 +143,16 @@ pub(super) enum Command {
         /// Print an address for a browser on the admin network: good once, within a minute
         #[arg(long, requires = "who", conflicts_with = "take")]
         url: bool,
+        /// Send a BREAK, and nothing else
+        #[arg(long = "break", requires = "who", conflicts_with_all = ["watch", "url"])]
+        sends_break: bool,
+        /// Send keys of Magic SysRq, each by a BREAK: b reboots at once, reisub gently (--help names all)
+        #[arg(
+            long, value_name = "KEYS", requires = "who",
+            conflicts_with_all = ["watch", "url", "sends_break"],
+            long_help = ops::console::sysrq::help()
+        )]
+        sysrq: Option<Keys>,
         /// Begin with so many of its last lines
         #[arg(long, value_name = "LINES", default_value_t = 20)]
         last: usize,
