@@ -16,6 +16,8 @@ PACKAGES += isc-dhcp-relay dnsmasq-base
 PACKAGES += squashfs-tools nfs-ganesha nfs-ganesha-vfs
 # IPMI: the reference BMC, and the two clients that judge ours.
 PACKAGES += openipmi ipmitool freeipmi-tools
+# A terminal server with RFC 2217.
+PACKAGES += ser2net
 # What the kernel is really asked to do: that a BREAK reaches a serial port's driver.
 PACKAGES += strace
 # Consoles by SSH: the client people have, and a judge of algorithms.

@@ -103,6 +103,11 @@ impl World {
         child.wait().await.expect("it ends").success()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.appliance.as_ref().and_then(Child::id).expect("the appliance runs")
+    }
+
     /// What the appliance wrote.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.state.join("serve.log")).unwrap_or_default()

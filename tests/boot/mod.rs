@@ -9,6 +9,7 @@ mod networks;
 mod nics;
 mod power;
 mod roots;
+mod sysrq;
 
 use std::time::Duration;
 
