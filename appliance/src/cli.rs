@@ -177,6 +177,22 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let query = ops::console::sysrq::Query { who, keys, take };
             send(&Client::new(&at.state), &query, json).await
         }
+        Command::Console {
+            who: Some(who),
+            script: Some(path),
+            values,
+            timeout,
+            log,
+            dry,
+            take,
+            at,
+            json,
+            ..
+        } => {
+            let script =
+                ops::console::script::Script { path, values, timeout, log, dry, take, json };
+            code(ops::console::script::run(&Client::new(&at.state), who, script).await?)
+        }
         Command::Console { who: Some(who), watch, take, last, escape, at, json, .. } => {
             let query = ops::console::Query { who, last };
             let client = Client::new(&at.state);

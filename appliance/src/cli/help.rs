@@ -18,4 +18,7 @@ Within ssh, which takes the first ~ for itself, type one more for each ssh aroun
   koboshi console m01 --url              an address for a browser, good once, within a minute (--watch: only to look)
   koboshi console m01 --sysrq b          reboot a kernel that hears nothing else (--break: a BREAK alone)
   koboshi console m01 --escape '^]'      another escape character; none: everything is typed
-  echo reboot | koboshi console sw1      type what comes, and leave";
+  echo reboot | koboshi console sw1      type what comes, and leave
+  koboshi console sw1 --script close-port.expect Gi1/0/7
+                                         what a person would do, by a script; --dry says what that is.
+                                         It is 0 if all went well, 1 if not, 2 if the script is wrong";

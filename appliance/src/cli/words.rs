@@ -153,6 +153,21 @@ pub(super) enum Command {
             long_help = ops::console::sysrq::help()
         )]
         sysrq: Option<Keys>,
+        /// Do what this script says, with the values behind it
+        #[arg(long, requires = "who", value_name = "FILE", conflicts_with_all = ["watch", "url", "sends_break", "sysrq"])]
+        script: Option<PathBuf>,
+        /// Values of the script: in the order of its `arg` lines, or NAME=VALUE
+        #[arg(requires = "script", value_name = "VALUE")]
+        values: Vec<String>,
+        /// What the script expects comes within this, where it says no time of its own
+        #[arg(long, requires = "script", value_name = "TIME", default_value = "30s", value_parser = ops::console::script::time)]
+        timeout: std::time::Duration,
+        /// Keep what the script sees and types, without its secrets
+        #[arg(long, requires = "script", value_name = "FILE")]
+        log: Option<PathBuf>,
+        /// Only say what the script would do
+        #[arg(long, requires = "script")]
+        dry: bool,
         /// Begin with so many of its last lines
         #[arg(long, value_name = "LINES", default_value_t = 20)]
         last: usize,

@@ -7,6 +7,7 @@
 //! run      does it: bytes and the time in, bytes and a deadline out
 //! veil     keeps secrets out of what people see
 //! show     a program for people, without running it
+//! drive    runs one over an attach session
 //! ```
 //!
 //! ```text
@@ -30,6 +31,7 @@
 //!
 //! What a machine says is matched as text: escape sequences are taken out, and each line ends with one newline.
 
+mod drive;
 mod parse;
 mod program;
 mod run;
@@ -39,6 +41,7 @@ mod words;
 
 use std::ops::Range;
 
+pub use drive::drive;
 pub use program::{Arg, From, Program, Secret};
 pub use run::{Act, Failed, Note, Outcome, Run, Step};
 

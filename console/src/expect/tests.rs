@@ -393,3 +393,18 @@ proptest! {
         prop_assert!(!shown.contains("s3cret"), "{}", shown);
     }
 }
+
+#[test]
+fn the_scripts_that_are_shipped_read() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let script = std::fs::read_to_string(&path).unwrap();
+        if let Err(faults) = Program::parse(&script) {
+            panic!("{}: {faults:?}", path.display());
+        }
+        seen += 1;
+    }
+    assert!(seen >= 3, "{seen}");
+}

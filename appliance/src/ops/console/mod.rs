@@ -4,6 +4,7 @@
 //! (names, causes, marks) has no control characters.
 
 mod attach;
+pub mod script;
 pub mod sysrq;
 mod terminal;
 
