@@ -219,7 +219,8 @@ async fn goes_wrong(world: &World, folder: &Path, close: &str) {
         let mut all = vec!["console", "sw1", "--script"];
         all.extend(words);
         let output = world.run(&all);
-        (output.status.code(), text(&output))
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     };
     // No such port, and the wrong password.
     let (code, said) = script(&[close, "Te9/9"]);
