@@ -136,6 +136,7 @@ async fn nothing_of_it_stays_when_the_line_is_closed() {
     let mut wire = open("trap '' HUP; sleep 300 & echo session=$$.; exit 1").await;
     let session = session_of(&mut wire).await;
     to_the_end(&mut wire).await;
+    wire.close().await;
     none_is_left(session);
     // One that is well-behaved is given the time to put its things in order.
     let folder = tempfile::tempdir().unwrap();
