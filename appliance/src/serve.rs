@@ -139,7 +139,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     // The ledger stops last: what the others still hear while they stop is written too.
     let last = CancellationToken::new();
     let mut writes = tokio::spawn(ledger.clone().run(desk, news_in, wishes, last.clone()));
-    tasks.spawn(grant(wishes_in, control, app.desk.clone()));
+    tasks.spawn(grant(wishes_in, control, app.desk.clone(), cancel.clone()));
     let (api_app, stop) = (app.clone(), cancel.clone());
     tasks.spawn(async move { api::serve(api_app, stop).await.context("the API's socket") });
     let (web_app, stop) = (app.clone(), cancel.clone());
@@ -348,8 +348,10 @@ async fn grant(
     mut wishes: mpsc::Receiver<Wish>,
     control: mpsc::Sender<dhcp::Control>,
     desk: Arc<Desk>,
+    cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    while let Some(wish) = wishes.recv().await {
+    // The ledger, whose wishes they are, stops after DHCP, by whom they are granted.
+    while let Some(Some(wish)) = cancel.run_until_cancelled(wishes.recv()).await {
         let control_for = match wish {
             Wish::Keep(mac) => dhcp::Control::Keep(mac),
             Wish::Look { holder, machine, macs } => {
