@@ -50,9 +50,10 @@ rack-images: setup
 	target/debug/koboshi image build rescue --name metal --kernel metal --state $(RACK)/state --cache $(RACK)/cache --publish
 	target/debug/koboshi image build web --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
 
-# Real machines that take their time: too long for every change, right for every release.
+# Real machines that take their time, and noisy consoles for SECONDS: too long for every change, right for every
+# release.
 soak: setup runner rack-images
-	$(CARGO) nextest run -p koboshi --test world --profile soak
+	SECONDS=$(or $(SECONDS),180) $(CARGO) nextest run -p koboshi --test world --profile soak
 
 # Strangers' bytes by the million, one parser after another: make fuzz SECONDS=600
 fuzz:

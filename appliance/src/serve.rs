@@ -146,8 +146,9 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(async move { web::serve(web_app, admin, stop).await.context("the admin address") });
     tasks.spawn(watch(app.clone(), images_dir, cancel.clone()));
     tasks.spawn(diagnosis::watch::watch(app.clone(), cancel.clone()));
-    let (thread, _until_the_end) = thread_of_consoles()?;
-    tasks.spawn_on(consoles(app.clone(), cancel.clone()), &thread);
+    // Nothing else that is done here delays a line.
+    let thread = koboshi_console::Thread::start().context("starting the consoles' thread")?;
+    tasks.spawn_on(consoles(app.clone(), cancel.clone()), thread.handle());
     tasks.spawn(for_programs(app.clone(), cancel.clone()));
     tasks.spawn(ssh::run(app.clone(), cancel.clone()));
     tasks.spawn(seen(app.clone(), cancel.clone()));
@@ -376,23 +377,6 @@ async fn grant(
         }
     }
     Ok(())
-}
-
-/// Lines have a thread of their own, until the guard is dropped. One that reads what came and hands it on wakes no
-/// other thread, which costs more than to read; and nothing else that is done here delays a line.
-fn thread_of_consoles() -> anyhow::Result<(tokio::runtime::Handle, oneshot::Sender<()>)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("starting the consoles' runtime")?;
-    let (guard, end) = oneshot::channel();
-    let handle = runtime.handle().clone();
-    std::thread::Builder::new()
-        .name("consoles".to_string())
-        .spawn(move || {
-            let _it_is_dropped = runtime.block_on(end);
-            runtime.shutdown_background();
-        })
-        .context("starting the consoles' thread")?;
-    Ok((handle, guard))
 }
 
 async fn for_programs(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<()> {

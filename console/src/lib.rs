@@ -3,6 +3,7 @@
 //! ```text
 //! wire        a line while it is open, of whatever kind
 //! line        one line: kept open for ever, and what becomes of it
+//! thread      what all of them live on
 //! pace        when it is opened again, among all others
 //! modem       files over a line: XMODEM, YMODEM, ZMODEM
 //! operator    who may type
@@ -39,6 +40,7 @@ pub mod scrollback;
 pub mod ssh;
 mod state;
 pub mod sysrq;
+mod thread;
 mod viewer;
 pub mod watch;
 pub mod wire;
@@ -47,8 +49,9 @@ pub use line::{Beside, Handle, Line, Logging};
 pub use log::Start;
 pub use operator::{Floor, Holder, NotHanded, NotTyped, Operator, Person, Turn, Visitor};
 pub use pace::Pace;
-pub use screen::Drawn;
+pub use screen::{Drawn, Screen};
 pub use scrollback::{Mark, Piece, What};
 pub use state::{State, Status};
+pub use thread::Thread;
 pub use viewer::Viewer;
 pub use wire::{Cannot, Kind, NotOpen, Operation, Settings, Wire};

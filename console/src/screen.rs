@@ -36,7 +36,7 @@ pub struct Drawn {
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Screen {
+pub struct Screen {
     /// Characters of the line that it has had.
     fed: u64,
     size: Option<(NonZeroU16, NonZeroU16)>,

@@ -93,6 +93,7 @@ async fn two_thousand_lines_begin_speak_and_end_within_seconds() {
     }
     let each = memory().saturating_sub(before) / LINES;
     println!("{begun:?} to begin, {each} KiB each");
+    assert!(each < 256, "{each} KiB for each line");
     let closing = Instant::now();
     tokio::time::timeout(CEILING, futures::future::join_all(lines.into_iter().map(Line::close)))
         .await

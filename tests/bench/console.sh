@@ -7,10 +7,12 @@ PATH=$bin/examples:$PATH
 mkdir console
 cd console
 
-# lines FILE COUNT: a site of so many machines, each with a console.
+# lines FILE COUNT [ssh]: a site of so many machines, each with a console.
 lines() {
 	{
-		printf '[site]\nname = "bench"\n[net]\ninterface = "kb0"\ncidr = "10.77.0.0/24"\n[machines]\n'
+		printf '[site]\nname = "bench"\n[net]\ninterface = "kb0"\ncidr = "10.77.0.0/24"\n'
+		[ -z "${3-}" ] || printf '[admin]\nssh = "127.0.0.1:2222"\n[console]\nauthorized-keys = "keys"\n'
+		printf '[machines]\n'
 		awk -v n="$2" -v d="$PWD" 'BEGIN { for (i = 0; i < n; i++)
 			printf "m%04d = { mac = [\"52:54:00:79:%02x:%02x\"], console = \"unix:%s/s/%04d\" }\n",
 				i, int(i / 256), i % 256, d, i }'
@@ -21,7 +23,7 @@ lines() {
 talk() {
 	rm -rf s go
 	mkfifo go
-	chatter --folder s --lines "$1" --seconds "$2" --tick "$3" <go >chatter.out 2>&1 &
+	chatter --folder s --lines "$1" --seconds "$2" --tick "$3" --baud "${baud-115200}" <go >chatter.out 2>&1 &
 	exec 3>go
 	until grep -q ready chatter.out; do sleep 0.1; done
 }
@@ -48,11 +50,11 @@ complete() {
 	chatter --check "$1" --lines "$2" --seconds "$3" >check.out || { echo "characters are missing: $1"; cat check.out; exit 1; }
 }
 
-# ours COUNT: the appliance with so many lines, all of them up.
+# ours COUNT [ssh]: the appliance with so many lines, all of them up.
 ours() {
 	rm -rf state
 	mkdir state
-	lines site.toml "$1"
+	lines site.toml "$@"
 	koboshi serve --site site.toml --state state >serve.log 2>&1 &
 	serve=$!
 	until [ "$(koboshi console --state state --json 2>/dev/null | grep -o '"state": *"up"' | wc -l)" = "$1" ]; do
@@ -130,4 +132,36 @@ hush
 complete state/consoles $many $seconds
 awk -v n=$many -v p="$(field peak_kib)" -v w="$without" -v c="$(field cpu_ns_per_byte)" -v s="$(field mb_per_s)" 'BEGIN {
 	printf "| %d lines at 115,200 baud, %.1f MB/s: memory of a line, processor for each byte | %.0f KiB, %.0f ns | | | < 256 KiB |\n", n, s, (p - w) / n, c }'
+
+# From a key to its echo, while the line talks: straight over the machine's socket, and through SSH with 50 people
+# who look at the same line (each OpenSSH), one of whom does not read.
+ssh-keygen -q -t ed25519 -N '' -f key
+cp key.pub keys
+for _ in $(seq "$rounds"); do
+	talk 1 30 10
+	echo >&3
+	said=$(key_echo --socket s/0000) || { echo "$said"; exit 1; }
+	echo "$(field p99_ms) $(field median_ms)" >>straight.results
+	hush
+	talk 1 60 10
+	ours 1 ssh
+	echo $serve >&3
+	said=$(key_echo --ssh 127.0.0.1:2222 --who m0000 --identity key --viewers 50) || { echo "$said"; tail serve.log; exit 1; }
+	echo "$(field p99_ms) $(field median_ms)" >>through.results
+	over $serve
+	hush
+done
+awk -v o="$(median through 1)" -v s="$(median straight 1)" 'BEGIN {
+	printf "| key to echo through SSH, 50 look and one of them does not read: 99th percentile | %.2f ms | straight: %.2f ms | | < 5 ms more |\n", o, s }'
+
+# A line that has said 10 MB and is silent now: to its screen, through SSH.
+baud=20000000
+talk 1 5 10
+ours 1 ssh
+told $serve
+said=$(key_echo --ssh 127.0.0.1:2222 --who m0000 --identity key --draw $((rounds * 10))) || { echo "$said"; tail serve.log; exit 1; }
+over $serve
+hush
+awk -v m="$(field median_ms)" -v l="$(field longest_ms)" 'BEGIN {
+	printf "| a line with 10 MB of history: from the wish to the screen | %.1f ms, at the most %.1f ms | | | < 50 ms |\n", m, l }'
 cd ..

@@ -19,8 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use files::LEAST;
-pub(crate) use reader::Reader;
-pub use reader::Start;
+pub use reader::{Reader, Start};
 pub(crate) use writer::{Feed, Tap};
 pub use writer::{Health, Writer};
 

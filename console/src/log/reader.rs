@@ -31,7 +31,7 @@ pub enum Start {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub struct Reader {
     dir: PathBuf,
     names: Vec<Name>,
     /// The segment that was read last.
@@ -100,6 +100,9 @@ impl Segment {
 
 impl Reader {
     /// At the oldest there is. A directory that is not there holds nothing.
+    ///
+    /// # Errors
+    /// The directory or a file in it cannot be read.
     pub fn open(dir: PathBuf) -> io::Result<Reader> {
         let mut reader =
             Reader { dir, names: Vec::new(), segment: None, cursor: Cursor::default() };
@@ -114,6 +117,9 @@ impl Reader {
     }
 
     /// Looks again at what there is.
+    ///
+    /// # Errors
+    /// The directory or a file in it cannot be read.
     pub fn refresh(&mut self) -> io::Result<()> {
         self.segment = None;
         self.names = match list(&self.dir) {
@@ -133,6 +139,9 @@ impl Reader {
     }
 
     /// Goes where it is to begin.
+    ///
+    /// # Errors
+    /// The directory or a file in it cannot be read.
     pub fn seek(&mut self, start: Start) -> io::Result<()> {
         match start {
             Start::Oldest => self.begin(),
@@ -259,6 +268,9 @@ impl Reader {
 
     /// What comes next, some of it, with the place behind each piece. Empty: that is all there is at the
     /// time; [`Reader::refresh`] looks again.
+    ///
+    /// # Errors
+    /// The directory or a file in it cannot be read.
     pub fn read(&mut self) -> io::Result<Vec<(Piece, Cursor)>> {
         let mut pieces = Vec::new();
         let mut buffer = vec![0; PIECE];

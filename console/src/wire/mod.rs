@@ -225,6 +225,7 @@ impl Typist {
     /// # Errors
     /// The line is down.
     pub async fn send(&self, bytes: &[u8]) -> Result<(), Cannot> {
+        crate::thread::typed();
         match &self.0 {
             To::Sol(typist) => typist.send(bytes).await.map_err(|_| Cannot::Down),
             To::Own(orders) => {

@@ -13,7 +13,7 @@ const SAME_BREAK: Duration = Duration::from_millis(100);
 
 /// Takes the marks out of what is read.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
+pub struct Marks {
     within: Within,
     /// Damaged characters that were not told of yet.
     damaged: u32,

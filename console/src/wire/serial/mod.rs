@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 pub use held::Holder;
 pub use host::Host;
+pub use marks::Marks;
 pub use ports::{Listed, ports};
 pub use settings::{Place, Port, SPEEDS, Unreadable};
 
