@@ -24,6 +24,7 @@ talk() {
 	rm -rf s go
 	mkfifo go
 	chatter --folder s --lines "$1" --seconds "$2" --tick "$3" --baud "${baud-115200}" <go >chatter.out 2>&1 &
+	chatter=$!
 	exec 3>go
 	until grep -q ready chatter.out; do sleep 0.1; done
 }
@@ -32,14 +33,14 @@ talk() {
 told() {
 	echo "$@" >&3
 	until said=$(grep lines chatter.out); do
-		if [ "$(pgrep -c chatter)" = 0 ]; then cat chatter.out; exit 1; fi
+		kill -0 "$chatter" || { cat chatter.out; exit 1; }
 		sleep 0.5
 	done
 }
 
 hush() {
 	exec 3>&-
-	while pgrep -x chatter >/dev/null; do sleep 0.1; done
+	over "$chatter"
 }
 
 # field NAME: of what was said.
@@ -64,7 +65,7 @@ ours() {
 }
 
 over() {
-	kill "$1"
+	kill "$1" 2>/dev/null || true
 	wait "$1" || true
 }
 

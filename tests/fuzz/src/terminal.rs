@@ -18,7 +18,8 @@ fuzz_target!(|bytes: &[u8]| {
             again.pass(piece, &mut pieces);
         }
         assert_eq!(whole, pieces);
-        assert!(whole.len() <= said.len() * 3, "{} of {}", whole.len(), said.len());
+        // A byte that is no UTF-8 is shown as the three of U+FFFD, and what broke off is ended.
+        assert!(whole.len() <= said.len() * 8, "{} of {}", whole.len(), said.len());
         assert_eq!(filter.farewell(), again.farewell());
         harmless(&whole, answers);
         harmless(&filter.farewell(), answers);
