@@ -89,11 +89,6 @@ impl World {
         }
     }
 
-    /// The appliance's process.
-    pub fn pid(&self) -> u32 {
-        self.appliance.as_ref().and_then(Child::id).expect("the appliance runs")
-    }
-
     /// `kill -9`.
     pub async fn kill(&mut self) {
         let mut child = self.appliance.take().expect("the appliance runs");
