@@ -193,6 +193,10 @@ async fn ask(command: Command) -> anyhow::Result<()> {
                 ops::console::script::Script { path, values, timeout, log, dry, take, json };
             code(ops::console::script::run(&Client::new(&at.state), who, script).await?)
         }
+        Command::Console { who: Some(who), files, take, last, at, json, .. } if files.any() => {
+            let query = ops::console::Query { who, last };
+            ops::console::transfer::run(&Client::new(&at.state), query, &files, take, json).await
+        }
         Command::Console { who: Some(who), watch, take, last, escape, at, json, .. } => {
             let query = ops::console::Query { who, last };
             let client = Client::new(&at.state);

@@ -168,6 +168,8 @@ pub(super) enum Command {
         /// Only say what the script would do
         #[arg(long, requires = "script")]
         dry: bool,
+        #[command(flatten)]
+        files: ops::console::transfer::Words,
         /// Begin with so many of its last lines
         #[arg(long, value_name = "LINES", default_value_t = 20)]
         last: usize,

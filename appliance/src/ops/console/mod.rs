@@ -7,6 +7,7 @@ mod attach;
 pub mod script;
 pub mod sysrq;
 mod terminal;
+pub mod transfer;
 
 use std::io::{self, IsTerminal, Write};
 
