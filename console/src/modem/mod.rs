@@ -181,7 +181,7 @@ pub enum Failure {
     /// The line is too bad, or not clean for eight bits.
     #[error(
         "too many errors: {what} came to nothing {tries} times; is something else typing or logging on this line, \
-         or is it not clean for all characters (ZMODEM: try --escape)?"
+         or is it not clean for all characters (ZMODEM: try --escape-control)?"
     )]
     Errors {
         /// Of what: `block 17`, `byte 4096`.
