@@ -245,8 +245,9 @@ pub async fn run(
     let mut seat = Seat { from, to, visit: 0, requests: 0, tail: Vec::new() };
     seat.sit(take).await?;
     seat.quiet().await?;
-    let waits = Detector::default().came(&seat.tail).is_some();
     let shell = at_prompt(&seat.tail);
+    // Of a transfer that is over, too, the headers are on the line: before its prompt.
+    let waits = !shell && Detector::default().came(&seat.tail).is_some();
     let command = match &words.command {
         Some(command) => Some(command.clone()).filter(|command| !command.is_empty()),
         None => words.starts().filter(|_| shell && !waits),
