@@ -49,6 +49,8 @@ pub struct Sender {
     due: Option<Instant>,
     pause: Duration,
     well: u32,
+    /// The receiver ended: somebody else speaks. A shell takes an end of file (EOT, Control-D) for its own.
+    shell: bool,
     sent: Instant,
     /// When it was asked what is next.
     now: Instant,
@@ -106,6 +108,7 @@ impl Sender {
             due: None,
             pause: PAUSE,
             well: 0,
+            shell: false,
             sent: now,
             now,
             tries: 0,
@@ -161,6 +164,10 @@ impl Sender {
                     }
                     self.again(now, PAUSE_AGAIN);
                 }
+                b' '..=b'~' | b'\r' | b'\n' if matches!(block, Block::End | Block::Nothing) => {
+                    self.shell = true;
+                    self.deadline = Some(now + AGAIN);
+                }
                 _ => {}
             },
             State::Reads { .. } | State::Ended => {}
@@ -209,6 +216,7 @@ impl Sender {
     }
 
     fn send(&mut self, block: Block, bytes: Vec<u8>, now: Instant) {
+        self.shell = false;
         self.state = State::Answered { block };
         self.last = bytes;
         self.tries = 1;
@@ -225,11 +233,11 @@ impl Sender {
 
     fn again(&mut self, now: Instant, pause: Duration) {
         match self.state {
-            State::Answered { block: Block::End } if self.tries >= ENDS => {
+            State::Answered { block: Block::End } if self.shell || self.tries >= ENDS => {
                 return self.end(Err(Failure::Unconfirmed));
             }
             // Each file is there.
-            State::Answered { block: Block::Nothing } if self.tries >= ENDS / 2 => {
+            State::Answered { block: Block::Nothing } if self.shell || self.tries >= ENDS / 2 => {
                 return self.end(Ok(()));
             }
             _ if self.tries >= TRIES => {
@@ -299,7 +307,8 @@ impl Sender {
         }
         self.state = State::Ended;
         self.out.retain(|next| !matches!(next, Next::Read { .. }));
-        if !matches!(how, Ok(()) | Err(Failure::Cancelled { .. } | Failure::Nobody { .. })) {
+        let told = matches!(how, Ok(()) | Err(Failure::Cancelled { .. } | Failure::Nobody { .. }));
+        if !told && how != Err(Failure::Unconfirmed) {
             self.out.push_back(Next::Send(CANCEL.to_vec()));
         }
         self.out.push_back(Next::End(how));
@@ -357,5 +366,32 @@ impl Engine for Sender {
 
     fn stop(&mut self, why: Failure) {
         self.end(Err(why));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_gets_no_end_of_file() {
+        let mut now = Instant::now();
+        let file = Outgoing { name: "empty".to_string(), size: 0, modified: 0 };
+        let mut sender = Sender::new(Protocol::Xmodem, vec![file], now);
+        sender.came(b"C");
+        let mut said = Vec::new();
+        let end = loop {
+            match sender.next(now) {
+                Next::Wait(until) => now = until,
+                Next::Send(bytes) => {
+                    said.extend(bytes);
+                    // The receiver's answer was lost as it ended.
+                    sender.came(b"\r\nTransfer complete\r\n# ");
+                }
+                Next::End(how) => break how,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((end, &said[..]), (Err(Failure::Unconfirmed), &[EOT][..]));
     }
 }
