@@ -47,7 +47,13 @@ const MOST: u64 = 4 << 30;
 pub struct Words {
     /// Send these files. Where a shell prompt is on the line, the program that receives them is started there
     /// (`rz`); otherwise start it before, or say how with --command. Control-C cancels on both sides
-    #[arg(long, value_name = "FILE", num_args = 1.., requires = "who", conflicts_with = "watch")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        requires = "who",
+        conflicts_with_all = ["watch", "url", "script", "sysrq", "sends_break"]
+    )]
     pub send: Vec<PathBuf>,
     /// Receive what is sent there into a folder; start `sz FILE` there, or by --command 'sz FILE'. A file is
     /// NAME.part until it is whole, and a transfer that broke goes on there (ZMODEM)
@@ -57,7 +63,7 @@ pub struct Words {
         num_args = 0..=1,
         default_missing_value = ".",
         requires = "who",
-        conflicts_with_all = ["watch", "send"]
+        conflicts_with_all = ["watch", "url", "script", "sysrq", "sends_break", "send"]
     )]
     pub receive: Option<PathBuf>,
     /// As the program on the other side speaks: rz and sz, rb and sb, rx and sx. Boot loaders: often xmodem or
