@@ -23,6 +23,8 @@ let socket = null, visit = null, holder = null, types = false;
 const want = (request) => {
   if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(request));
 };
+byId("lines").onclick = () => { screen.reset(); want({ want: "tail", lines: 1000 }); screen.focus(); };
+byId("drawn").onclick = () => { want({ want: "screen" }); screen.focus(); };
 for (const name of ["ask", "take", "release", "break"]) {
   byId(name).onclick = () => { want({ want: name }); screen.focus(); };
 }
@@ -54,6 +56,7 @@ const mark = (mark) => {
 const control = {
   hello: (m) => { visit = m.visit; types = m.types; line(m.line); floor(m);
     note(types ? "" : "You may watch, and not type.");
+    want({ want: "screen" });
     if (types && m.holder === null) want({ want: "ask" });
     screen.focus(); },
   floor, line: (m) => line(m.line),
@@ -66,7 +69,7 @@ if (ticket === "") {
   note("This page needs a ticket: on the host, koboshi console " + machine + " --url prints its address.");
 } else {
   const where = (location.protocol === "https:" ? "wss://" : "ws://") + location.host;
-  socket = new WebSocket(where + "/console/" + encodeURIComponent(machine) + "/attach?last=1000",
+  socket = new WebSocket(where + "/console/" + encodeURIComponent(machine) + "/attach?last=0",
     ["koboshi", "ticket." + ticket]);
   socket.binaryType = "arraybuffer";
   socket.onmessage = (event) => {

@@ -35,8 +35,10 @@ pub enum Key {
     Release,
     /// Show who is here.
     Who,
-    /// Draw the screen again.
+    /// Show the last lines again.
     Redraw,
+    /// Draw the machine's screen as it stands.
+    Screen,
     /// Stop this program, as Control-Z does outside.
     Suspend,
     /// A name is asked for: show this on a line of its own.
@@ -110,6 +112,7 @@ impl Escapes {
             b'r' => Key::Release,
             b'w' => Key::Who,
             b'l' => Key::Redraw,
+            b'v' => Key::Screen,
             0x1a => Key::Suspend,
             b'S' => {
                 self.state = State::Sysrq;
@@ -181,7 +184,8 @@ pub fn help(escape: u8) -> String {
         ("r", "let go of the line, and go on looking"),
         ("h", "hand it over to somebody who looks too, by name"),
         ("w", "who is here"),
-        ("l", "draw the screen again"),
+        ("l", "the last lines again"),
+        ("v", "the machine's screen as it stands: the menu that was drawn an hour ago"),
         ("B", "send a BREAK"),
         ("S", "Magic SysRq, and its key: Ss syncs, Sb reboots, S? shows them all"),
         ("^Z", "stop this program (`fg` comes back)"),
@@ -252,9 +256,9 @@ mod tests {
         let tilde = Some(TILDE);
         assert_eq!(all(tilde, b"~."), [Key::Leave]);
         assert_eq!(all(tilde, b"ls ~.\r~."), [types(b"ls ~.\r"), Key::Leave]);
-        assert_eq!(all(tilde, b"a\n~?~B~t~r~w~l"), {
-            use Key::{Break, Help, Redraw, Release, Take, Who};
-            [types(b"a\n"), Help, Break, Take, Release, Who, Redraw]
+        assert_eq!(all(tilde, b"a\n~?~B~t~r~w~l~v"), {
+            use Key::{Break, Help, Redraw, Release, Screen, Take, Who};
+            [types(b"a\n"), Help, Break, Take, Release, Who, Redraw, Screen]
         });
         assert_eq!(all(tilde, b"\r~~."), [types(b"\r~.")], "for the ssh within");
         assert_eq!(all(tilde, b"~~~."), [types(b"~~.")]);

@@ -8,7 +8,8 @@ site says ([console] idle) and somebody asks. The line itself is always on.
 
 At the beginning of a line, ~ and a key (~? shows them all):
   ~.  leave        ~a  ask for the line    ~t  take it        ~r  let go of it    ~h  hand it over
-  ~B  BREAK        ~S  SysRq and its key   ~w  who is here    ~l  last lines      ~~  send one ~
+  ~B  BREAK        ~S  SysRq and its key   ~w  who is here    ~l  last lines      ~v  the screen as it stands
+  ~~  send one ~
 
 Within ssh, which takes the first ~ for itself, type one more for each ssh around: ~~. leaves here.
 

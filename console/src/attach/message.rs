@@ -72,6 +72,8 @@ pub enum Want {
         /// How many.
         lines: usize,
     },
+    /// To begin again, with the machine's screen as it stands now.
+    Screen,
     /// To know who is here.
     Who,
 }

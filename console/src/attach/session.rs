@@ -60,6 +60,7 @@ pub struct Comes {
 enum Out {
     Notice(Notice),
     Tail(Option<u64>, usize),
+    Screen(Option<u64>),
 }
 
 /// Sees to one person until he goes (`from` ends, or `to` fails) or the line is closed.
@@ -118,6 +119,14 @@ async fn writes<W: Sink<Frame>>(
                     viewer = line.view(lines);
                     Frame::control(&Notice::Done { n })
                 }
+                Out::Screen(n) => {
+                    let (drawn, on) = line.screen();
+                    viewer = on;
+                    if to.send(Frame::Characters(drawn.draws.into())).await.is_err() {
+                        return;
+                    }
+                    Frame::control(&Notice::Done { n })
+                }
             },
             Ok(()) = status.changed() => {
                 let line = status.borrow_and_update().state.clone();
@@ -163,6 +172,7 @@ impl Reads<'_> {
                 }
                 Frame::Control(text) => match serde_json::from_str::<Request>(&text) {
                     Ok(Request { n, want: Want::Tail { lines } }) => Out::Tail(n, lines),
+                    Ok(Request { n, want: Want::Screen }) => Out::Screen(n),
                     Ok(Request { n, want: Want::Who }) => {
                         let people = self.visitor.people();
                         Out::Notice(Notice::People { n, people })
@@ -218,7 +228,7 @@ impl Reads<'_> {
                 self.visitor.sysrq(key).await.map_err(words)
             }
             // The line's own screen is as large as the machine thinks.
-            Want::Resize { .. } | Want::Tail { .. } | Want::Who => Ok(()),
+            Want::Resize { .. } | Want::Tail { .. } | Want::Screen | Want::Who => Ok(()),
         }
     }
 }
@@ -372,6 +382,32 @@ mod tests {
         drop(ends);
         line.close().await;
         bob.hears(r#""is":"bye""#).await;
+    }
+
+    /// A menu that only its clock was drawn anew of since, for longer than the scrollback is.
+    #[tokio::test]
+    async fn who_comes_late_sees_the_screen_as_it_stands() {
+        let (line, ends) = line().await;
+        let says = async |bytes: &[u8]| {
+            let bytes = Bytes::copy_from_slice(bytes);
+            ends.events.send(Event::Data { at: Instant::now(), bytes }).await.unwrap();
+        };
+        says(b"\x1b[2J\x1b[3;5HBoot Option #1\x1b[24;1HF10: save").await;
+        for second in 0..2 * CHARACTERS / 16 {
+            says(format!("\x1b[1;70H{:08}", second % 86_400).as_bytes()).await;
+        }
+        let mut bob = One::comes(&line, "bob", anybody());
+        bob.hears("hello").await;
+        bob.wants(r#"{"n":1,"want":"screen"}"#).await;
+        let drawn = |frame: &Frame| {
+            let Frame::Characters(bytes) = frame else { return false };
+            let text = String::from_utf8_lossy(bytes);
+            text.contains("Boot Option #1") && text.contains("F10: save")
+        };
+        bob.until(drawn).await;
+        bob.hears(r#"{"is":"done","n":1}"#).await;
+        says(b"\x1b[3;5H*").await;
+        bob.until(|frame| *frame == Frame::Characters(Bytes::from_static(b"\x1b[3;5H*"))).await;
     }
 
     #[tokio::test]

@@ -178,6 +178,7 @@ impl Terminal {
             Key::Release => self.wants(Want::Release, "", out),
             Key::Who => self.wants(Want::Who, "", out),
             Key::Redraw => self.wants(Want::Tail { lines: 24 }, "", out),
+            Key::Screen => self.wants(Want::Screen, "", out),
         }
     }
 
