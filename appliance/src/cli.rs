@@ -165,6 +165,34 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let rows: Vec<ops::console::Row> = Client::new(&at.state).get("/consoles", &()).await?;
             show(&rows, json, |rows| ops::console::show(rows))
         }
+        Command::Console { who: Some(who), screen: true, at, json, .. } => {
+            let query = ops::console::Query { who, last: 0 };
+            let drawn: koboshi_console::Drawn =
+                Client::new(&at.state).get("/console/screen", &query).await?;
+            show(&drawn, json, |drawn| drawn.text.join("\n") + "\n")
+        }
+        Command::Log {
+            who,
+            follow,
+            since,
+            until,
+            grep,
+            context,
+            last,
+            raw,
+            times,
+            export,
+            at,
+            json,
+        } => {
+            let all =
+                since.is_some() || until.is_some() || grep.is_some() || export.is_some() || raw;
+            let last = last.or((!all).then_some(100));
+            let cast = export == Some(ops::log::Export::Cast);
+            let raw = raw || cast;
+            let query = ops::log::Query { who, since, until, grep, context, last, follow, raw };
+            log(&at.state, query, times, export, json).await
+        }
         Command::Console { who: Some(who), watch, url: true, at, json, .. } => {
             let query = ops::console::Browse { who, watch };
             let address: ops::console::Address =
@@ -270,6 +298,33 @@ async fn send(
     };
     client.lines("/console/break", query, each).await?;
     code(failed.into())
+}
+
+/// From the appliance; from the files where none runs.
+async fn log(
+    state: &std::path::Path,
+    query: ops::log::Query,
+    times: bool,
+    export: Option<ops::log::Export>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let many = query.who.contains(['@', ',', '[']);
+    if many && query.raw && !json {
+        anyhow::bail!("characters of many machines in one stream are nobody's: name one machine");
+    }
+    let mut rows = ops::log::Show::new(json, many, times, query.raw && export.is_none(), export);
+    let asked = Client::new(state).listen("/log", &query, |row| rows.row(&row)).await;
+    match asked {
+        Err(ClientError::NoAppliance { .. }) if ops::log::has_any(state) => {
+            let sources = ops::log::files(state, &query).map_err(ClientError::Refused)?;
+            let mut found = ops::log::begin(query, sources);
+            while let Some(row) = found.recv().await {
+                rows.row(&row)?;
+            }
+            Ok(())
+        }
+        asked => Ok(asked?),
+    }
 }
 
 fn check(path: PathBuf, diff: bool, state: Option<PathBuf>, json: bool) -> anyhow::Result<()> {

@@ -120,3 +120,113 @@ async fn what_was_said_is_there_after_a_restart() {
     let (text, _) = until(&mut line.view(2), b"login: ").await;
     assert_eq!(text, b"end.\r\nlogin: ");
 }
+
+/// How much was said between the places that are told.
+fn sum(text: &[u8], marks: &[Mark]) -> u64 {
+    let missing = marks.iter().map(|mark| match mark {
+        Mark::Missing { characters, .. } | Mark::Skipped { characters, .. } => *characters,
+        _ => 0,
+    });
+    text.len() as u64 + missing.sum::<u64>()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_is_told_what_went_with_the_oldest_segments() {
+    let dir = TempDir::new().unwrap();
+    let words = words(1_000_000);
+    let writer = Writer::start(dir.path().to_path_buf(), koboshi_console::log::LEAST).unwrap();
+    let (line, says) = line(&writer, "m01").await;
+    say(&says, &words[..150_000]).await;
+    written(dir.path(), "m01", &words[149_990..150_000]).await;
+    let mut viewer = line.history(Start::Oldest);
+    let (text, marks) = tokio::join!(until(&mut viewer, b"end.\r\n"), async {
+        for part in words[150_000..].chunks(4096) {
+            say(&says, part).await;
+        }
+    })
+    .0;
+    // It was written faster than it was kept: what he read and what he was told he missed is all there was
+    // since the oldest that was kept when he came.
+    let seen = sum(&text, &marks);
+    assert!(seen <= words.len() as u64 && seen >= words.len() as u64 - 150_000, "{seen}");
+    assert!(words.ends_with(&text[text.len() - 1000..]));
+    let used: u64 = std::fs::read_dir(dir.path().join("m01"))
+        .unwrap()
+        .map(|f| f.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(used <= koboshi_console::log::LEAST, "{used}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_taken_away_is_made_again_with_what_is_known() {
+    let dir = TempDir::new().unwrap();
+    let writer = Writer::start(dir.path().to_path_buf(), 1 << 20).unwrap();
+    let (line, says) = line(&writer, "m01").await;
+    let mut viewer = line.view(0);
+    say(&says, b"before\r\n").await;
+    written(dir.path(), "m01", b"before\r\n").await;
+    std::fs::remove_dir_all(dir.path().join("m01")).unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    say(&says, b"behind\r\n").await;
+    assert_eq!(written(dir.path(), "m01", b"behind\r\n").await, b"before\r\nbehind\r\n");
+    say(&says, b"!").await;
+    let (_, marks) = until(&mut viewer, b"!").await;
+    let told = marks
+        .iter()
+        .any(|mark| matches!(mark, Mark::NotLogged { why } if why.contains("taken away")));
+    assert!(told && marks.contains(&Mark::LoggedAgain { characters: 0, marks: 0 }), "{marks:?}");
+}
+
+const TINY: &str = "KOBOSHI_TEST_TINY_DISK";
+
+#[test]
+fn a_full_disk_costs_the_log_and_not_the_line() {
+    let dir = TempDir::new().unwrap();
+    let inner = std::env::current_exe().unwrap();
+    let output = std::process::Command::new("unshare")
+        .args(["-Urm", "sh", "-c"])
+        .arg("mount -t tmpfs -o size=400k none \"$1\" && exec \"$0\" --exact --ignored on_a_tiny_disk")
+        .arg(inner)
+        .arg(dir.path())
+        .env(TINY, dir.path())
+        .output()
+        .expect("unshare runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs within a_full_disk_costs_the_log_and_not_the_line"]
+async fn on_a_tiny_disk() {
+    let root = std::path::PathBuf::from(std::env::var_os(TINY).expect("a tiny disk"));
+    let ballast = root.join("ballast");
+    std::fs::write(&ballast, vec![0; 300_000]).unwrap();
+    let writer = Writer::start(root.clone(), 16 << 20).unwrap();
+    let mut health = writer.health();
+    let (line, says) = line(&writer, "m01").await;
+    let words = words(500_000);
+    let begun = Instant::now();
+    for part in words.chunks(1000) {
+        say(&says, part).await;
+    }
+    // The line goes on.
+    until(&mut line.view(2), b"end.\r\n").await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    health.wait_for(|health| health.failing.contains_key("m01")).await.unwrap();
+    let (_, why) = line.logging().unwrap().failing.expect("it fails");
+    assert!(why.contains("space"), "{why}");
+    // Somebody makes room.
+    std::fs::remove_file(&ballast).unwrap();
+    health.wait_for(|health| health.failing.is_empty()).await.unwrap();
+    let logging = line.logging().unwrap();
+    assert!(logging.failing.is_none() && logging.lost > 100_000, "{logging:?}");
+    assert_eq!(health.borrow().lost, logging.lost);
+    say(&says, b"login: ").await;
+    written(&root, "m01", b"login: ").await;
+    let (text, marks) = until(&mut line.history(Start::Oldest), b"login: ").await;
+    assert_eq!(sum(&text, &marks), words.len() as u64 + 7);
+    let again = |mark: &Mark| matches!(mark, Mark::LoggedAgain { characters, .. } if *characters == logging.lost);
+    assert!(marks.iter().any(again), "{marks:?}");
+    assert!(marks.iter().any(|mark| matches!(mark, Mark::Missing { .. })), "{marks:?}");
+}

@@ -137,6 +137,18 @@ fn a_killed_appliance_has_its_console_back_within_seconds() {
             assert!(begun.elapsed() < CEILING, "the session is not written down");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let last = world.ok(&["log", "m01", "--last", "1"]);
+        let line = words.split(|byte| *byte == b'\n').next_back().expect("a line");
+        assert_eq!(last.trim_end(), String::from_utf8_lossy(line).trim_end());
+        let found = world.ok(&["log", "m01", "--grep", "^line 7 of", "--context", "1"]);
+        assert_eq!(found.matches("of the machine's own words").count(), 3, "{found}");
+        let cast = world.ok(&["log", "m01", "--since", "1h", "--export", "cast"]);
+        let mut cast = cast.lines().map(serde_json::from_str::<serde_json::Value>);
+        assert_eq!(cast.next().expect("a header").expect("JSON")["version"], 2);
+        assert!(cast.all(|event| event.is_ok_and(|event| event[0].is_f64())));
+        let screen = world.ok(&["console", "m01", "--screen"]);
+        assert!(screen.contains(String::from_utf8_lossy(line).trim_end()), "{screen}");
+
         // What was said is in a file within the fifth of a second.
         tokio::time::sleep(Duration::from_millis(300)).await;
         world.kill().await;
@@ -157,10 +169,17 @@ fn a_killed_appliance_has_its_console_back_within_seconds() {
         let events = world.ok(&["events"]);
         assert!(events.contains("m01 its console is up"), "{events}");
 
+        // Followed, and over many machines.
+        let past = world.ok(&["log", "@all", "--since", "1h", "--grep", "login:", "--times"]);
+        assert!(past.starts_with("m01: 20") && past.trim_end().ends_with("login:"), "{past}");
+
         // At its end nothing is left on the BMC.
         assert!(world.stop().await);
         assert_eq!(owner(&bmcs, 1), None);
         assert_eq!(bmcs.with(1, |bmc| bmc.sessions.open().count()), 0, "a session was left open");
+        // Without an appliance the files are read.
+        let past = world.ok(&["log", "m01", "--last", "3"]);
+        assert!(past.contains("login:") && past.contains("the console is closed"), "{past}");
         let marks = viewer.end().await;
         assert!(marks.contains("koboshi did not have this console"), "{marks}");
         assert!(marks.contains("the console is closed"), "{marks}");

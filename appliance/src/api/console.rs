@@ -7,12 +7,14 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::stream;
+use koboshi_console::Drawn;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Refusal;
 use super::machines::json_lines;
 use super::server::{Api, From, allow};
 use crate::app::App;
+use crate::ops;
 use crate::ops::console::{self, Row, Seen};
 use crate::rights::Verb;
 
@@ -23,6 +25,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/consoles/ssh", get(by_ssh))
         .route("/console", get(watch))
         .route("/console/break", post(sysrq))
+        .route("/console/screen", get(screen))
+        .route("/log", get(log))
 }
 
 async fn all(State(app): Api, ConnectInfo(caller): From) -> Result<Json<Vec<Row>>, Refusal> {
@@ -49,6 +53,27 @@ async fn sysrq(
     })?;
     let steps = console::sysrq::begin(&app.ledger, line, query, caller.name()).await?;
     Ok(json_lines(&app, ReceiverStream::new(steps)))
+}
+
+async fn screen(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<console::Query>,
+) -> Result<Json<Drawn>, Refusal> {
+    let drawn = console::screen(&app, &query.who, |machine| {
+        allow(&caller, Verb::Watch, Some(machine.as_str()))
+    })?;
+    Ok(Json(drawn))
+}
+
+async fn log(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<ops::log::Query>,
+) -> Result<Response, Refusal> {
+    let sources = ops::log::sources(&app, &query, |name| allow(&caller, Verb::Watch, Some(name)))?;
+    tracing::debug!(who = query.who, by = caller.name(), "logs of consoles are read");
+    Ok(json_lines(&app, ReceiverStream::new(ops::log::begin(query, sources))))
 }
 
 async fn watch(

@@ -23,3 +23,15 @@ Within ssh, which takes the first ~ for itself, type one more for each ssh aroun
   koboshi console sw1 --script close-port.expect Gi1/0/7
                                          what a person would do, by a script; --dry says what that is.
                                          It is 0 if all went well, 1 if not, 2 if the script is wrong";
+
+/// Of `koboshi log`.
+pub(super) const LOG: &str = "\
+All that a machine says is kept, until its log is as large as the site says ([console] log-size); the oldest goes. It is
+read from the appliance, or, where none runs, from the files under --state. What is shown is safe for a terminal: no
+escape sequences, carriage returns and backspaces done. The files are what machines sent: less -r STATE/consoles/m01/*.log
+
+  koboshi log m01                              its last 100 lines
+  koboshi log m01 -f                           and what it says from now on
+  koboshi log @all --since 10m --grep panic --context 3
+  koboshi log m[01-40] --since 02:00 --until 02:15 --times
+  koboshi log m01 --since 1h --export cast > m01.cast";

@@ -140,6 +140,9 @@ pub(super) enum Command {
         /// Take the line from whoever has it. He hears who took it
         #[arg(long, requires = "who")]
         take: bool,
+        /// Print the screen as it stands now: what a terminal would show that was there from the beginning
+        #[arg(long, requires = "who", conflicts_with_all = ["take", "watch", "url"])]
+        screen: bool,
         /// Print an address for a browser on the admin network: good once, within a minute
         #[arg(long, requires = "who", conflicts_with = "take")]
         url: bool,
@@ -179,6 +182,44 @@ pub(super) enum Command {
         #[command(flatten)]
         at: Where,
         /// For programs: one JSON object a line, of what it says; it does not type
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what machines said on their consoles: by time, by pattern, as it comes
+    #[command(after_help = help::LOG)]
+    Log {
+        /// Machines (m[01-40]), a seat, @group, @role or @all
+        who: String,
+        /// Stay and tell what they say
+        #[arg(long, short)]
+        follow: bool,
+        /// Nothing older: 10m (ago), 2h, 14:03, "2026-11-25 14:03"
+        #[arg(long, value_name = "TIME", value_parser = ops::log::moment)]
+        since: Option<u64>,
+        /// Nothing younger
+        #[arg(long, value_name = "TIME", value_parser = ops::log::moment)]
+        until: Option<u64>,
+        /// Only lines that match this regular expression
+        #[arg(long, value_name = "RE")]
+        grep: Option<String>,
+        /// With so many lines before and behind each match
+        #[arg(long, value_name = "LINES", default_value_t = 0, requires = "grep")]
+        context: usize,
+        /// Only the last so many of each machine. 100 where nothing else says how much
+        #[arg(long, short = 'n', value_name = "LINES", conflicts_with = "raw")]
+        last: Option<usize>,
+        /// The bytes as the machine sent them, escape sequences included
+        #[arg(long, conflicts_with_all = ["grep", "times", "export"])]
+        raw: bool,
+        /// The time before each line
+        #[arg(long)]
+        times: bool,
+        /// As a file for others: an asciicast for `asciinema play`, or text with times
+        #[arg(long, value_name = "cast|text", conflicts_with_all = ["json", "follow"])]
+        export: Option<ops::log::Export>,
+        #[command(flatten)]
+        at: Where,
+        /// For programs: one JSON object a line
         #[arg(long)]
         json: bool,
     },

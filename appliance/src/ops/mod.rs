@@ -13,6 +13,7 @@ pub mod fence;
 pub mod fru;
 pub mod image;
 pub mod lan;
+pub mod log;
 pub mod many;
 pub mod ports;
 pub mod power;

@@ -5,12 +5,18 @@
 //! files   segments of a line's log, the oldest of which goes
 //! writer  one thread that writes for all lines
 //! reader  from a place, a time or some lines back
+//! plain   lines of text, safe to show
+//! find    which of them are wanted
+//! cast    an asciicast of it
 //! ```
 //!
 //! Segments are what the machine sent and nothing else: `less`, `grep` and `tail` read them.
 
+mod cast;
 mod files;
+mod find;
 mod index;
+mod plain;
 mod reader;
 mod writer;
 
@@ -18,7 +24,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use cast::Cast;
 pub use files::LEAST;
+pub use find::{Find, pattern};
+pub use plain::{Line, Plain};
 pub use reader::{Reader, Start};
 pub(crate) use writer::{Feed, Tap};
 pub use writer::{Health, Writer};

@@ -59,10 +59,9 @@ impl Segment {
         let (mut times, mut marks) = (Vec::new(), Vec::new());
         for Note { offset, at, mark } in index.notes {
             let text = base.text + u64::from(offset);
-            match mark {
-                Some(mark) => marks.push((text, at, mark)),
-                None => times.push((text, at)),
-            }
+            // What came in the moment of a mark has no time of its own.
+            times.push((text, at));
+            marks.extend(mark.map(|mark| (text, at, mark)));
         }
         Segment { number, file, base, end: base.text + length, times, marks }
     }

@@ -96,6 +96,16 @@ fn what_was_written_is_read_with_times_and_marks() {
 }
 
 #[test]
+fn what_comes_in_the_moment_of_a_mark_has_its_time() {
+    let dir = TempDir::new().unwrap();
+    let mut log = Logged::open(dir.path(), 1 << 20);
+    log.scrollback.mark(1000, Mark::Up);
+    log.scrollback.write(1000, b"BIOS");
+    log.flush();
+    assert_eq!(read(dir.path(), Start::Oldest)[1].at, 1000);
+}
+
+#[test]
 fn lines_are_counted_over_segments() {
     let dir = TempDir::new().unwrap();
     let mut log = Logged::open(dir.path(), super::LEAST);

@@ -12,7 +12,7 @@ pub mod transfer;
 use std::io::{self, IsTerminal, Write};
 
 use koboshi_console::attach::Filter;
-use koboshi_console::{Handle, Holder, Mark, Piece, State, Viewer, What};
+use koboshi_console::{Drawn, Handle, Holder, Logging, Mark, Piece, State, Viewer, What};
 use serde::{Deserialize, Serialize};
 
 use super::table::{ago, clock, table};
@@ -69,6 +69,9 @@ pub struct Row {
     /// Who types, if anybody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
+    /// How its log is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Logging>,
 }
 
 /// Something that a line said, or that happened to it: one of the three.
@@ -110,10 +113,22 @@ pub fn all(app: &App) -> Vec<Row> {
     let rows = machines.into_iter().filter_map(|(name, machine)| {
         let console = machine.console.as_ref()?.value.to_string();
         let state = lines.remove(name).map(|status| status.state);
-        let holder = app.lines.handle(name).and_then(|line| line.holder());
-        Some(Row { machine: name.to_string(), console, state, holder })
+        let line = app.lines.handle(name);
+        let holder = line.as_ref().and_then(Handle::holder);
+        let log = line.as_ref().and_then(Handle::logging);
+        Some(Row { machine: name.to_string(), console, state, holder, log })
     });
     rows.collect()
+}
+
+/// The screen of one as it stands now, if `allow` says so.
+pub fn screen(
+    app: &App,
+    who: &str,
+    allow: impl FnOnce(&MachineName) -> Result<(), Refusal>,
+) -> Result<Drawn, Refusal> {
+    let (_, line) = line(app, who, allow)?;
+    Ok(line.screen().0)
 }
 
 /// Follows one, if `allow` says so.
@@ -176,6 +191,15 @@ pub fn show(rows: &[Row]) -> String {
         let holder = row.holder.as_ref().map_or_else(String::new, |holder| {
             format!("{}, {}", holder.person, ago(now.saturating_sub(holder.since)))
         });
+        let note = match row.log.as_ref().map(|log| (&log.failing, log.lost)) {
+            None | Some((None, 0)) => note,
+            Some((None, lost)) => format!("{note} {lost} characters are not in its log"),
+            Some((Some((since, why)), lost)) => {
+                let since = ago(now.saturating_sub(*since));
+                format!("{note} not logged for {since} ({why}), {lost} characters lost")
+            }
+        };
+        let note = note.trim_start().to_string();
         vec![row.machine.clone(), row.console.clone(), state.to_string(), since, holder, note]
     });
     let head = ["MACHINE", "CONSOLE", "STATE", "SINCE", "OPERATOR", "NOTE"];
@@ -265,6 +289,7 @@ mod tests {
             console: console.to_string(),
             state,
             holder: None,
+            log: None,
         };
         let why = "no answer \x1b[2J".to_string();
         let rows = [
