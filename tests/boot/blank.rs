@@ -169,7 +169,7 @@ fn blank_machines_become_their_seats_and_swap_them() {
 #[test]
 fn uefi_boots_and_never_boots_an_altered_root() {
     let uefi = Spec { firmware: Firmware::Uefi, ..spec("m03") };
-    let small = Spec { memory_mib: 384, ..spec("m05") };
+    let small = Spec { memory_mib: 320, ..spec("m05") };
     let http = Spec { firmware: Firmware::UefiHttp, ..spec("m09") };
     let intel = Spec { nic: Nic::E1000e, ..spec("m04") };
     in_world(SITE, vec![uefi, intel, small, http], async |world| {
