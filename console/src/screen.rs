@@ -114,19 +114,10 @@ impl Screen {
         }
         let (begin, rest) = bytes.split_at_checked(begin)?;
         let (middle, end) = rest.split_at_checked(end + 2 - begin.len())?;
-        let mut colours = Vec::new();
-        let mut left = middle;
-        while let Some(at) =
-            left.iter().position(|byte| !matches!(byte, b' '..=b'~' | b'\r' | b'\n' | b'\t'))
-        {
-            let sequence = left.get(at..)?.strip_prefix(b"\x1b[")?;
-            let many = sequence.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b';'))?;
-            if sequence.get(many) != Some(&b'm') || colours.len() > middle.len() / 4 {
-                return None;
-            }
-            colours.extend_from_slice(left.get(at..at + many + 3)?);
-            left = sequence.get(many + 1..)?;
-        }
+        let colours = self::colours(middle).filter(|colours| colours.len() <= middle.len() / 4)?;
+        // Only lines scroll what was before them away.
+        let lines = end.windows(2).rposition(|two| two == b"\r\n")?;
+        self::colours(end.get(..lines)?)?;
         // The beginning may open a string, or set a region.
         let mut after = self.harmless.clone();
         after.pass(begin, &mut Vec::new());
@@ -183,6 +174,24 @@ impl Screen {
             draws: "\x1b[H\x1b[2J".to_string(),
         })
     }
+}
+
+/// What changes colours in lines of plain text. None: there is more than that.
+fn colours(text: &[u8]) -> Option<Vec<u8>> {
+    let mut colours = Vec::new();
+    let mut left = text;
+    while let Some(at) =
+        left.iter().position(|byte| !matches!(byte, b' '..=b'~' | b'\r' | b'\n' | b'\t'))
+    {
+        let sequence = left.get(at..)?.strip_prefix(b"\x1b[")?;
+        let many = sequence.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b';'))?;
+        if sequence.get(many) != Some(&b'm') {
+            return None;
+        }
+        colours.extend_from_slice(left.get(at..at + many + 3)?);
+        left = sequence.get(many + 1..)?;
+    }
+    Some(colours)
 }
 
 #[cfg(test)]

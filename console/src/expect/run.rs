@@ -42,6 +42,8 @@ pub struct Run {
     late: Option<Failed>,
     missed: Option<Failed>,
     plain: Plain,
+    /// What was said and is not looked at yet.
+    unread: Vec<u8>,
     /// What was said since the last match, each line ended by one newline.
     heard: Vec<u8>,
     returned: bool,
@@ -173,6 +175,7 @@ impl Run {
             late: None,
             missed: None,
             plain: Plain::default(),
+            unread: Vec::new(),
             heard: Vec::new(),
             returned: false,
             veil: Veil::new(secrets.into_iter()),
@@ -185,6 +188,21 @@ impl Run {
 
     /// The machine said this.
     pub fn came(&mut self, bytes: &[u8]) {
+        self.unread.extend_from_slice(bytes);
+        // Who hands over so much without asking what is to be done looks for nothing.
+        while self.unread.len() > HEARD_MAX && self.hear() {}
+    }
+
+    /// Looks at the next of what was said, up to a backspace: what that takes back was there, and is looked for
+    /// before. False: there is no more.
+    fn hear(&mut self) -> bool {
+        if self.unread.is_empty() {
+            return false;
+        }
+        let back = self.unread.iter().skip(1).position(|byte| *byte == 0x08);
+        let bytes: Vec<u8> =
+            self.unread.drain(..back.map_or(self.unread.len(), |at| at + 1)).collect();
+        let bytes = &bytes[..];
         let Run { plain, heard, returned, unshown, veil, last, notes, .. } = self;
         let mut show = |lines: Vec<String>| {
             for line in lines {
@@ -229,6 +247,7 @@ impl Run {
         if self.heard.len() > HEARD_MAX {
             self.heard.drain(..self.heard.len() - HEARD_KEPT);
         }
+        true
     }
 
     /// What is to be done now.
@@ -238,13 +257,17 @@ impl Run {
                 return Step::Ended;
             }
             match self.waits {
-                Some(Waits::Pause { until }) if now < until => return Step::Wait(until),
+                Some(Waits::Pause { until }) if now < until => {
+                    while self.hear() {}
+                    return Step::Wait(until);
+                }
                 Some(Waits::Pause { .. }) => self.waits = None,
                 Some(Waits::Expect { since, until }) => match self.matched() {
                     Some(next) => {
                         self.waits = None;
                         self.next = next;
                     }
+                    None if self.hear() => {}
                     None if now < until => return Step::Wait(until),
                     None => self.late(now.saturating_duration_since(since)),
                 },
@@ -260,6 +283,7 @@ impl Run {
     /// The line is gone, was taken, or could not do what was to be done.
     pub fn broke_off(&mut self, why: &str) {
         if self.outcome.is_none() {
+            while self.hear() {}
             let expected = self.expected();
             self.fail(why.to_string(), expected, None);
         }

@@ -59,6 +59,8 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<Name>> {
         let name = entry?.file_name();
         let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".log")) else { continue };
         let base = stem.split_once('-').and_then(|(base, _)| base.parse().ok());
+        // No line ever said so much: somebody else's file.
+        let base = base.filter(|base| *base <= u64::MAX >> 8);
         names.extend(base.map(|base| Name { base, stem: stem.to_string() }));
     }
     names.sort();

@@ -31,12 +31,12 @@ read -r _
 for signal in TERM HUP; do
     all && kill -s $signal $left 2> /dev/null && kill -s CONT $left 2> /dev/null
     for tenth in 1 2 3; do
-        all || exit 0
+        all || all || exit 0
         sleep 0.1
     done
 done
 for again in 1 2 3; do
-    all || exit 0
+    all || all || exit 0
     kill -s KILL $left 2> /dev/null
     sleep 0.02
 done
