@@ -280,7 +280,7 @@ async fn ganesha(world: &World, server: &Peer, exports: &Path) -> tokio::process
     };
     let config = format!(
         "NFS_CORE_PARAM {{ Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; }}\n\
-         NFSv4 {{ RecoveryBackend = \"fs\"; RecoveryRoot = \"{}\"; Grace_Period = 5; Lease_Lifetime = 5; }}\n\
+         NFSv4 {{ RecoveryBackend = \"fs\"; RecoveryRoot = \"{}\"; Grace_Period = 5; Lease_Lifetime = 15; }}\n\
          LOG {{ Default_Log_Level = WARN; }}\n{}{}",
         dir.display(),
         export(1, "web"),
