@@ -134,6 +134,11 @@ fn a_terminal_is_typed_at_spared_and_given_back() {
         let listener = UnixListener::bind(folder.join("sw1.sock")).expect("a socket");
         world.serve().await;
         let mut machine = listener.accept().await.expect("it comes").0;
+        let begun = Instant::now();
+        while world.json(&["console"])[0]["state"] != "up" {
+            assert!(begun.elapsed() < CEILING, "{}", world.ok(&["console"]));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
 
         let mut alice = Desk::new(&world, &["sw1"]);
         let before = Desk::new(&world, &["nobody"]);
