@@ -9,6 +9,8 @@
 //! operator    who may type
 //! sysrq       BREAK and a key, which the kernel hears whatever else is stuck
 //! state       what its events mean: marks for the scrollback, up or down for people
+//! mark        what happened between its characters: a gap is one, and never silence
+//! harmless    what may act on a person's terminal, taken out
 //! scrollback  the last it said, with times and marks
 //! log         all it said, in files
 //! screen      what a terminal would show now
@@ -32,6 +34,7 @@ pub mod expect;
 mod harmless;
 pub mod line;
 pub mod log;
+mod mark;
 pub mod modem;
 pub mod operator;
 pub mod pace;
