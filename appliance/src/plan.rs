@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use koboshi_images::Bootable;
-use koboshi_initramfs::contract::{self, Disk, Nic, Orders, Root, Source};
+use koboshi_initramfs::contract::{self, Disk, Nic, Orders, Root};
 use koboshi_pxe::boots::{Part, Plan};
 use koboshi_pxe::decide::{Entry, Place, Unknown};
 use koboshi_pxe::desk::Freeze;
@@ -264,7 +264,7 @@ impl Planner {
             image: reference,
             kernel: part("kernel", image.kernel.digest.0, image.kernel.size),
             segments: Vec::new(),
-            root: fetched_root(image, &ready.root),
+            roots: fetched(&ready.root),
             cmdline: cmdline.join(" "),
             revision: self.revision,
             orders: text,
@@ -327,14 +327,14 @@ pub fn refill(plan: &mut Plan, find: impl Fn(&[u8; 32]) -> Option<Content>) -> b
     plan.parts().all(|part| plan.blobs.contains_key(&part.sha256))
 }
 
-/// The root's part among what is fetched; an NFS root has none.
-fn fetched_root(image: &Bootable, root: &Root) -> Option<Part> {
-    let blob = match &root.from {
-        Source::Archive { .. } => image.root,
-        Source::Squashfs { .. } => image.squashfs?,
-        Source::Nfs { .. } => return None,
+/// The root's parts among what is fetched.
+fn fetched(root: &Root) -> Vec<Part> {
+    let digest = |blob: &contract::Blob| {
+        let hex: Result<koboshi_images::Digest, _> = format!("sha256:{}", blob.sha256).parse();
+        hex.ok().map(|digest| digest.0)
     };
-    Some(part("root", blob.digest.0, blob.size))
+    let blobs = root.layers().iter().chain(&root.files);
+    blobs.filter_map(|blob| Some(part("root", digest(blob)?, blob.size))).collect()
 }
 
 fn part(name: &str, sha256: [u8; 32], size: u64) -> Part {

@@ -22,9 +22,12 @@ pub fn ready(images: &Images, role: &Role) -> Result<Ready, String> {
     let image = resolved.map_err(|error| format!("{error} ({})", images.dir().display()))?;
     let reference = format!("{}@{}", image.name, image.version);
     let from = match &role.root {
-        RootMode::Ram => Source::Archive { blob: blob(&image.root), unpacked: image.unpacked },
-        RootMode::Overlay => match &image.squashfs {
-            Some(squashfs) => Source::Squashfs { blob: blob(squashfs) },
+        RootMode::Ram => {
+            let layers = image.layers.iter().map(|layer| blob(&layer.blob)).collect();
+            Source::Archive { layers, unpacked: image.unpacked() }
+        }
+        RootMode::Overlay => match image.squashed() {
+            Some(squashed) => Source::Squashfs { layers: squashed.iter().map(blob).collect() },
             None => return Err(waits_for_squashfs(&reference)),
         },
         RootMode::Nfs(text) => {
@@ -34,12 +37,18 @@ pub fn ready(images: &Images, role: &Role) -> Result<Ready, String> {
             Source::Nfs { server, path, options, read_only: nfs.read_only }
         }
     };
-    let root = Root { image: reference, tmpfs: role.root_size.to_string(), from };
-    // Only what its machines fetch: an image's archive is not served for its squashfs.
+    let root = Root {
+        image: reference,
+        tmpfs: role.root_size.to_string(),
+        digest: image.digest.to_string(),
+        from,
+        files: Vec::new(),
+    };
+    // Only what its machines fetch: an image's archives are not served for its squashfs.
     let rooted = match &role.root {
-        RootMode::Ram => Some(image.root),
-        RootMode::Overlay => image.squashfs,
-        RootMode::Nfs(_) => None,
+        RootMode::Ram => image.layers.iter().map(|layer| layer.blob).collect(),
+        RootMode::Overlay => image.squashed().unwrap_or_default(),
+        RootMode::Nfs(_) => Vec::new(),
     };
     let blobs = [image.kernel].into_iter().chain(image.segments.iter().copied()).chain(rooted);
     let blobs = blobs
@@ -67,7 +76,7 @@ fn waits_for_squashfs(reference: &str) -> String {
 pub fn unsquashed(site: &Site, images: &Images) -> BTreeSet<String> {
     let overlays = site.roles.values().filter(|role| role.root == RootMode::Overlay);
     let booted = overlays.filter_map(|role| images.resolve(&role.image.value.to_string()).ok());
-    let without = booted.filter(|image: &Bootable| image.squashfs.is_none());
+    let without = booted.filter(|image: &Bootable| image.squashed().is_none());
     without.map(|image| format!("{}@{}", image.name, image.version)).collect()
 }
 

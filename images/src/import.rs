@@ -181,7 +181,7 @@ fn import_inner(
     let (file, root) =
         pack::pack(&tree, options.level, file, &mut warnings, progress).map_err(&fault)?;
     staging.keep(file, &path, Blob { digest: root.digest, size: root.size })?;
-    let image = image_manifest(&mut staging, &root, &boot)?;
+    let image = image_manifest(&mut staging, &[root], &boot)?;
 
     let (new, descriptor) = staging.commit(|index| Ok(enter(index, name, image, boot, options)))?;
     let version = store.version(&store.index()?, &descriptor)?;
@@ -252,17 +252,20 @@ fn boot_manifest(
     Ok(descriptor)
 }
 
-/// An ordinary image of one layer; only an annotation leads to what koboshi boots beside it.
+/// An ordinary image; only an annotation leads to what koboshi boots beside it.
 fn image_manifest(
     staging: &mut Staging<'_>,
-    root: &Packed,
+    layers: &[Packed],
     boot: &Descriptor,
 ) -> Result<Descriptor, Error> {
     let config = Config {
         architecture: oci::architecture().to_owned(),
         os: "linux".to_owned(),
         config: ContainerConfig { cmd: vec!["/sbin/init".to_owned()] },
-        rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![root.diff_id] },
+        rootfs: RootFs {
+            kind: "layers".to_owned(),
+            diff_ids: layers.iter().map(|layer| layer.diff_id).collect(),
+        },
     };
     let config = staging.bytes(&oci::to_bytes(&config))?;
     let manifest = Manifest {
@@ -270,11 +273,14 @@ fn image_manifest(
         media_type: oci::MANIFEST.to_owned(),
         artifact_type: None,
         config: Descriptor::new(oci::CONFIG, config.digest, config.size),
-        layers: vec![
-            Descriptor::new(oci::LAYER_ZSTD, root.digest, root.size)
-                .with(oci::A_UNPACKED, root.unpacked)
-                .with(oci::A_INODES, root.inodes),
-        ],
+        layers: layers
+            .iter()
+            .map(|layer| {
+                Descriptor::new(oci::LAYER_ZSTD, layer.digest, layer.size)
+                    .with(oci::A_UNPACKED, layer.unpacked)
+                    .with(oci::A_INODES, layer.inodes)
+            })
+            .collect(),
         annotations: Annotations::from([(oci::A_BOOT.to_owned(), boot.digest.clone())]),
     };
     let blob = staging.bytes(&oci::to_bytes(&manifest))?;

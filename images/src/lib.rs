@@ -8,7 +8,8 @@
 //! - `pack`: the tree as one normalised tar, the same bytes wherever the tree came from;
 //! - `boot`: kernel, microcode and modules as artefacts of their own, beside the image;
 //! - `staging` and `store`: blobs enter the layout whole or not at all;
-//! - `version`: names, versions, publishing, and what a machine is to boot;
+//! - `version`: names, versions, and what a machine is to boot; `publish`: which version that is;
+//! - `look`: the root of a version read back as a tree;
 //! - `squash`: the root once more as a squashfs, for those who want it;
 //! - `recipe`, `build`, `debian`: images made from a description of a page.
 //!
@@ -22,9 +23,11 @@ mod digest;
 mod error;
 mod import;
 mod kernel;
+mod look;
 mod modules;
 mod oci;
 mod pack;
+mod publish;
 mod recipe;
 mod source;
 mod squash;
@@ -42,4 +45,4 @@ pub use recipe::{BadRecipe, Kernel, Recipe, shipped};
 pub use source::Limits;
 pub use squash::squash;
 pub use store::Store;
-pub use version::{Blob, Bootable, ImageRef, Version, check_name};
+pub use version::{Blob, Bootable, ImageRef, Layer, Version, check_name};

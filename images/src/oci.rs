@@ -38,6 +38,8 @@ pub(crate) const A_AUTHOR: &str = "dev.koboshi.author";
 pub(crate) const A_REASON: &str = "dev.koboshi.reason";
 /// Ours, on the image's manifest: digest of the boot manifest.
 pub(crate) const A_BOOT: &str = "dev.koboshi.boot";
+/// Ours, on a layer that is no part of the root: what it is instead.
+pub(crate) const A_LAYER: &str = "dev.koboshi.layer";
 /// Ours, on the root layer: what it takes in memory, and its inodes.
 pub(crate) const A_UNPACKED: &str = "dev.koboshi.unpacked";
 pub(crate) const A_INODES: &str = "dev.koboshi.inodes";

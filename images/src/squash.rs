@@ -1,7 +1,7 @@
-//! `koboshi image squash IMAGE`: the root as one squashfs, for roles with `root = "overlay"`.
+//! `koboshi image squash IMAGE`: a squashfs of each layer of the root, for roles with `root = "overlay"`.
 //!
-//! A form of the same root, made from its packed tar by mksquashfs and kept beside it: whoever has
-//! the tar's digest finds it, also from another version with the very same root.
+//! A form of the same layer, made from its packed tar by mksquashfs and kept beside it: whoever has
+//! the tar's digest finds it, also from another image with the very same layer.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use crate::import::Progress;
 use crate::oci::{self, Annotations, Descriptor, Index, Manifest};
 use crate::staging::Staging;
 use crate::store::Store;
-use crate::version::{Blob, Version};
+use crate::version::{Blob, Layer, Version};
 
 const TOOL: &str = "mksquashfs";
 const STEP: &str = "squashing the root";
@@ -25,11 +25,21 @@ pub fn squash(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Version, bool), Error> {
     let version = store.show(reference)?;
-    if version.boot.squashfs.is_some() {
-        return Ok((version, false));
+    let without: Vec<Layer> =
+        version.boot.layers.iter().filter(|layer| layer.squashfs.is_none()).copied().collect();
+    for layer in &without {
+        squash_layer(store, layer, progress)?;
     }
+    Ok((store.show(&version.to_string())?, !without.is_empty()))
+}
+
+fn squash_layer(
+    store: &Store,
+    layer: &Layer,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), Error> {
     // A bit that rotted in the store would get a digest of its own here, and be believed.
-    store.verify_blob(&version.boot.root)?;
+    store.verify_blob(&layer.blob)?;
     let mut staging = Staging::begin(store)?;
     let path = staging.dir().join("squashfs");
     // mksquashfs leaves the tar's own top out, and gives the one it makes the time of its making:
@@ -40,14 +50,14 @@ pub fn squash(
         .arg(&path)
         .args(["-tar", "-comp", "zstd", "-noappend", "-no-progress", "-quiet"])
         .args(["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"]);
-    run(store, &version, command, progress)?;
+    run(store, layer, command, progress)?;
     let file = File::open(&path).map_err(Error::io("opening", &path))?;
     let mut hashing = Hashing::new(io::sink());
     io::copy(&mut io::BufReader::with_capacity(1 << 18, &file), &mut hashing)
         .map_err(Error::io("reading", &path))?;
     let (_, digest, size) = hashing.finish();
     let blob = staging.keep(file, &path, Blob { digest, size })?;
-    let root = version.boot.root.digest.to_string();
+    let root = layer.blob.digest.to_string();
     let entry = manifest(&mut staging, blob, &root)?.with(oci::A_SQUASHFS_OF, &root);
     staging.commit(|index| {
         let known = index.manifests.iter().any(|found| found.digest == entry.digest);
@@ -55,8 +65,7 @@ pub fn squash(
             index.manifests.push(entry);
         }
         Ok((!known, ()))
-    })?;
-    Ok((store.show(&version.to_string())?, true))
+    })
 }
 
 /// The squashfs of the root with this digest, if the index leads to one and it is there: one that
@@ -74,11 +83,11 @@ pub(crate) fn squashed(store: &Store, index: &Index, root: &str) -> Option<Blob>
 /// Feeds the plain tar to mksquashfs, and waits for it.
 fn run(
     store: &Store,
-    version: &Version,
+    layer: &Layer,
     mut command: Command,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), Error> {
-    let path = store.blob_path(&version.boot.root.digest);
+    let path = store.blob_path(&layer.blob.digest);
     let packed = File::open(&path).map_err(Error::io("opening", &path))?;
     let mut tar = zstd::stream::read::Decoder::new(packed).map_err(Error::io("reading", &path))?;
     let mut child = command
@@ -101,7 +110,7 @@ fn run(
         let _ = io::copy(&mut stderr, &mut io::sink());
         String::from_utf8_lossy(&said).trim().to_owned()
     });
-    let fed = feed(&mut tar, &mut stdin, version.boot.unpacked, progress);
+    let fed = feed(&mut tar, &mut stdin, layer.unpacked, progress);
     drop(stdin);
     let status = child.wait().map_err(|source| Error::Io { what: STEP.to_owned(), source })?;
     let said = said.join().unwrap_or_default();

@@ -37,12 +37,45 @@ pub struct Bootable {
     pub segments: Vec<Blob>,
     /// How many of `segments` are microcode: 0 or 1.
     pub microcode: usize,
-    /// The root file system: a tar, compressed with zstd.
-    pub root: Blob,
-    /// Bytes of memory the root takes once unpacked.
+    /// Of the image's manifest.
+    pub digest: Digest,
+    /// The root file system in layers, the lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// One layer of a root: what it adds to those below it, and what it takes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// A tar, compressed with zstd.
+    pub blob: Blob,
+    /// Bytes of memory it takes once unpacked.
     pub unpacked: u64,
-    /// The same root as a squashfs, if it was made.
+    /// Names in it.
+    pub inodes: u64,
+    /// The same layer as a squashfs, if it was made.
     pub squashfs: Option<Blob>,
+}
+
+impl Bootable {
+    /// Bytes of memory the root takes once unpacked, at most: what a layer replaces is counted twice.
+    pub fn unpacked(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.unpacked).sum()
+    }
+
+    /// Names in the root, at most.
+    pub fn inodes(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.inodes).sum()
+    }
+
+    /// Bytes of the layers as they are fetched.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.blob.size).sum()
+    }
+
+    /// The layers as squashfs, if all of them were made.
+    pub fn squashed(&self) -> Option<Vec<Blob>> {
+        self.layers.iter().map(|layer| layer.squashfs).collect()
+    }
 }
 
 /// One version of an image.
@@ -66,10 +99,10 @@ pub struct Version {
     pub author: Option<String>,
     /// What for.
     pub reason: Option<String>,
-    /// Names in the root.
-    pub inodes: u64,
     /// What a machine loads.
     pub boot: Bootable,
+    /// Layers that no machine fetches, though they belong to the image.
+    pub beside: Vec<Blob>,
 }
 
 /// `web`, or `web@3`.
@@ -163,33 +196,6 @@ impl Store {
         Ok(self.version(&index, found)?.boot)
     }
 
-    /// Makes a version, the newest if none is named, one that machines boot. Twice is once.
-    pub fn publish(&self, name: &str, version: Option<u32>) -> Result<Version, Error> {
-        check_name(name)?;
-        let wanted = ImageRef { name: name.to_owned(), version };
-        let held = self.lock()?;
-        let mut index = self.index()?;
-        let found = pick(&index.manifests, &wanted)?.clone();
-        if found.get(oci::A_PUBLISHED).is_none() {
-            // A version whose parts are not all there must not reach a machine.
-            let whole = self.version(&index, &found)?;
-            for blob in whole.blobs() {
-                let there = std::fs::metadata(self.blob_path(&blob.digest)).map(|meta| meta.len());
-                if there.ok() != Some(blob.size) {
-                    let what = "it is missing or cut short".to_owned();
-                    return Err(Error::Damaged { digest: blob.digest, what });
-                }
-            }
-            for entry in index.manifests.iter_mut().filter(|entry| **entry == found) {
-                let now = Timestamp::now().to_string();
-                entry.annotations.insert(oci::A_PUBLISHED.to_owned(), now);
-            }
-            self.write_index(&held, &index)?;
-        }
-        let found = pick(&index.manifests, &wanted)?;
-        self.version(&index, found)
-    }
-
     /// Rehashes every blob of a version.
     pub fn verify(&self, version: &Version) -> Result<(), Error> {
         version.blobs().iter().try_for_each(|blob| self.verify_blob(blob))
@@ -203,10 +209,21 @@ impl Store {
         let digest: Digest = found.digest.parse().map_err(|bad| wrong(&format!("{bad}")))?;
         let image: Manifest = self.document(&digest)?;
         let damaged = |what: &str| Error::Damaged { digest, what: what.to_owned() };
-        let [layer] = &image.layers[..] else {
-            return Err(damaged("an image of ours has one layer"));
-        };
-        let figure = |key| layer.get(key).and_then(|text| text.parse::<u64>().ok());
+        let (roots, beside): (Vec<_>, Vec<_>) =
+            image.layers.iter().partition(|layer| layer.get(oci::A_LAYER).is_none());
+        if roots.is_empty() {
+            return Err(damaged("an image of ours has a root"));
+        }
+        let layers = roots.into_iter().map(|layer| {
+            let figure = |key| layer.get(key).and_then(|text| text.parse::<u64>().ok());
+            Ok(Layer {
+                blob: blob(layer)?,
+                unpacked: figure(oci::A_UNPACKED).ok_or_else(|| damaged("no unpacked size"))?,
+                inodes: figure(oci::A_INODES).ok_or_else(|| damaged("no count of inodes"))?,
+                squashfs: squashed(self, index, &layer.digest),
+            })
+        });
+        let layers = layers.collect::<Result<Vec<_>, Error>>()?;
         let boot_digest: Digest = image
             .annotations
             .get(oci::A_BOOT)
@@ -229,7 +246,7 @@ impl Store {
             parent: found.get(oci::A_PARENT).and_then(|text| text.parse().ok()),
             author: found.get(oci::A_AUTHOR).map(str::to_owned),
             reason: found.get(oci::A_REASON).map(str::to_owned),
-            inodes: figure(oci::A_INODES).ok_or_else(|| damaged("no count of inodes"))?,
+            beside: beside.into_iter().map(blob).collect::<Result<_, _>>()?,
             boot: Bootable {
                 name: name.to_owned(),
                 version,
@@ -241,9 +258,8 @@ impl Store {
                     .ok_or_else(|| damaged("its kernel has no release"))?,
                 microcode: usize::from(microcode.is_some()),
                 segments: microcode.into_iter().chain(modules).collect(),
-                root: blob(layer)?,
-                unpacked: figure(oci::A_UNPACKED).ok_or_else(|| damaged("no unpacked size"))?,
-                squashfs: squashed(self, index, &layer.digest),
+                digest,
+                layers,
             },
         })
     }
@@ -253,8 +269,9 @@ impl Version {
     /// Every large blob of it.
     pub fn blobs(&self) -> Vec<Blob> {
         let boot = &self.boot;
-        let parts = [boot.kernel, boot.root].into_iter().chain(boot.segments.iter().copied());
-        parts.chain(boot.squashfs).collect()
+        let layers = boot.layers.iter().flat_map(|layer| [Some(layer.blob), layer.squashfs]);
+        let parts = [boot.kernel].into_iter().chain(boot.segments.iter().copied());
+        parts.chain(layers.flatten()).chain(self.beside.iter().copied()).collect()
     }
 }
 
@@ -263,13 +280,16 @@ pub(crate) fn newest<'a>(all: &'a [Descriptor], name: &str) -> Option<(u32, &'a 
     versions(all, name).max_by_key(|(version, _)| *version)
 }
 
-fn versions<'a>(all: &'a [Descriptor], name: &str) -> impl Iterator<Item = (u32, &'a Descriptor)> {
+pub(crate) fn versions<'a>(
+    all: &'a [Descriptor],
+    name: &str,
+) -> impl Iterator<Item = (u32, &'a Descriptor)> {
     all.iter().filter_map(move |found| {
         identity(found).filter(|(found, _)| *found == name).map(|(_, version)| (version, found))
     })
 }
 
-fn pick<'a>(all: &'a [Descriptor], wanted: &ImageRef) -> Result<&'a Descriptor, Error> {
+pub(crate) fn pick<'a>(all: &'a [Descriptor], wanted: &ImageRef) -> Result<&'a Descriptor, Error> {
     let name = &wanted.name;
     let (newest, found) = newest(all, name).ok_or_else(|| Error::NoSuchImage(name.clone()))?;
     let Some(version) = wanted.version else { return Ok(found) };

@@ -199,14 +199,16 @@ mod tests {
             root: Root {
                 image: "web@3".into(),
                 tmpfs: "80%".into(),
+                digest: format!("sha256:{}", "b".repeat(64)),
                 from: Source::Archive {
-                    blob: Blob {
+                    layers: vec![Blob {
                         path: format!("/blob/sha256/{}", "a".repeat(64)),
                         sha256: "a".repeat(64),
                         size: 69_000_000,
-                    },
+                    }],
                     unpacked: 229_000_000,
                 },
+                files: vec![],
             },
             disks: vec![Disk { at: "/data".into(), what: "LABEL=db".into() }],
             args: BTreeMap::from([("id".into(), "100".into())]),

@@ -203,25 +203,34 @@ pub struct Root {
     pub image: String,
     /// Size of the tmpfs that is written to: `80%` of memory, or `2g`, as tmpfs reads it.
     pub tmpfs: String,
+    /// Digest of the image's manifest, `sha256:<64 hex digits>`: what names a root of several layers.
+    #[serde(default)]
+    pub digest: String,
     /// Where it comes from.
     pub from: Source,
+    /// Tars compressed with zstd that are laid over the finished root, in order: the files of the role and
+    /// of the seat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<Blob>,
 }
 
 /// Where a root comes from, and what it becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Source {
-    /// A tar compressed with zstd, unpacked into a tmpfs (`root = "ram"`).
+    /// Tars compressed with zstd, unpacked one over the other into a tmpfs (`root = "ram"`). From the second
+    /// on a name `.wh.NAME` says that NAME is gone (OCI image spec, layer.md); such names come first.
     Archive {
-        /// To fetch.
-        blob: Blob,
-        /// Bytes it takes once unpacked, for the check of memory before the fetch.
+        /// To fetch, the lowest first.
+        layers: Vec<Blob>,
+        /// Bytes they take once unpacked, for the check of memory before the fetch.
         unpacked: u64,
     },
-    /// A squashfs that stays as it is in memory, a tmpfs above it (`root = "overlay"`).
+    /// Squashfs that stay as they are in memory, one over the other, a tmpfs above them
+    /// (`root = "overlay"`). What is gone is a character device 0:0, as overlayfs has it.
     Squashfs {
-        /// To fetch.
-        blob: Blob,
+        /// To fetch, the lowest first.
+        layers: Vec<Blob>,
     },
     /// A server's export (`root = "nfs"`).
     Nfs {
@@ -260,18 +269,19 @@ impl Root {
     /// What the command line says of it ([`KEY_ROOT`]).
     pub fn key(&self) -> String {
         match &self.from {
-            Source::Archive { blob, .. } | Source::Squashfs { blob } => {
-                format!("sha256:{}", blob.sha256)
-            }
+            Source::Archive { layers, .. } | Source::Squashfs { layers } => match &layers[..] {
+                [layer] => format!("sha256:{}", layer.sha256),
+                _ => self.digest.clone(),
+            },
             Source::Nfs { server, path, .. } => format!("nfs:{server}:{path}"),
         }
     }
 
-    /// The bytes to fetch, if any are.
-    pub fn blob(&self) -> Option<&Blob> {
+    /// The layers to fetch, the lowest first; an NFS root has none.
+    pub fn layers(&self) -> &[Blob] {
         match &self.from {
-            Source::Archive { blob, .. } | Source::Squashfs { blob } => Some(blob),
-            Source::Nfs { .. } => None,
+            Source::Archive { layers, .. } | Source::Squashfs { layers } => layers,
+            Source::Nfs { .. } => &[],
         }
     }
 }

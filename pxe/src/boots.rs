@@ -108,8 +108,10 @@ pub struct Plan {
     pub kernel: Part,
     /// Initramfs segments in order.
     pub segments: Vec<Part>,
-    /// Root image, unless the root is on a server of its own.
-    pub root: Option<Part>,
+    /// Layers of the root, the lowest first, with what is laid over them; none if the root is on a server of
+    /// its own.
+    #[serde(default)]
+    pub roots: Vec<Part>,
     /// The whole kernel command line.
     pub cmdline: String,
     /// Which reading of the site it was made from.
@@ -125,12 +127,12 @@ pub struct Plan {
 impl Plan {
     /// Kernel, segments and root, if it is fetched.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        std::iter::once(&self.kernel).chain(&self.segments).chain(&self.root)
+        std::iter::once(&self.kernel).chain(&self.segments).chain(&self.roots)
     }
 
     /// Bytes of the root that are fetched.
     pub fn root_size(&self) -> u64 {
-        self.root.as_ref().map_or(0, |root| root.size)
+        self.roots.iter().map(|root| root.size).sum()
     }
 }
 

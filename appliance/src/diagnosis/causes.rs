@@ -132,7 +132,7 @@ pub fn cause(boot: &BootRecord, standing: Standing<'_>, waited: u64, pace: Optio
             "HTTP does not get through under the kernel's driver: VLAN, MTU, duplex, a port that shuts on the new link",
             &format!("{look}: it says what it waits for; type `rescue` there for a shell"),
         ),
-        Stage::Root if boot.plan.as_ref().is_some_and(|plan| plan.root.is_none()) => row(
+        Stage::Root if boot.plan.as_ref().is_some_and(|plan| plan.roots.is_empty()) => row(
             format!("waits for its root from an NFS server for {} now", ago(waited)),
             "the server hangs, or does not export it to this address",
             &format!("{look}: it says what the server answers; type `rescue` there for a shell"),

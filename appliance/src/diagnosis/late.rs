@@ -154,7 +154,7 @@ mod tests {
             image: "web@1".into(),
             kernel: part("kernel"),
             segments: vec![],
-            root: Some(part("root")),
+            roots: vec![part("root")],
             cmdline: String::new(),
             revision: 1,
             orders: String::new(),

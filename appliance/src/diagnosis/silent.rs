@@ -180,7 +180,7 @@ mod tests {
             image: "web@1".into(),
             kernel: part(),
             segments: vec![],
-            root: Some(part()),
+            roots: vec![part()],
             cmdline: String::new(),
             revision: 1,
             orders: String::new(),

@@ -30,7 +30,7 @@ pub(super) fn boot(machine: &str, id: u8) -> BootRecord {
         image: "web@1".into(),
         kernel: part("kernel"),
         segments: vec![],
-        root: Some(part("root")),
+        roots: vec![part("root")],
         cmdline: String::new(),
         revision: 1,
         orders: String::new(),

@@ -140,7 +140,7 @@ fn choose(blobs: &Blobs<'_>, index: Index, depth: usize) -> Result<Descriptor, F
     Ok(found.clone())
 }
 
-fn apply(tree: &mut Tree, tar: &Span, reading: &mut Reading<'_>) -> Result<(), Fault> {
+pub(super) fn apply(tree: &mut Tree, tar: &Span, reading: &mut Reading<'_>) -> Result<(), Fault> {
     tree.next_layer();
     let progress = &mut *reading.progress;
     untar::each(tar, End::Digested, &mut |Entry { name, member }| {

@@ -70,6 +70,17 @@ pub(crate) fn read(path: &Path, reading: &mut Reading<'_>) -> Result<Tree, Error
     archive::read(&packed, reading).map_err(fault)
 }
 
+/// Applies a packed layer to a tree, its whiteouts included.
+#[allow(dead_code, reason = "its readers come with it")]
+pub(crate) fn apply(
+    tree: &mut Tree,
+    packed: &Span,
+    reading: &mut Reading<'_>,
+) -> Result<(), Fault> {
+    let tar = reading.spool.plain(packed, &reading.limits, reading.progress)?;
+    layers::apply(tree, &tar, reading)
+}
+
 /// Lays a directory over a tree, everything in it owned by root: a package somebody unpacked.
 pub(crate) fn overlay(tree: &mut Tree, dir: &Path, reading: &mut Reading<'_>) -> Result<(), Error> {
     dir::overlay(tree, dir, reading).map_err(Error::source(dir))

@@ -57,7 +57,7 @@ impl Bench {
 
     /// The plain tar of the newest version's root.
     pub fn root_tar(&self) -> Vec<u8> {
-        let root = self.store.show("web").unwrap().boot.root;
+        let root = self.store.show("web").unwrap().boot.layers[0].blob;
         let packed = fs::File::open(self.store.blob_path(&root.digest)).unwrap();
         zstd::decode_all(packed).unwrap()
     }

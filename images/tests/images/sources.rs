@@ -112,10 +112,10 @@ fn links_attributes_devices_and_holes_survive_gnu_tar() {
         let again = bench.import(&bench.path(name)).unwrap();
         if name == "gnu.tar" {
             // GNU's own format has no attributes; everything else must be the same.
-            assert_eq!(again.version.boot.unpacked, first.version.boot.unpacked);
+            assert_eq!(again.version.boot.unpacked(), first.version.boot.unpacked());
             continue;
         }
-        assert_eq!(again.version.boot.root, first.version.boot.root, "{name}");
+        assert_eq!(again.version.boot.layers[0].blob, first.version.boot.layers[0].blob, "{name}");
     }
 
     // And GNU tar finds in ours what was on disk.
@@ -231,8 +231,9 @@ fn a_root_larger_than_4_gib_streams_through() {
     huge.set_len(SIZE).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&huge, b"end", SIZE - 3).unwrap();
     let version = bench.import(&root).unwrap().version;
-    assert!(version.boot.unpacked > SIZE && version.boot.root.size < 8 << 20);
-    let packed = fs::File::open(bench.store.blob_path(&version.boot.root.digest)).unwrap();
+    assert!(version.boot.unpacked() > SIZE && version.boot.layers[0].blob.size < 8 << 20);
+    let packed =
+        fs::File::open(bench.store.blob_path(&version.boot.layers[0].blob.digest)).unwrap();
     let mut archive = tar::Archive::new(zstd::Decoder::new(packed).unwrap());
     let mut entries = archive.entries().unwrap().map(Result::unwrap);
     let mut entry = entries.find(|entry| &*entry.path_bytes() == b"var/huge").unwrap();

@@ -24,7 +24,7 @@ fn a_squashfs_holds_the_root_as_it_is() {
     setxattr(root.join("usr/sbin/ping"), "user.note", b"kept", flags).unwrap();
     bench.import(&root).unwrap();
     assert!(made(&bench, "web"));
-    let squashfs = bench.store.show("web").unwrap().boot.squashfs.unwrap();
+    let squashfs = bench.store.show("web").unwrap().boot.layers[0].squashfs.unwrap();
     let blob = bench.store.blob_path(&squashfs.digest);
     run("unsquashfs", &["-q", "-n", "-d", "out", blob.to_str().unwrap()], bench.dir.path());
     let out = bench.path("out");
@@ -53,24 +53,29 @@ fn versions_of_the_same_root_share_it_and_damage_heals() {
     bench.store.publish("web", None).unwrap();
     let then = fs::metadata(root.join("etc")).unwrap().modified().unwrap();
     fs::write(root.join("etc/motd"), b"two").unwrap();
-    assert!(bench.import(&root).unwrap().version.boot.squashfs.is_none());
+    assert!(bench.import(&root).unwrap().version.boot.layers[0].squashfs.is_none());
     fs::remove_file(root.join("etc/motd")).unwrap();
     // The folder's time belongs to the root, and a second may have passed.
     fs::File::open(root.join("etc")).unwrap().set_modified(then).unwrap();
     let third = bench.import(&root).unwrap();
     assert!(third.new);
-    assert_eq!(third.version.boot.squashfs, first.boot.squashfs, "the same root");
+    assert_eq!(
+        third.version.boot.layers[0].squashfs, first.boot.layers[0].squashfs,
+        "the same root"
+    );
 
-    let squashfs = first.boot.squashfs.unwrap();
+    let squashfs = first.boot.layers[0].squashfs.unwrap();
     fs::write(bench.store.blob_path(&squashfs.digest), b"cut").unwrap();
-    assert!(bench.store.show("web").unwrap().boot.squashfs.is_none());
+    assert!(bench.store.show("web").unwrap().boot.layers[0].squashfs.is_none());
     assert!(made(&bench, "web"));
     bench.store.verify(&bench.store.show("web").unwrap()).unwrap();
 
     // A root that rotted gets no squashfs of its own: its bytes would be believed.
-    fs::write(bench.store.blob_path(&first.boot.root.digest), b"rotten").unwrap();
+    fs::write(bench.store.blob_path(&first.boot.layers[0].blob.digest), b"rotten").unwrap();
     fs::remove_file(
-        bench.store.blob_path(&bench.store.show("web").unwrap().boot.squashfs.unwrap().digest),
+        bench
+            .store
+            .blob_path(&bench.store.show("web").unwrap().boot.layers[0].squashfs.unwrap().digest),
     )
     .unwrap();
     assert!(matches!(squash(&bench.store, "web", &mut |_| ()), Err(Error::Damaged { .. })));

@@ -23,7 +23,7 @@ fn versions_count_up_and_only_published_ones_boot() {
     assert!(matches!(bench.store.publish("web", None), Err(Error::NoSuchImage(_))));
     let one = bench.import_bytes(&root_saying("one")).unwrap().version;
     assert!(matches!(bench.store.resolve("web"), Err(Error::NothingPublished(_))));
-    assert_eq!(bench.store.resolve("web@1").unwrap().root, one.boot.root);
+    assert_eq!(bench.store.resolve("web@1").unwrap().layers[0].blob, one.boot.layers[0].blob);
     assert!(bench.store.publish("web", None).unwrap().published.is_some());
     let two = bench.import_bytes(&root_saying("two")).unwrap().version;
     assert_eq!((two.version, two.parent), (2, Some(one.digest)));
@@ -183,13 +183,15 @@ fn strangers_find_an_ordinary_oci_image() {
 fn damage_is_found_and_not_published() {
     let bench = Bench::new();
     let version = bench.import_bytes(&root_saying("x")).unwrap().version;
-    let root = bench.store.blob_path(&version.boot.root.digest);
+    let root = bench.store.blob_path(&version.boot.layers[0].blob.digest);
     let mut bytes = fs::read(&root).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
     fs::write(&root, &bytes).unwrap();
     let said = bench.store.verify(&version).unwrap_err();
-    assert!(matches!(said, Error::Damaged { digest, .. } if digest == version.boot.root.digest));
+    assert!(
+        matches!(said, Error::Damaged { digest, .. } if digest == version.boot.layers[0].blob.digest)
+    );
     fs::write(&root, &bytes[1..]).unwrap();
     assert!(matches!(bench.store.publish("web", None), Err(Error::Damaged { .. })));
     // The same content once more heals it.

@@ -58,9 +58,15 @@ pub fn fresh_root(size: &str) -> io::Result<()> {
     mount_one("tmpfs", NEW_ROOT, MountFlags::empty(), &format!("mode=0755,size={size}"))
 }
 
-/// A tmpfs of `bytes` above a read-only tree: `lower` is mounted at [`LOWER`] already. Both are
-/// taken out of sight once the overlay holds them, so that nobody unmounts them under it.
-pub fn overlay(bytes: u64) -> io::Result<()> {
+/// A place in memory for the mounts of several layers, at [`LOWER`].
+pub fn lowers() -> io::Result<()> {
+    mount_one("tmpfs", LOWER, MountFlags::empty(), "mode=0755,size=64k")
+}
+
+/// A tmpfs of `bytes` above read-only trees that are mounted below [`LOWER`] already, `lower` being what
+/// overlayfs calls them. All are taken out of sight once the overlay holds them, so that nobody unmounts
+/// them under it.
+pub fn overlay(lower: &str, bytes: u64) -> io::Result<()> {
     fs::create_dir_all(NEW_ROOT)?;
     fs::create_dir_all(UPPER)?;
     mount_one("tmpfs", UPPER, MountFlags::empty(), &format!("mode=0755,size={bytes}"))?;
@@ -68,7 +74,7 @@ pub fn overlay(bytes: u64) -> io::Result<()> {
     fs::create_dir(&upper)?;
     fs::create_dir(&work)?;
     // The top's own mode is the upper one's.
-    let options = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
     mount_one("overlay", NEW_ROOT, MountFlags::empty(), &options)?;
     for done in [LOWER, UPPER] {
         unmount(done, UnmountFlags::DETACH)?;

@@ -16,6 +16,8 @@ const ORDERS_MAX: u64 = 1024 * 1024;
 const HOSTS_MAX: u64 = 8 << 20;
 /// Cards, bonds, members, networks, routes: nobody has so many of any.
 const EACH_MAX: usize = 256;
+/// Layers of a root: overlayfs takes more, a page of options for them does not.
+const LAYERS_MAX: usize = 24;
 
 /// The site's names, if the initramfs brings them. Lines that do not read are left out.
 pub fn hosts(path: &Path) -> Vec<(Ipv4Addr, Vec<String>)> {
@@ -71,7 +73,12 @@ fn check(orders: &Orders, line: &Cmdline) -> Result<(), String> {
         return Err(format!("domain {:?} cannot be a domain", orders.domain));
     }
     match &root.from {
-        Source::Archive { blob, .. } | Source::Squashfs { blob } => check_blob(blob)?,
+        Source::Archive { layers, .. } | Source::Squashfs { layers } => {
+            if layers.is_empty() || layers.len() > LAYERS_MAX {
+                return Err(format!("root.layers are {}, not 1 to {LAYERS_MAX}", layers.len()));
+            }
+            layers.iter().try_for_each(check_blob)?;
+        }
         Source::Nfs { path, options, .. } => {
             let plain = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
             if !path.starts_with('/') || !plain(path) {
@@ -95,9 +102,9 @@ fn check(orders: &Orders, line: &Cmdline) -> Result<(), String> {
     // one of them is of another boot, and neither can be trusted.
     if let Some(named) = &line.root {
         let key = root.key();
-        let same = match root.blob() {
-            Some(_) => key.eq_ignore_ascii_case(named),
-            None => key == *named,
+        let same = match root.layers() {
+            [] => key == *named,
+            _ => key.eq_ignore_ascii_case(named),
         };
         if !same {
             return Err(format!("they name root {key}, the command line {named}"));
@@ -190,7 +197,7 @@ pub(crate) mod tests {
             "dns":["10.77.0.1"],"ntp":["10.77.0.1"],
             "ssh_keys":["ssh-ed25519 AAAA ops"],"serial":"ttyS0,115200",
             "root":{{"image":"web@3","tmpfs":"80%","from":{{"kind":"archive","unpacked":100,
-                     "blob":{{"path":"/blob/sha256/{0}","sha256":"{0}","size":10}}}}}},
+                     "layers":[{{"path":"/blob/sha256/{0}","sha256":"{0}","size":10}}]}}}},
             "args":{{"id":"100"}},"heartbeat":30}}"#,
             "ab".repeat(32)
         ))
@@ -209,7 +216,7 @@ pub(crate) mod tests {
         type Spoil = fn(&mut Orders);
         fn blob(orders: &mut Orders) -> &mut Blob {
             match &mut orders.root.from {
-                Source::Archive { blob, .. } | Source::Squashfs { blob } => blob,
+                Source::Archive { layers, .. } | Source::Squashfs { layers } => &mut layers[0],
                 Source::Nfs { .. } => panic!("the sample is an archive"),
             }
         }

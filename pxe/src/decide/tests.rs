@@ -41,7 +41,7 @@ fn plan(address: Ipv4Addr) -> Arc<Plan> {
         image: "web@1".into(),
         kernel: part("kernel"),
         segments: vec![part("common")],
-        root: Some(part("root")),
+        roots: vec![part("root")],
         cmdline: String::new(),
         revision: 1,
         orders: String::new(),

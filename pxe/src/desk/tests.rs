@@ -53,7 +53,7 @@ impl Freeze for Plans {
             image: "web@1".into(),
             kernel: part("kernel", 1),
             segments: vec![part("common", 2), part("orders", 3)],
-            root: Some(part("root", 4)),
+            roots: vec![part("root", 4)],
             cmdline: format!("koboshi.boot={id} koboshi.role={}", seat.role),
             revision: 1,
             orders: String::new(),

@@ -133,7 +133,7 @@ mod tests {
             image: "web@1".into(),
             kernel: part(10 * MB),
             segments: vec![],
-            root: Some(part(70 * MB)),
+            roots: vec![part(70 * MB)],
             cmdline: String::new(),
             revision: 1,
             orders: String::new(),

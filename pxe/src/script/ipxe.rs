@@ -147,7 +147,7 @@ mod tests {
             image: "web@3".into(),
             kernel: part("kernel", 1),
             segments: vec![part("common", 2), part("orders", 3)],
-            root: Some(part("root", 4)),
+            roots: vec![part("root", 4)],
             cmdline: "console=ttyS0,115200 id=100".into(),
             revision: 1,
             orders: String::new(),

@@ -128,7 +128,7 @@ mod testing {
             image: "web@3".into(),
             kernel: part("kernel", 1),
             segments: vec![part("common", 2), part("orders", 3)],
-            root: Some(part("root", 4)),
+            roots: vec![part("root", 4)],
             cmdline: cmdline.into(),
             revision: 1,
             orders: String::new(),

@@ -49,7 +49,7 @@ impl Bench {
         match &taken {
             Ok(imported) => {
                 self.store.verify(&imported.version).expect("an image just taken in is whole");
-                let root = imported.version.boot.root.digest;
+                let root = imported.version.boot.layers[0].blob.digest;
                 sound(File::open(self.store.blob_path(&root)).expect("a blob"));
             }
             Err(error) => assert!(!error.to_string().is_empty()),

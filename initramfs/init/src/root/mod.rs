@@ -26,6 +26,7 @@ use archive::{NoRoot, Ready};
 use fetch::Event;
 use memory::Memory;
 use nfs::Export;
+use progress::rate;
 
 /// Every failure is told up to here, then each of this many: an appliance knows by then.
 const TOLD: u32 = 8;
@@ -41,37 +42,53 @@ pub fn build(
     let root = &orders.root;
     let memory = Memory::now();
     match &root.from {
-        Source::Archive { blob, unpacked } => {
+        Source::Archive { layers, unpacked } => {
             memory::check(*unpacked, &root.tmpfs, memory).map_err(Stop::Because)?;
             let bound = memory::tmpfs_bytes(&root.tmpfs, memory.total).map_err(Stop::Because)?;
-            say_fetch(server, orders, blob);
+            say_fetch(server, orders, layers);
             let place = Path::new(mounts::NEW_ROOT);
-            let mut fresh = || mounts::fresh_root(&root.tmpfs);
-            let mut hear = |event| listen(event, orders, reporter);
-            let (image, patience) = (&root.image, fetch::PATIENCE);
-            let ready =
-                archive::fetch(server, blob, image, bound, place, &mut fresh, patience, &mut hear)
-                    .map_err(stopped)?;
-            let made = &ready.made;
-            let size = format!("{} members, {} MB", made.members, made.bytes / 1_000_000);
-            fetched(orders, reporter, blob, &ready, &size);
-            if !made.lost.is_empty() {
-                let lost = &made.lost;
-                say(format!("extended attributes this kernel does not keep: {lost:?}"));
+            let (mut took, mut members, mut bytes) = (Whole::default(), 0, 0);
+            for (at, blob) in layers.iter().enumerate() {
+                let mut fresh = || match at {
+                    0 => mounts::fresh_root(&root.tmpfs),
+                    _ => Ok(()),
+                };
+                let mut hear = |event| listen(event, orders, reporter);
+                let (image, patience) = (&root.image, fetch::PATIENCE);
+                let ready = archive::fetch(
+                    server, blob, image, bound, place, &mut fresh, patience, &mut hear,
+                )
+                .map_err(stopped)?;
+                took.add(blob, &ready);
+                members += ready.made.members;
+                bytes += ready.made.bytes;
+                if !ready.made.lost.is_empty() {
+                    let lost = &ready.made.lost;
+                    say(format!("extended attributes this kernel does not keep: {lost:?}"));
+                }
             }
+            took.tell(orders, reporter, &format!("{members} members, {} MB", bytes / 1_000_000));
         }
-        Source::Squashfs { blob } => {
-            squashfs::load(blob, modules, line);
-            let upper = memory::above(blob.size, &root.tmpfs, memory).map_err(Stop::Because)?;
-            say_fetch(server, orders, blob);
-            let mut hear = |event| listen(event, orders, reporter);
-            let (image, patience) = (&root.image, fetch::PATIENCE);
-            let ready =
-                squashfs::fetch(server, blob, image, patience, &mut hear).map_err(stopped)?;
+        Source::Squashfs { layers } => {
+            squashfs::load(layers, modules, line);
+            let size = layers.iter().map(|blob| blob.size).sum();
+            let upper = memory::above(size, &root.tmpfs, memory).map_err(Stop::Because)?;
+            say_fetch(server, orders, layers);
+            // Whatever a try before this one mounted.
+            let no_place = |error| Stop::Because(format!("no place for the root: {error}"));
+            mounts::clear().map_err(no_place)?;
+            let mut took = Whole::default();
+            for (at, blob) in layers.iter().enumerate() {
+                let mut hear = |event| listen(event, orders, reporter);
+                let (image, patience) = (&root.image, fetch::PATIENCE);
+                let ready = squashfs::fetch(server, blob, at, image, patience, &mut hear)
+                    .map_err(stopped)?;
+                took.add(blob, &ready);
+            }
             let no_root = |error| Stop::Because(format!("the squashfs does not mount: {error}"));
-            squashfs::mount().map_err(no_root)?;
-            lay_over(upper, modules, line)?;
-            fetched(orders, reporter, blob, &ready, &format!("{} MiB above it", upper >> 20));
+            let lower = squashfs::mount(layers.len()).map_err(no_root)?;
+            lay_over(&lower, upper, modules, line)?;
+            took.tell(orders, reporter, &format!("{} MiB above it", upper >> 20));
         }
         Source::Nfs { server, path, options, read_only } => {
             let upper = match read_only {
@@ -88,7 +105,7 @@ pub fn build(
             let mut hear = |event| listen(event, orders, reporter);
             let ready = nfs::mount_root(&export, modules, line, &mut hear).map_err(stopped)?;
             if *read_only {
-                lay_over(upper, modules, line)?;
+                lay_over(mounts::LOWER, upper, modules, line)?;
                 let mib = upper >> 20;
                 say(format!(
                     "{} is read only, what is written goes to {mib} MiB of memory",
@@ -104,22 +121,45 @@ pub fn build(
     Ok(())
 }
 
-fn say_fetch(server: Server, orders: &Orders, blob: &Blob) {
-    say(format!("root {} from {}, {} MB", orders.root.image, server.0, blob.size / 1_000_000));
+fn say_fetch(server: Server, orders: &Orders, layers: &[Blob]) {
+    let size: u64 = layers.iter().map(|blob| blob.size).sum();
+    let of = match layers.len() {
+        1 => String::new(),
+        many => format!(" in {many} layers"),
+    };
+    say(format!("root {} from {}, {} MB{of}", orders.root.image, server.0, size / 1_000_000));
 }
 
-fn lay_over(bytes: u64, modules: &mut Modules, line: &Cmdline) -> Result<(), Stop> {
+fn lay_over(lower: &str, bytes: u64, modules: &mut Modules, line: &Cmdline) -> Result<(), Stop> {
     modules.load("overlay", line);
-    mounts::overlay(bytes)
+    mounts::overlay(lower, bytes)
         .map_err(|error| Stop::Because(format!("no overlay over the root: {error}")))
 }
 
-fn fetched<T>(orders: &Orders, reporter: &mut Reporter, blob: &Blob, ready: &Ready<T>, what: &str) {
-    let ms = u64::try_from(ready.took.as_millis()).unwrap_or(u64::MAX);
-    let (whole, tenth) = (ms / 1000, ms % 1000 / 100);
-    say(format!("root whole, sha256 right: {what} in {whole}.{tenth} s, {}", ready.rate));
-    let phase = Phase::RootReady { bytes: blob.size, ms, attempts: ready.attempts };
-    tell(reporter, phase, orders.written);
+/// What all layers of a root took.
+#[derive(Default)]
+struct Whole {
+    bytes: u64,
+    took: Duration,
+    /// More than one for each layer: something went wrong on the way.
+    attempts: u32,
+}
+
+impl Whole {
+    fn add<T>(&mut self, blob: &Blob, ready: &Ready<T>) {
+        self.bytes += blob.size;
+        self.took += ready.took;
+        self.attempts = self.attempts.max(ready.attempts);
+    }
+
+    fn tell(&self, orders: &Orders, reporter: &mut Reporter, what: &str) {
+        let ms = u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX);
+        let (whole, tenth) = (ms / 1000, ms % 1000 / 100);
+        let rate = rate(self.bytes, self.took);
+        say(format!("root whole, sha256 right: {what} in {whole}.{tenth} s, {rate}"));
+        let phase = Phase::RootReady { bytes: self.bytes, ms, attempts: self.attempts };
+        tell(reporter, phase, orders.written);
+    }
 }
 
 fn stopped(none: NoRoot) -> Stop {

@@ -20,45 +20,58 @@ use crate::mounts::{self, LOWER};
 use crate::root::archive::{NoRoot, Ready, until_right};
 use crate::root::fetch::{Listener, Stream};
 
-const DISK: &str = "/dev/ram0";
-const SIZE: &str = "/sys/class/block/ram0/size";
 /// What O_DIRECT asks of addresses and lengths, on a RAM disk and on anything else.
 const ALIGNED: usize = 4096;
 const CHUNK: usize = 1 << 20;
 
-/// Loads what it takes: a RAM disk just large enough.
-pub fn load(blob: &Blob, modules: &mut Modules, line: &Cmdline) {
-    let kib = blob.size.div_ceil(ALIGNED as u64) * (ALIGNED as u64 >> 10);
-    modules.load_with("brd", &format!("rd_nr=1 rd_size={kib} max_part=1"), line);
+/// Loads what it takes: a RAM disk for each layer, large enough for the largest. A RAM disk takes memory
+/// for what is written to it, not for its size.
+pub fn load(layers: &[Blob], modules: &mut Modules, line: &Cmdline) {
+    let largest = layers.iter().map(|blob| blob.size).max().unwrap_or(0);
+    let kib = largest.div_ceil(ALIGNED as u64) * (ALIGNED as u64 >> 10);
+    let disks = layers.len();
+    modules.load_with("brd", &format!("rd_nr={disks} rd_size={kib} max_part=1"), line);
     modules.load("squashfs", line);
 }
 
-/// Fetches the squashfs into the RAM disk.
+/// Fetches a squashfs into the RAM disk of its layer, 0 being the lowest.
 pub fn fetch(
     server: Server,
     blob: &Blob,
+    layer: usize,
     image: &str,
     patience: Patience,
     listener: Listener<'_>,
 ) -> Result<Ready<u64>, NoRoot> {
-    let mut place = || {
-        // Whatever a try before this one mounted.
-        mounts::clear().map_err(|error| format!("no place for the root: {error}"))?;
-        open(blob.size)
-    };
+    let mut place = || open(layer, blob.size);
     let mut take = |disk: &File, stream: &mut Stream<'_>| {
         pour(stream, disk).map_err(|error| format!("the RAM disk does not take it: {error}"))
     };
     until_right(server, blob, image, &mut place, &mut take, patience, listener)
 }
 
-/// Mounts it where an overlay finds it.
-pub fn mount() -> io::Result<()> {
-    mounts::mount_from(DISK, LOWER, "squashfs", MountFlags::RDONLY, "")
+/// Mounts them where an overlay finds them, and gives what it calls them: the highest first.
+pub fn mount(layers: usize) -> io::Result<String> {
+    let mut lower = Vec::new();
+    if layers > 1 {
+        mounts::lowers()?;
+    }
+    for layer in (0..layers).rev() {
+        let place = match layers {
+            1 => LOWER.to_owned(),
+            _ => format!("{LOWER}/{layer}"),
+        };
+        fs::create_dir_all(&place)?;
+        let disk = format!("/dev/ram{layer}");
+        mounts::mount_from(&disk, &place, "squashfs", MountFlags::RDONLY, "")?;
+        lower.push(place);
+    }
+    Ok(lower.join(":"))
 }
 
-fn open(size: u64) -> Result<File, String> {
-    let sectors = fs::read_to_string(SIZE).ok().and_then(|text| text.trim().parse::<u64>().ok());
+fn open(layer: usize, size: u64) -> Result<File, String> {
+    let (disk, told) = (format!("/dev/ram{layer}"), format!("/sys/class/block/ram{layer}/size"));
+    let sectors = fs::read_to_string(told).ok().and_then(|text| text.trim().parse::<u64>().ok());
     let Some(sectors) = sectors else {
         return Err("the initramfs of this image has no RAM disk (module brd): import the image \
                     again, or say root = \"ram\""
@@ -76,8 +89,8 @@ fn open(size: u64) -> Result<File, String> {
     OpenOptions::new()
         .write(true)
         .custom_flags(OFlags::DIRECT.bits().cast_signed())
-        .open(Path::new(DISK))
-        .map_err(|error| format!("{DISK}: {error}"))
+        .open(Path::new(&disk))
+        .map_err(|error| format!("{disk}: {error}"))
 }
 
 /// Writes the stream from the start on, in whole blocks; zeros fill the last one. Returns its bytes.

@@ -1,17 +1,19 @@
 //! `koboshi image …`: offline, on the store of a state directory. A running appliance notices.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
-use koboshi_images::{
-    BuildOptions, ImportOptions, Imported, Kernel, Progress, Store, Version, build, import, squash,
-};
+use koboshi_images::{BuildOptions, ImportOptions, Kernel, Store, build, import, squash};
 
-use super::table::table;
+use list::{list, show};
+use progress::Line;
+use take::told;
+
+mod list;
+mod progress;
+mod take;
 
 /// What is asked.
 #[derive(Debug, Subcommand)]
@@ -161,7 +163,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             let mut line = Line::new();
             let (version, new) = squash(&store, &image, &mut |step| line.show(&step))?;
             line.clear();
-            let size = version.boot.squashfs.map_or(0, |blob| blob.size);
+            let squashed = version.boot.squashed().unwrap_or_default();
+            let size = squashed.iter().map(|blob| blob.size).sum();
             let what = if new { "has" } else { "already has" };
             print(&format!("{version} {what} its squashfs: {}\n", mib(size)))
         }
@@ -182,139 +185,6 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             let wanted: koboshi_images::ImageRef = image.parse()?;
             let version = at.there()?.publish(&wanted.name, wanted.version)?;
             print(&format!("{}@{} is what machines boot now\n", version.name, version.version))
-        }
-    }
-}
-
-fn told(store: &Store, imported: Imported, publish: bool) -> anyhow::Result<()> {
-    for warning in &imported.warnings {
-        eprintln!("warning: {warning}");
-    }
-    let version = &imported.version;
-    let (name, number) = (&version.name, version.version);
-    let what = if imported.new {
-        "is in the store"
-    } else {
-        "is in the store already, the same to the bit"
-    };
-    let mut text = format!(
-        "{name}@{number} {what}: kernel {}, root {}\n",
-        version.boot.kernel_release,
-        mib(version.boot.root.size)
-    );
-    if publish {
-        store.publish(name, Some(number))?;
-        text.push_str(&format!("{name}@{number} is what machines boot now\n"));
-    } else if version.published.is_none() {
-        text.push_str(&format!("`koboshi image publish {name}` lets machines boot it\n"));
-    }
-    print(&text)
-}
-
-fn list(versions: &[Version]) -> String {
-    if versions.is_empty() {
-        return "no images; `koboshi image build rescue` makes one, `koboshi image import` takes one in\n".into();
-    }
-    let rows: Vec<Vec<String>> = versions
-        .iter()
-        .map(|version| {
-            vec![
-                format!("{}@{}", version.name, version.version),
-                if version.published.is_some() { "published" } else { "-" }.to_string(),
-                version.boot.kernel_release.clone(),
-                mib(version.boot.root.size),
-                mib(version.boot.unpacked),
-                version.created.strftime("%Y-%m-%d %H:%M").to_string(),
-                version.reason.clone().unwrap_or_default(),
-            ]
-        })
-        .collect();
-    table(&["IMAGE", "STATE", "KERNEL", "ROOT", "UNPACKED", "CREATED", "REASON"], &rows)
-}
-
-fn show(version: &Version, verified: bool) -> String {
-    let boot = &version.boot;
-    let mut text = format!("{}@{}  {}\n", version.name, version.version, version.digest);
-    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<10} {value}\n"));
-    line("created", version.created.to_string());
-    let state = version.published.map(|at| format!("{at}")).unwrap_or_else(|| "no".to_string());
-    line("published", state);
-    if let Some(author) = &version.author {
-        line("author", author.clone());
-    }
-    if let Some(reason) = &version.reason {
-        line("reason", reason.clone());
-    }
-    if let Some(parent) = &version.parent {
-        line("parent", parent.to_string());
-    }
-    line(
-        "kernel",
-        format!("{}  {}  {}", boot.kernel_release, mib(boot.kernel.size), boot.kernel.digest),
-    );
-    for (at, segment) in boot.segments.iter().enumerate() {
-        let name = if at < boot.microcode { "microcode" } else { "modules" };
-        line(name, format!("{}  {}", mib(segment.size), segment.digest));
-    }
-    let unpacked = mib(boot.unpacked);
-    if let Some(squashfs) = &boot.squashfs {
-        line("squashfs", format!("{}  {}", mib(squashfs.size), squashfs.digest));
-    }
-    line("root", format!("{}  {}", mib(boot.root.size), boot.root.digest));
-    line("unpacked", format!("{unpacked} in {} files", version.inodes));
-    if verified {
-        line("verified", "every blob has the digest it is named by".to_string());
-    }
-    text
-}
-
-/// Progress: a bar on a terminal; elsewhere a line for each step, so that a log stays readable.
-struct Line {
-    bar: ProgressBar,
-    terminal: bool,
-    said: String,
-    last: Instant,
-}
-
-impl Line {
-    fn new() -> Line {
-        let bar = ProgressBar::new(1000);
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let terminal = std::io::stderr().is_terminal();
-        Line { bar, terminal, said: String::new(), last: Instant::now() }
-    }
-
-    fn show(&mut self, progress: &Progress) {
-        let (text, done) = match progress {
-            Progress::Step(text) => (text.clone(), None),
-            Progress::Unpacking { bytes } => (format!("unpacks, {}", mib(*bytes)), None),
-            Progress::Reading { entries } => (format!("reads, {entries} names"), None),
-            Progress::Squashing { done, total } => {
-                (format!("squashes the root, {}", mib(*total)), Some(done * 1000 / (*total).max(1)))
-            }
-            Progress::Modules { release } => (format!("packs the modules of {release}"), None),
-            Progress::Packing { done, total } => {
-                (format!("packs the root, {}", mib(*total)), Some(done * 1000 / (*total).max(1)))
-            }
-        };
-        if self.terminal {
-            self.bar.set_position(done.unwrap_or(0));
-            self.bar.set_message(text);
-            return;
-        }
-        // The same step with another figure is said at most once in ten seconds.
-        let step = text.split(',').next().unwrap_or_default().to_string();
-        if step != self.said || self.last.elapsed() > Duration::from_secs(10) {
-            eprintln!("{text}");
-            self.said = step;
-            self.last = Instant::now();
-        }
-    }
-
-    fn clear(&self) {
-        if self.terminal {
-            self.bar.finish_and_clear();
         }
     }
 }
