@@ -22,7 +22,7 @@ mod help;
 mod machines;
 mod words;
 
-use words::{Cli, Command, Where};
+use words::{Cli, Command, Export, Where};
 
 /// A site file with errors: they have been printed, exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -267,6 +267,12 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             query.dry = false;
             let answer: ops::fence::Answer = client.post("/fence", &query).await?;
             show(&answer, format.json, ops::fence::show)
+        }
+        Command::Export(Export::KnownHosts { host, at, format }) => {
+            let query = ops::known_hosts::Query { host };
+            let rows: Vec<ops::known_hosts::Row> =
+                Client::new(&at.state).get("/known-hosts", &query).await?;
+            show(&rows, format.json, |rows| ops::known_hosts::show(rows))
         }
         Command::Serve { .. }
         | Command::Check { .. }

@@ -2,6 +2,7 @@
 //! timelines, who holds which seat, and the event log. One task writes; everyone may look.
 
 mod console;
+mod host_keys;
 mod power;
 mod reports;
 mod seats;
@@ -24,7 +25,7 @@ use crate::diagnosis::Learned;
 use crate::diagnosis::late::Finding;
 use crate::diagnosis::learned::Lesson;
 use crate::hardware::Record;
-use crate::store::{BootRecord, Event, Holding, Mark, Store, StoreError};
+use crate::store::{BootRecord, Event, Holding, HostKeys, Mark, Store, StoreError};
 
 /// Lines of one timeline: its beginning is kept, and its end; the middle of a week of trouble goes.
 const MARKS_MAX: usize = 200;
@@ -60,6 +61,8 @@ struct Inner {
     hardware: HashMap<String, Record>,
     /// What their firmware said of itself, by name.
     firmware: HashMap<String, Firmware>,
+    /// SSH host keys as they were shown on consoles, by machine's name.
+    host_keys: HashMap<String, HostKeys>,
     /// What was last said of evidence that disagrees, by machine.
     evidence: HashMap<String, Vec<String>>,
     /// How long machines take.
@@ -116,7 +119,12 @@ impl Ledger {
             tracing::warn!(%error, "what firmware machines have is learned anew");
             HashMap::new()
         });
-        let mut inner = Inner { hardware, firmware, began: now_ms(), ..Inner::default() };
+        let host_keys = store.host_keys().unwrap_or_else(|error| {
+            tracing::warn!(%error, "SSH host keys of machines are known again after their next boot");
+            HashMap::new()
+        });
+        let mut inner =
+            Inner { hardware, firmware, host_keys, began: now_ms(), ..Inner::default() };
         for boot in boots {
             inner.ids.insert(boot.id, boot.mac);
             let signs = boot.marks.iter().rev().find(|mark| mark.is_sign());
@@ -498,3 +506,5 @@ pub(crate) fn ms(at: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::boot as tests_boot;

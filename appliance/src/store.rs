@@ -17,7 +17,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTran
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{oneshot, watch};
 
-pub use records::{BootRecord, Event, Holding, Late, Mark, OnConsole, Switched};
+pub use records::{BootRecord, Event, Holding, HostKeys, Late, Mark, OnConsole, Switched};
 
 use crate::hardware;
 
@@ -32,6 +32,9 @@ const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
 const HARDWARE: TableDefinition<&str, &[u8]> = TableDefinition::new("hardware");
 /// Machine's name: what its firmware said of itself.
 const FIRMWARE: TableDefinition<&str, &[u8]> = TableDefinition::new("firmware");
+
+/// Machine's name: the SSH host keys that it showed on its console.
+const HOST_KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("host-keys");
 
 /// The layout of the tables. A newer number on disk is refused, an older one migrated here.
 const SCHEMA: u64 = 1;
@@ -100,6 +103,7 @@ impl Store {
             write.open_table(EVENTS)?;
             write.open_table(HARDWARE)?;
             write.open_table(FIRMWARE)?;
+            write.open_table(HOST_KEYS)?;
         }
         write.commit()?;
         let db = Arc::new(db);
@@ -284,6 +288,30 @@ impl Store {
             // One that does not read back is told anew at the machine's next boot.
             if let Ok(firmware) = parse("firmware", firmware.value()) {
                 found.insert(machine.value().to_string(), firmware);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes a machine's SSH host keys. Queued in order; nobody need wait for it.
+    pub async fn record_host_keys(&self, keys: HostKeys) -> Result<(), StoreError> {
+        let put = move |txn: &WriteTransaction| {
+            let mut table = txn.open_table(HOST_KEYS)?;
+            table.insert(keys.machine.as_str(), json(&keys).as_slice())?;
+            Ok(())
+        };
+        self.submit(put).await.map(drop)
+    }
+
+    /// The SSH host keys of each machine that showed some.
+    pub fn host_keys(&self) -> Result<HashMap<String, HostKeys>, StoreError> {
+        let read = self.db.begin_read()?;
+        let table = read.open_table(HOST_KEYS)?;
+        let mut found = HashMap::new();
+        for row in table.iter()? {
+            // What does not read back is shown anew at the machine's next boot.
+            if let Ok(keys) = parse::<HostKeys>("host-keys", row?.1.value()) {
+                found.insert(keys.machine.clone(), keys);
             }
         }
         Ok(found)

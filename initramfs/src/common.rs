@@ -178,6 +178,7 @@ mod tests {
             written: 1_795_000_000,
             hostname: "web1".into(),
             domain: "dc.example".into(),
+            machine_id: Some("0123456789ab4def8123456789abcdef".into()),
             cards: Vec::new(),
             bonds: Vec::new(),
             nets: Vec::new(),

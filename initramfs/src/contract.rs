@@ -49,6 +49,9 @@ pub struct Orders {
     pub hostname: String,
     /// DNS domain, may be empty.
     pub domain: String,
+    /// What becomes `/etc/machine-id`, 32 hex digits: the same at every boot of this machine, and no other's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
     /// The NIC that boots, and its address.
     pub nic: Nic,
     /// Names for further NICs.

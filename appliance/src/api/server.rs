@@ -128,6 +128,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/adopt", post(adopt))
         .route("/fence", post(fence))
         .route("/reload", post(reload))
+        .route("/known-hosts", get(known_hosts))
         .merge(super::attach::routes())
         .merge(super::console::routes())
         .merge(super::machines::routes());
@@ -171,6 +172,15 @@ async fn explain(
 ) -> Result<Json<ops::explain::Explanation>, Refusal> {
     allow(&caller, Verb::Look, Some(&query.who))?;
     ops::explain::answer(&app, &query).map(Json)
+}
+
+async fn known_hosts(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<ops::known_hosts::Query>,
+) -> Result<Json<Vec<ops::known_hosts::Row>>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    Ok(Json(ops::known_hosts::answer(&app, &query)))
 }
 
 async fn seat(

@@ -35,3 +35,25 @@ escape sequences, carriage returns and backspaces done. The files are what machi
   koboshi log @all --since 10m --grep panic --context 3
   koboshi log m[01-40] --since 02:00 --until 02:15 --times
   koboshi log m01 --since 1h --export cast > m01.cast";
+
+/// Of `koboshi export known-hosts`.
+pub(super) const KNOWN_HOSTS: &str = "\
+No image holds a host key: who reaches the provisioning network reads images. A machine makes its own at each boot and
+shows the public half on its console, where the appliance reads it. The console is the machine's own wire (its BMC's
+session, its serial port): a host that took the machine's address cannot write there. So a wrong key is seen at the first
+connection too, where `ssh` alone would have you type yes. The first key that a boot shows is the one that counts; another
+one while it runs is an event (`koboshi events`).
+
+A machine is listed under its own name, its seat's, its host name and its addresses, as long as it runs. It needs a
+console in the site file, and an image with systemd and OpenSSH's server. One that is missing shows its key again after
+`systemctl restart koboshi-ssh-host-keys-shown` there.
+
+  koboshi export known-hosts > /etc/ssh/ssh_known_hosts    as it is now; again after each boot
+  koboshi export known-hosts --json                        with fingerprints, boots and times
+
+So that ssh asks the appliance itself, each time (OpenSSH 8.5 or newer), in ~/.ssh/config:
+
+  Match host web*,m*
+      KnownHostsCommand /usr/bin/koboshi export known-hosts --host %H
+      UserKnownHostsFile none
+      StrictHostKeyChecking yes";

@@ -279,6 +279,9 @@ pub(super) enum Command {
     /// Import, build, publish and show images
     #[command(subcommand)]
     Image(ops::image::Command),
+    /// What other programs read: SSH host keys of machines
+    #[command(subcommand)]
+    Export(Export),
     /// A rack of virtual machines with real firmware
     #[command(subcommand)]
     Lab(lab::cli::LabCommand),
@@ -289,6 +292,21 @@ pub(super) enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Export {
+    /// The SSH host keys of machines, as their consoles showed them: a known_hosts file
+    #[command(after_help = help::KNOWN_HOSTS)]
+    KnownHosts {
+        /// Only what goes by this name or address; nothing, and exit code 0, if nothing does
+        #[arg(long, value_name = "NAME")]
+        host: Option<String>,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 /// What begins an escape, if anything does.

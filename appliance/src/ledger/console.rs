@@ -1,7 +1,7 @@
 //! What is seen on machines' consoles: an event each, and a line in the timeline of the machine's boot. What
 //! boots nothing from here (a switch, a server with a disk) has a timeline of its own, a start each.
 
-use koboshi_console::watch::rules::STARTS;
+use koboshi_console::watch::rules::{HOST_KEY, STARTS};
 use koboshi_console::watch::{Hit, Level, What};
 use koboshi_pxe::BootId;
 use koboshi_pxe::boots::Stage;
@@ -17,6 +17,9 @@ const BESIDE_MAX: usize = 120;
 impl Ledger {
     /// Writes it down.
     pub async fn on_console(&self, machine: &str, hit: &Hit) {
+        if hit.rule == HOST_KEY {
+            return self.host_key_shown(machine, hit).await;
+        }
         self.event("console", Some(machine.to_string()), words(hit)).await;
         // That it went on is of no boot.
         let What::Said { line, .. } = &hit.what else { return };

@@ -17,7 +17,7 @@ fn a_root_is_told_with_its_rate() {
     assert_eq!(words(&phase).1, "69.0 MB in 3.0 s, 23.0 MB/s, 2 tries");
 }
 
-pub(super) fn boot(machine: &str, id: u8) -> BootRecord {
+pub(crate) fn boot(machine: &str, id: u8) -> BootRecord {
     let part =
         |name: &str| koboshi_pxe::boots::Part { name: name.into(), sha256: [0; 32], size: 1 };
     let address = Ipv4Addr::new(10, 77, 0, 11);

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod fence;
 pub mod fru;
 pub mod image;
+pub mod known_hosts;
 pub mod lan;
 pub mod log;
 pub mod many;

@@ -179,6 +179,22 @@ impl Holding {
     }
 }
 
+/// The SSH host keys that a machine showed on its console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostKeys {
+    /// Machine's name.
+    pub machine: String,
+    /// In which boot: the machine makes new ones at each. None: it boots nothing from here.
+    pub boot: Option<BootId>,
+    /// Unix milliseconds, of the first.
+    pub at: u64,
+    /// `ssh-ed25519 AAAA…`, one of each kind.
+    pub keys: Vec<String>,
+    /// How often another one of a known kind was shown in that boot. None of those is believed.
+    #[serde(default)]
+    pub others: u32,
+}
+
 /// A line of the event log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Event {

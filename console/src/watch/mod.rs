@@ -6,6 +6,7 @@
 //! lines   text as lines, each bounded
 //! rules   what is watched for, compiled once for all lines
 //! around  the last lines, for what was said around a hit
+//! host_key  the line by which a machine shows its SSH host key
 //! feed    where a line's keeper hands over what came, and where hits go
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 mod around;
 mod feed;
+pub mod host_key;
 pub(crate) mod lines;
 pub(crate) mod plain;
 pub mod rules;
@@ -24,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use around::Around;
 use lines::Lines;
-use rules::{Rules, STARTS, TRACE};
+use rules::{HOST_KEY, Rules, STARTS, TRACE};
 
 pub use feed::{Feed, Found, Watching};
 pub use rules::{BadPattern, Level, Rule};
@@ -45,6 +47,9 @@ const FOLD: Duration = Duration::from_secs(60);
 const FOLD_MOST: Duration = Duration::from_secs(600);
 /// A start has several lines that say so, and a login may fail: only more than this is a loop.
 const USUAL: u32 = 5;
+/// A machine has a host key of each kind; each line is another one, and none is folded. One that shows more in a
+/// minute is not believed anyway.
+const KEYS: u32 = 7;
 /// Rules of which that is known at a time.
 const FOLDS_MAX: usize = 32;
 
@@ -258,6 +263,9 @@ impl Watcher {
         let starts = name == STARTS;
         if let Some(fold) = self.folds.iter_mut().find(|fold| fold.rule == rule) {
             fold.times = fold.times.saturating_add(1);
+            if name == HOST_KEY && fold.times <= KEYS {
+                self.wait((rule, number), (now, at), hits);
+            }
             return;
         }
         if starts {
@@ -275,6 +283,16 @@ impl Watcher {
             }
         }
         self.folds.push(Fold { rule, until: now + FOLD, wait: FOLD, times: 0 });
+        self.wait((rule, number), (now, at), hits);
+    }
+
+    /// For the lines behind it.
+    fn wait(
+        &mut self,
+        (rule, number): (usize, u64),
+        (now, at): (Instant, u64),
+        hits: &mut Vec<Hit>,
+    ) {
         if self.waiting.len() >= WAITING_MAX {
             let first = self.waiting.remove(0);
             self.tell(&first, hits);

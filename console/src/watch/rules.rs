@@ -57,6 +57,8 @@ impl std::str::FromStr for Level {
 pub const STARTS: &str = "starts";
 /// The rule that sees who may log in.
 pub const LOGIN: &str = "login-prompt";
+/// The rule that sees a machine's SSH host key ([`super::host_key`]).
+pub const HOST_KEY: &str = "ssh-host-key";
 /// The rule for a trace of calls, which alone says little: it is told where nothing else is.
 pub const TRACE: &str = "call-trace";
 
@@ -350,6 +352,7 @@ pub(super) const OURS: &[Ours] = &[
             "(?i:press (?:return|enter) to get started)",
         ],
     ),
+    (HOST_KEY, Level::Info, &["^koboshi: ssh host key [a-z]"]),
     (
         STARTS,
         Level::Info,

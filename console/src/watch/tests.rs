@@ -63,6 +63,24 @@ impl Line {
     }
 }
 
+/// A machine shows one key of each kind; a second one of a kind is what somebody should hear of.
+#[test]
+fn each_host_key_is_told_and_a_flood_of_them_is_not() {
+    let mut line = Line::new();
+    line.says(b"web1 login: \r\nkoboshi: ssh host key ssh-ed25519 AAAA1\r\n");
+    line.says(b"\r\nkoboshi: ssh host key ecdsa-sha2-nistp256 AAAA2\r\n").waits(2000);
+    line.says(b"koboshi: ssh host key ssh-ed25519 AAAA3\r\n").waits(2000);
+    let told = line.told();
+    let keys: Vec<&str> =
+        told.iter().filter_map(|told| told.strip_prefix("ssh-host-key: ")).collect();
+    assert_eq!(keys.len(), 3, "{told:?}");
+    assert!(keys[2].starts_with("koboshi: ssh host key ssh-ed25519 AAAA3 ["), "{told:?}");
+    for _ in 0..100 {
+        line.says(b"koboshi: ssh host key ssh-ed25519 AAAA4\r\n").waits(10);
+    }
+    assert!(line.waits(5000).told().len() < 8);
+}
+
 const PANIC: &[u8] =
     b"[ 1.0] one\r\n\x1b[1;31m[ 2.0] Kernel \x1b[0;1mpanic - not syncing: VFS\x1b[0m\r\n";
 

@@ -72,6 +72,11 @@ fn check(orders: &Orders, line: &Cmdline) -> Result<(), String> {
     if !orders.domain.is_empty() && !host_name(&orders.domain) {
         return Err(format!("domain {:?} cannot be a domain", orders.domain));
     }
+    if let Some(id) = &orders.machine_id
+        && (id.len() != 32 || !id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    {
+        return Err(format!("machine_id {id:?} is not 32 hex digits"));
+    }
     match &root.from {
         Source::Archive { layers, .. } | Source::Squashfs { layers } => {
             if layers.is_empty() || layers.len() > LAYERS_MAX {
@@ -192,6 +197,7 @@ pub(crate) mod tests {
     pub(crate) fn sample() -> Orders {
         serde_json::from_str(&format!(
             r#"{{"written":1795000000,"hostname":"web1","domain":"dc.example",
+            "machine_id":"0123456789ab4def8123456789abcdef",
             "nic":{{"mac":"52:54:00:77:00:01","name":null,"address":"10.77.0.11","prefix":24,
                     "gateway":"10.77.0.1","mtu":null}},
             "dns":["10.77.0.1"],"ntp":["10.77.0.1"],
@@ -227,13 +233,15 @@ pub(crate) mod tests {
         fn disk(at: &str, what: &str) -> Vec<Disk> {
             vec![Disk { at: at.to_owned(), what: what.to_owned() }]
         }
-        let table: [(&str, Spoil); 15] = [
+        let table: [(&str, Spoil); 17] = [
             ("nic.mac", |o| o.nic.mac = "52:54".into()),
             ("nic.prefix", |o| o.nic.prefix = 33),
             ("nic.name", |o| o.nic.name = Some("a name far too long".into())),
             ("nic.name", |o| o.nic.name = Some("../x".into())),
             ("hostname", |o| o.hostname = "a\nb".into()),
             ("domain", |o| o.domain = "a b".into()),
+            ("machine_id", |o| o.machine_id = Some("0".repeat(31))),
+            ("machine_id", |o| o.machine_id = Some("\n".repeat(32))),
             ("root.sha256", |o| blob(o).sha256 = "zz".repeat(32)),
             ("root.path", |o| blob(o).path = "/x HTTP/1.1\r\nX: y".into()),
             ("root.size", |o| blob(o).size = 0),

@@ -2,6 +2,7 @@
 //! before it is `/`. Nothing here stops a boot: what fails is said.
 
 mod handover;
+mod hostkeys;
 pub mod intree;
 
 use std::io;
@@ -16,14 +17,15 @@ const MARK: &str = "# koboshi: this seat, written at boot";
 
 /// Writes all of it; what did not work, in sentences.
 pub fn settle(tree: &Tree, orders: &Orders, links: &[Standing], named: &[Card]) -> Vec<String> {
-    let steps: [(&str, io::Result<()>); 7] = [
+    let steps: [(&str, io::Result<()>); 8] = [
         ("host name", tree.write("etc/hostname", &format!("{}\n", orders.hostname), 0o644)),
         ("hosts", tree.write("etc/hosts", &hosts(&tree.read("etc/hosts"), orders), 0o644)),
         ("resolver", resolver(tree, orders)),
         ("time servers", time_servers(tree, orders)),
         ("SSH keys", ssh_keys(tree, orders)),
         ("serial getty", getty(tree, orders)),
-        ("machine id", machine_id(tree)),
+        ("machine id", machine_id(tree, orders)),
+        ("SSH host keys", hostkeys::units(tree)),
     ];
     let mut troubles: Vec<String> = steps
         .into_iter()
@@ -243,13 +245,21 @@ fn is_speed(word: &str) -> bool {
     )
 }
 
-/// No file at all would be a first boot to systemd, with its presets: every service of the image
-/// that is off would be on. An empty one only asks for an id.
-fn machine_id(tree: &Tree) -> io::Result<()> {
-    if tree.has("usr/lib/systemd/systemd") && !tree.has("etc/machine-id") {
-        tree.write("etc/machine-id", "", 0o444)?;
+/// The machine's own, where somebody in the image reads it: one that came with the image would be that of
+/// all who boot it. No file at all would be a first boot to systemd, with its presets: every service of the
+/// image that is off would be on.
+fn machine_id(tree: &Tree, orders: &Orders) -> io::Result<()> {
+    let systemd = tree.has("usr/lib/systemd/systemd") || tree.has("lib/systemd/systemd");
+    let dbus = tree.has("var/lib/dbus");
+    let there = tree.has("etc/machine-id");
+    match &orders.machine_id {
+        Some(id) if systemd || dbus || there => {
+            tree.write("etc/machine-id", &format!("{id}\n"), 0o444)?;
+        }
+        None if systemd && !there => tree.write("etc/machine-id", "", 0o444)?,
+        _ => return Ok(()),
     }
-    Ok(())
+    if dbus { tree.link("var/lib/dbus/machine-id", "/etc/machine-id") } else { Ok(()) }
 }
 
 /// Whether one of systemd's daemons is in the image.

@@ -28,6 +28,10 @@ fn a_systemd_image() {
             ("usr/lib/systemd/system/serial-getty@.service", ""),
             ("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 builder\n10.0.0.9 ours\n"),
             ("root/.ssh/authorized_keys", "ssh-ed25519 OLD image"),
+            ("etc/machine-id", "ffffffffffffffffffffffffffffffff\n"),
+            ("var/lib/dbus/machine-id", "ffffffffffffffffffffffffffffffff\n"),
+            ("usr/sbin/sshd", ""),
+            ("usr/bin/ssh-keygen", ""),
         ],
     );
     symlink("../run/systemd/resolve/stub-resolv.conf", root.path().join("etc/resolv.conf"))
@@ -69,6 +73,17 @@ fn a_systemd_image() {
             .unwrap(),
         "/usr/lib/systemd/system/serial-getty@.service"
     );
+    // The image's own, and D-Bus's copy of it, would be those of all its machines.
+    let own = "0123456789ab4def8123456789abcdef\n";
+    assert_eq!(tree.read("etc/machine-id"), own);
+    assert_eq!(tree.link_target("var/lib/dbus/machine-id").as_deref(), Some("/etc/machine-id"));
+    assert_eq!(
+        (mode("etc/machine-id"), tree.read("var/lib/dbus/machine-id").as_str()),
+        (0o444, own)
+    );
+    orders.machine_id = None;
+    fs::remove_file(root.path().join("etc/machine-id")).unwrap();
+    assert_eq!(settle(&tree, &orders, &[], &[]), Vec::<String>::new());
     assert!(tree.has("etc/machine-id") && tree.read("etc/machine-id").is_empty());
 }
 
