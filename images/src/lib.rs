@@ -19,6 +19,7 @@ mod boot;
 mod build;
 mod content;
 mod debian;
+mod diff;
 mod digest;
 mod error;
 mod import;
@@ -37,6 +38,7 @@ mod tree;
 mod version;
 
 pub use build::{BuildOptions, build};
+pub use diff::{Aspect, Change, Counts, Diff, Facts, NoText, Package, What};
 pub use digest::{BadDigest, Digest};
 pub use error::{Error, Fault};
 pub use import::{ImportOptions, Imported, Progress, import};
