@@ -70,7 +70,7 @@ pub fn build(
     let debian = Debian::new(&cache, &recipe, options.mirror.as_deref(), !options.fresh);
     let kernel = kernel(&debian, &recipe.kernel, progress)?;
     let modules = if options.slim { Modules::None } else { recipe.modules };
-    let mut import = ImportOptions { modules, ..options.import.clone() };
+    let mut import = ImportOptions { modules, act: "build", ..options.import.clone() };
     let said = || format!("built from recipe {}, {}", recipe.name, kernel.id);
     import.reason = import.reason.or_else(|| Some(said()));
     let root = match recipe.base {

@@ -49,6 +49,28 @@ pub enum Error {
     /// No version of the image is published.
     #[error("no version of `{0}` is published: `koboshi image publish {0}`")]
     NothingPublished(String),
+    /// There is nothing to go back to.
+    #[error(
+        "{name}@{current} is the first version of {name} that was published: publish another one with \
+         `koboshi image publish {name}@N` (`koboshi image ls` lists them)"
+    )]
+    NoFormer {
+        /// Image name.
+        name: String,
+        /// What machines boot.
+        current: u32,
+    },
+    /// Going back to where nobody was.
+    #[error(
+        "{name}@{version} was never published, so there is no going back to it: `koboshi image \
+         publish {name}@{version}`"
+    )]
+    NeverPublished {
+        /// Image name.
+        name: String,
+        /// Version asked for.
+        version: u32,
+    },
     /// The layout on disk says something we cannot follow.
     #[error("image store {}: {what}", path.display())]
     Store {

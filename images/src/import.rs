@@ -9,6 +9,7 @@ use crate::Digest;
 use crate::boot;
 use crate::error::{Error, Fault};
 use crate::kernel;
+use crate::log::{self, Act, By};
 use crate::modules::{self, Modules};
 use crate::oci::{self, Annotations, Config, ContainerConfig, Descriptor, Index, Manifest, RootFs};
 use crate::pack::{self, Packed};
@@ -25,6 +26,8 @@ pub struct ImportOptions {
     pub author: Option<String>,
     /// What for.
     pub reason: Option<String>,
+    /// How it came to be, for the log: `import`, `build`, …
+    pub act: &'static str,
     /// What it was made from; else the newest version of the name.
     pub parent: Option<Digest>,
     /// zstd's, for the root.
@@ -42,6 +45,7 @@ impl Default for ImportOptions {
         ImportOptions {
             author: None,
             reason: None,
+            act: "import",
             parent: None,
             level: 6,
             modules: Modules::All,
@@ -225,6 +229,8 @@ fn enter(
         index.manifests.push(boot);
     }
     index.manifests.push(image.clone());
+    let by = By { author: options.author.clone(), reason: options.reason.clone() };
+    log::note(index, Act::named(options.act, name, version, image.digest.parse().ok(), &by));
     (true, (true, image))
 }
 

@@ -33,6 +33,16 @@ pub(crate) const CREATED: &str = "org.opencontainers.image.created";
 pub(crate) const A_NAME: &str = "dev.koboshi.name";
 pub(crate) const A_VERSION: &str = "dev.koboshi.version";
 pub(crate) const A_PUBLISHED: &str = "dev.koboshi.published";
+/// When it became the version of its name that machines boot; on one version of each name.
+pub(crate) const A_CURRENT: &str = "dev.koboshi.current";
+/// The version that machines booted before this one was published.
+pub(crate) const A_FORMER: &str = "dev.koboshi.former";
+/// When somebody said that it is to be kept, who, and why.
+pub(crate) const A_PINNED: &str = "dev.koboshi.pinned";
+pub(crate) const A_PINNED_BY: &str = "dev.koboshi.pinned.by";
+pub(crate) const A_PINNED_WHY: &str = "dev.koboshi.pinned.why";
+/// Ours, on index.json itself: the acts of its last change, for the log.
+pub(crate) const A_ACTS: &str = "dev.koboshi.acts";
 pub(crate) const A_PARENT: &str = "dev.koboshi.parent";
 pub(crate) const A_AUTHOR: &str = "dev.koboshi.author";
 pub(crate) const A_REASON: &str = "dev.koboshi.reason";
@@ -92,6 +102,8 @@ pub(crate) struct Index {
     pub(crate) media_type: String,
     #[serde(default)]
     pub(crate) manifests: Vec<Descriptor>,
+    #[serde(default, skip_serializing_if = "Annotations::is_empty")]
+    pub(crate) annotations: Annotations,
     #[serde(flatten)]
     pub(crate) rest: BTreeMap<String, serde_json::Value>,
 }
@@ -140,6 +152,7 @@ impl Index {
             schema_version: 2,
             media_type: INDEX.to_owned(),
             manifests: Vec::new(),
+            annotations: Annotations::new(),
             rest: BTreeMap::new(),
         }
     }

@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 
 use crate::digest::Hashing;
+use crate::log;
 use crate::oci::{self, Index, Manifest};
 use crate::staging::{LOCK, journalled};
 use crate::{Digest, Error};
@@ -127,8 +128,14 @@ impl Store {
             .map_err(|error| Error::Store { path, what: error.to_string() })
     }
 
+    /// Puts a changed index in force, and writes what was done to it into the log. Whatever happens
+    /// between the two, the index itself holds the acts of its last change.
     pub(crate) fn write_index(&self, held: &Held, index: &Index) -> Result<(), Error> {
-        self.replace(held, "index.json", &oci::to_bytes(index))
+        let mut index = index.clone();
+        log::number(self, &mut index)?;
+        self.replace(held, "index.json", &oci::to_bytes(&index))?;
+        log::append(self, held, &index);
+        Ok(())
     }
 
     /// A small blob that is JSON, its bytes checked: nothing else would notice if they were bent.
@@ -192,7 +199,7 @@ impl Store {
         Ok(named)
     }
 
-    fn replace(&self, _held: &Held, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) fn replace(&self, _held: &Held, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let temp = self.tmp().join(format!("{name}.new"));
         let to = self.dir.join(name);
         let mut file = File::create(&temp).map_err(Error::io("making", &temp))?;

@@ -1,5 +1,5 @@
-//! Names and versions of images: `web` has versions 1, 2, 3 …, some of them published, and a
-//! machine boots the newest of those. All of it is annotations in `index.json`.
+//! Names and versions of images: `web` has versions 1, 2, 3 …, some of them published, and machines
+//! boot one of those. All of it is annotations in `index.json`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::oci::{self, Descriptor, Index, Manifest};
+use crate::publish::{Pin, current};
 use crate::squash::squashed;
 use crate::store::Store;
 use crate::{Digest, Error};
@@ -93,6 +94,12 @@ pub struct Version {
     /// When it was published, if it was.
     #[serde(serialize_with = "maybe_timestamp")]
     pub published: Option<Timestamp>,
+    /// It is what machines boot.
+    pub current: bool,
+    /// What machines booted before it was published.
+    pub former: Option<u32>,
+    /// Somebody wants it to be kept.
+    pub pinned: Option<Pin>,
     /// The version it replaced as the newest, or was made from.
     pub parent: Option<Digest>,
     /// Who made it.
@@ -178,21 +185,16 @@ impl Store {
         self.version(&index, found)
     }
 
-    /// What a machine boots: the newest published version for `web`; for `web@3` that version, for
-    /// whoever names it means it.
+    /// What a machine boots: for `web` the version that was published last, or gone back to since;
+    /// for `web@3` that version, for whoever names it means it.
     pub fn resolve(&self, reference: &str) -> Result<Bootable, Error> {
         let wanted: ImageRef = reference.parse()?;
         let index = self.index()?;
-        let found = if wanted.version.is_some() {
-            pick(&index.manifests, &wanted)?
-        } else {
-            pick(&index.manifests, &wanted)?;
-            versions(&index.manifests, &wanted.name)
-                .filter(|(_, found)| found.get(oci::A_PUBLISHED).is_some())
-                .max_by_key(|(version, _)| *version)
-                .ok_or_else(|| Error::NothingPublished(wanted.name.clone()))?
-                .1
-        };
+        let mut found = pick(&index.manifests, &wanted)?;
+        if wanted.version.is_none() {
+            let current = current(&index.manifests, &wanted.name);
+            found = current.ok_or_else(|| Error::NothingPublished(wanted.name.clone()))?.1;
+        }
         Ok(self.version(&index, found)?.boot)
     }
 
@@ -243,6 +245,9 @@ impl Store {
             digest,
             created: created.ok_or_else(|| wrong("an image without its time"))?,
             published: found.get(oci::A_PUBLISHED).and_then(|text| text.parse().ok()),
+            current: current(&index.manifests, name).is_some_and(|(now, _)| now == version),
+            former: found.get(oci::A_FORMER).and_then(|text| text.parse().ok()),
+            pinned: Pin::of(found),
             parent: found.get(oci::A_PARENT).and_then(|text| text.parse().ok()),
             author: found.get(oci::A_AUTHOR).map(str::to_owned),
             reason: found.get(oci::A_REASON).map(str::to_owned),
@@ -300,7 +305,7 @@ pub(crate) fn pick<'a>(all: &'a [Descriptor], wanted: &ImageRef) -> Result<&'a D
 }
 
 /// Others keep images in a layout too: what lacks our annotations is theirs.
-fn identity(found: &Descriptor) -> Option<(&str, u32)> {
+pub(crate) fn identity(found: &Descriptor) -> Option<(&str, u32)> {
     Some((found.get(oci::A_NAME)?, found.get(oci::A_VERSION)?.parse().ok()?))
 }
 
@@ -309,7 +314,7 @@ fn blob(found: &Descriptor) -> Result<Blob, Error> {
     Ok(Blob { digest, size: found.size })
 }
 
-fn timestamp<S: Serializer>(time: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn timestamp<S: Serializer>(time: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
     out.collect_str(time)
 }
 

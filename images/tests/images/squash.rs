@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use koboshi_images::{Error, squash};
+use koboshi_images::{By, Error, squash};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use crate::fixture::{Bench, run};
@@ -50,7 +50,7 @@ fn versions_of_the_same_root_share_it_and_damage_heals() {
     assert!(!made(&bench, "web"), "once is enough");
     let first = bench.store.show("web").unwrap();
     bench.store.verify(&first).unwrap();
-    bench.store.publish("web", None).unwrap();
+    bench.store.publish("web", None, &By::default()).unwrap();
     let then = fs::metadata(root.join("etc")).unwrap().modified().unwrap();
     fs::write(root.join("etc/motd"), b"two").unwrap();
     assert!(bench.import(&root).unwrap().version.boot.layers[0].squashfs.is_none());

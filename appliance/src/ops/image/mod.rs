@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use koboshi_images::{BuildOptions, ImportOptions, Kernel, Store, build, import, squash};
+use koboshi_images::{BuildOptions, By, ImportOptions, Kernel, Store, build, import, squash};
 
 use list::{list, show};
 use progress::Line;
 use take::told;
 
+mod diff;
 mod list;
 mod progress;
 mod take;
+mod versions;
 
 /// What is asked.
 #[derive(Debug, Subcommand)]
@@ -98,10 +100,23 @@ pub enum Command {
     Publish {
         /// Image
         image: String,
+        /// What for
+        #[arg(long)]
+        reason: Option<String>,
         /// Where the images are
         #[command(flatten)]
         at: At,
     },
+    /// In what two versions differ: files, owners, modes, sizes, lines, packages
+    Diff(diff::Asked),
+    /// Let machines boot again what they booted before the last publish
+    Rollback(versions::Rollback),
+    /// Keep a version whatever becomes of the others
+    Pin(versions::Pin),
+    /// Let go of a version that was pinned
+    Unpin(versions::Pin),
+    /// What was done to images, when, by whom and why
+    Log(versions::Told),
 }
 
 /// Where the images are.
@@ -141,7 +156,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             let mut line = Line::new();
             let imported = import(&store, &name, &path, &options, &mut |step| line.show(&step))?;
             line.clear();
-            told(&store, imported, publish)
+            told(&store, imported, publish, options.reason)
         }
         Command::Build { recipe, name, kernel, slim, mirror, fresh, cache, publish, at } => {
             let store = at.store()?;
@@ -156,7 +171,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             options.import.author = author();
             let imported = build(&store, &recipe, &options, &mut |step| line.show(&step))?;
             line.clear();
-            told(&store, imported, publish)
+            told(&store, imported, publish, None)
         }
         Command::Squash { image, at } => {
             let store = at.there()?;
@@ -181,12 +196,22 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             }
             print(&if json { pretty(&version)? } else { show(&version, verify) })
         }
-        Command::Publish { image, at } => {
+        Command::Publish { image, reason, at } => {
             let wanted: koboshi_images::ImageRef = image.parse()?;
-            let version = at.there()?.publish(&wanted.name, wanted.version)?;
+            let version = at.there()?.publish(&wanted.name, wanted.version, &by(reason))?;
             print(&format!("{}@{} is what machines boot now\n", version.name, version.version))
         }
+        Command::Diff(asked) => asked.run(),
+        Command::Rollback(asked) => asked.run(),
+        Command::Pin(asked) => asked.run(true),
+        Command::Unpin(asked) => asked.run(false),
+        Command::Log(asked) => asked.run(),
     }
+}
+
+/// Whoever types, and why.
+fn by(reason: Option<String>) -> By {
+    By { author: author(), reason }
 }
 
 fn author() -> Option<String> {

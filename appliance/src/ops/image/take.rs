@@ -2,10 +2,15 @@
 
 use koboshi_images::{Imported, Store};
 
-use super::{mib, print};
+use super::{by, mib, print};
 
 /// Says what came in, and publishes it where that was asked.
-pub(super) fn told(store: &Store, imported: Imported, publish: bool) -> anyhow::Result<()> {
+pub(super) fn told(
+    store: &Store,
+    imported: Imported,
+    publish: bool,
+    reason: Option<String>,
+) -> anyhow::Result<()> {
     for warning in &imported.warnings {
         eprintln!("warning: {warning}");
     }
@@ -22,7 +27,7 @@ pub(super) fn told(store: &Store, imported: Imported, publish: bool) -> anyhow::
         mib(version.boot.size())
     );
     if publish {
-        store.publish(name, Some(number))?;
+        store.publish(name, Some(number), &by(reason))?;
         text.push_str(&format!("{name}@{number} is what machines boot now\n"));
     } else if version.published.is_none() {
         text.push_str(&format!("`koboshi image publish {name}` lets machines boot it\n"));
