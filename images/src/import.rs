@@ -9,6 +9,7 @@ use crate::Digest;
 use crate::boot;
 use crate::error::{Error, Fault};
 use crate::kernel;
+use crate::layer::{self, Delta};
 use crate::log::{self, Act, By};
 use crate::modules::{self, Modules};
 use crate::oci::{self, Annotations, Config, ContainerConfig, Descriptor, Index, Manifest, RootFs};
@@ -181,9 +182,11 @@ fn import_inner(
     let boot = boot_manifest(&mut staging, &kernel.release, kernel_blob, microcode, descriptor)?;
 
     modules::prune(&mut tree, &kernel.release, options.modules, &segments.paths);
+    warnings.extend(layer::unspeakable(&mut tree));
+    layer::take_boot(&mut tree);
     let (file, path) = staging.file("root")?;
     let (file, root) =
-        pack::pack(&tree, options.level, file, &mut warnings, progress).map_err(&fault)?;
+        pack::pack(&Delta::whole(&tree), options.level, file, progress).map_err(&fault)?;
     staging.keep(file, &path, Blob { digest: root.digest, size: root.size })?;
     let image = image_manifest(&mut staging, &[root], &boot)?;
 

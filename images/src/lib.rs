@@ -5,7 +5,8 @@
 //!   unpacking anything onto the host: no root, no device nodes, no path that could escape;
 //! - `kernel`: which kernel the tree boots, and whether its modules are there; `modules`: which
 //!   of them the root itself keeps;
-//! - `pack`: the tree as one normalised tar, the same bytes wherever the tree came from;
+//! - `layer`: what one layer must hold to make one tree of another;
+//! - `pack`: a layer as one normalised tar, the same bytes wherever the tree came from;
 //! - `boot`: kernel, microcode and modules as artefacts of their own, beside the image;
 //! - `staging` and `store`: blobs enter the layout whole or not at all;
 //! - `version`: names, versions, and what a machine is to boot; `publish`: which version that is;
@@ -24,6 +25,7 @@ mod digest;
 mod error;
 mod import;
 mod kernel;
+mod layer;
 mod log;
 mod look;
 mod modules;

@@ -1,9 +1,8 @@
-//! The tree as one tar: the same bytes for the same tree, whatever it was read from.
+//! A layer as one tar: the same bytes for the same tree, whatever it was read from.
 //!
-//! Sorted by path, parents first, so that whoever unpacks it never meets a name before its
-//! directory; numeric owners only; whole seconds; pax headers only where ustar has no room
-//! (long names, attributes, large numbers). `/boot` stays an empty directory: the machine got its
-//! kernel before it got its root.
+//! What is gone comes first, then what is there, sorted by path, parents first, so that whoever
+//! unpacks it never meets a name before its directory; numeric owners only; whole seconds; pax
+//! headers only where ustar has no room (long names, attributes, large numbers).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,6 +12,7 @@ use crate::Digest;
 use crate::digest::Hashing;
 use crate::error::{Fault, shown};
 use crate::import::Progress;
+use crate::layer::{Delta, WHITEOUT};
 use crate::tree::{Inode, Kind, Meta, Tree};
 
 const BLOCK: usize = 512;
@@ -23,7 +23,7 @@ const OCTAL_7: u64 = 0o7777777;
 const PAGE: u64 = 4096;
 const INODE: u64 = 1024;
 
-/// The root as it will be served.
+/// A layer as it will be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Packed {
     /// Of the compressed bytes.
@@ -36,22 +36,19 @@ pub(crate) struct Packed {
     pub(crate) inodes: u64,
 }
 
-/// Writes the tree to `out`. The same tree gives the same bytes on any number of cores.
+/// Writes a layer to `out`. The same layer gives the same bytes on any number of cores.
 pub(crate) fn pack(
-    tree: &Tree,
+    layer: &Delta<'_>,
     level: i32,
     out: File,
-    warnings: &mut Vec<String>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(File, Packed), Fault> {
     let mut encoder = zstd::stream::write::Encoder::new(Hashing::new(out), level)?;
     // Always with workers, one at least: a frame made without any differs from one made with.
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get().clamp(1, 16));
     encoder.multithread(workers as u32)?;
-    let tar = Hashing::new(io::BufWriter::with_capacity(1 << 18, encoder));
-    let mut writer =
-        Writer { tar, first: HashMap::new(), unpacked: 0, inodes: 0, done: 0, progress };
-    writer.tree(tree, warnings)?;
+    let mut writer = Writer::new(io::BufWriter::with_capacity(1 << 18, encoder), progress);
+    writer.layer(layer)?;
     let (unpacked, inodes) = (writer.unpacked, writer.inodes);
     let (buffered, diff_id, _) = writer.tar.finish();
     let encoder = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -59,13 +56,22 @@ pub(crate) fn pack(
     Ok((file, Packed { digest, size, diff_id, unpacked, inodes }))
 }
 
+/// What [`pack`] would say of the tar itself: diff_id, bytes of memory, inodes.
+pub(crate) fn figures(
+    layer: &Delta<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Digest, u64, u64), Fault> {
+    let mut writer = Writer::new(io::sink(), progress);
+    writer.layer(layer)?;
+    let (unpacked, inodes) = (writer.unpacked, writer.inodes);
+    Ok((writer.tar.finish().1, unpacked, inodes))
+}
+
 /// What is no directory, as a plain tar to be laid over a root: whoever unpacks it makes missing
 /// directories and leaves the others as they are.
 pub(crate) fn overlay(tree: &Tree, out: &mut File) -> Result<(), Fault> {
-    let tar = Hashing::new(io::BufWriter::new(out));
     let progress = &mut |_| ();
-    let mut writer =
-        Writer { tar, first: HashMap::new(), unpacked: 0, inodes: 0, done: 0, progress };
+    let mut writer = Writer::new(io::BufWriter::new(out), progress);
     for (path, _, inode) in tree.iter().filter(|(.., inode)| !matches!(inode.kind, Kind::Dir)) {
         writer.inode(path, inode, 0)?;
     }
@@ -82,34 +88,35 @@ struct Writer<'a, W> {
     progress: &'a mut dyn FnMut(Progress),
 }
 
-impl<W: Write> Writer<'_, W> {
-    fn tree(&mut self, tree: &Tree, warnings: &mut Vec<String>) -> Result<(), Fault> {
-        let boot = tree.resolve(b"boot").map(|(path, _)| [&path[..], b"/"].concat());
-        let kept = |path: &[u8]| !boot.as_ref().is_some_and(|boot| path.starts_with(boot));
-        let total = tree
-            .iter()
-            .filter(|(path, ..)| kept(path))
-            .map(|(_, _, inode)| match &inode.kind {
-                Kind::File(content) => content.size(),
-                _ => 0,
-            })
-            .sum();
+impl<'a, W: Write> Writer<'a, W> {
+    fn new(out: W, progress: &'a mut dyn FnMut(Progress)) -> Writer<'a, W> {
+        let (tar, first) = (Hashing::new(out), HashMap::new());
+        Writer { tar, first, unpacked: 0, inodes: 0, done: 0, progress }
+    }
+
+    fn layer(&mut self, layer: &Delta<'_>) -> Result<(), Fault> {
+        let size = |inode: &Inode| match &inode.kind {
+            Kind::File(content) => content.size(),
+            _ => 0,
+        };
+        let total = layer.entries.iter().map(|(.., inode)| size(inode)).sum();
         // The top itself, the same for all: a root made in a directory of mode 0700 would lock
         // out every service that does not run as root.
         let top = Inode { meta: Meta { mode: 0o755, ..Meta::default() }, kind: Kind::Dir };
         self.inode(b".", &top, total)?;
-        for (path, inode, node) in tree.iter().filter(|(path, ..)| kept(path)) {
-            // Whoever unpacks the layer would take it for a whiteout (OCI image spec, layer.md).
-            if path.split(|c| *c == b'/').any(|part| part.starts_with(b".wh.")) {
-                warnings.push(format!("/{} left out: .wh. is OCI's mark of deletion", shown(path)));
-                continue;
-            }
-            if let Some(first) = self.first.get(&inode) {
+        let mark = Meta { mode: 0o644, ..Meta::default() };
+        for path in &layer.gone {
+            let at = path.iter().rposition(|c| *c == b'/').map_or(0, |cut| cut + 1);
+            let name = [&path[..at], WHITEOUT, &path[at..]].concat();
+            self.header(&name, b'0', &mark, b"", 0, (0, 0))?;
+        }
+        for (path, inode, node) in &layer.entries {
+            if let Some(first) = self.first.get(inode) {
                 let first = first.clone();
                 self.header(path, b'1', &node.meta, &first, 0, (0, 0))?;
                 continue;
             }
-            self.first.insert(inode, path.to_vec());
+            self.first.insert(*inode, path.to_vec());
             self.inode(path, node, total)?;
         }
         self.end()
@@ -279,23 +286,20 @@ mod tests {
         add(&long, &meta, file(&[7; 5000]));
         add("link", &meta, Kind::Symlink(long.as_bytes().into()));
         add("dev/sda", &meta, Kind::Block { major: 8, minor: 300 });
-        add("boot/vmlinuz-1", &meta, file(b"kernel"));
-        add(".wh.gone", &meta, file(b""));
         tree.add(b"again", Member::HardLink(long.into_bytes())).unwrap();
         tree
     }
 
-    fn packed() -> (Vec<u8>, Packed, Vec<String>) {
-        let mut warnings = Vec::new();
+    fn packed() -> (Vec<u8>, Packed) {
         let out = tempfile::NamedTempFile::new().unwrap();
-        let (_, packed) =
-            pack(&tree(), 3, out.reopen().unwrap(), &mut warnings, &mut |_| ()).unwrap();
-        (std::fs::read(out.path()).unwrap(), packed, warnings)
+        let (tree, file) = (tree(), out.reopen().unwrap());
+        let (_, packed) = pack(&Delta::whole(&tree), 3, file, &mut |_| ()).unwrap();
+        (std::fs::read(out.path()).unwrap(), packed)
     }
 
     #[test]
     fn another_reader_finds_everything_in_order() {
-        let (bytes, packed, warnings) = packed();
+        let (bytes, packed) = packed();
         assert_eq!((Digest::of(&bytes), bytes.len() as u64), (packed.digest, packed.size));
         let plain = zstd::decode_all(&bytes[..]).unwrap();
         assert_eq!(Digest::of(&plain), packed.diff_id);
@@ -326,16 +330,16 @@ mod tests {
         assert_eq!(names[0].0, "./");
         // The first name in order is the file, later ones are links to it.
         assert_eq!(names[1], ("again".to_owned(), 5000));
-        assert!(ends("boot/").is_some() && ends("vmlinuz-1").is_none());
-        assert!(ends("d/end").is_some() && ends(".wh.gone").is_none());
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(ends("d/end").is_some());
+        let of_tar = (packed.diff_id, packed.unpacked, packed.inodes);
+        assert_eq!(figures(&Delta::whole(&tree()), &mut |_| ()).unwrap(), of_tar);
     }
 
     #[test]
     fn memory_is_counted_in_pages_and_inodes() {
-        let (_, packed, _) = packed();
-        // ./ again bin bin/ping boot 60 × d, dev dev/sda link
-        assert_eq!(packed.inodes, 5 + 60 + 3);
+        let (_, packed) = packed();
+        // ./ again bin bin/ping 60 × d, dev dev/sda link
+        assert_eq!(packed.inodes, 4 + 60 + 3);
         assert_eq!(packed.unpacked, packed.inodes * INODE + 3 * PAGE);
     }
 

@@ -5,6 +5,7 @@
 //! the top staying at the top. After [`Tree::add`] every entry's parents are real directories.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::content::Content;
 use crate::error::{Fault, shown};
@@ -64,10 +65,13 @@ struct Name {
 }
 
 /// The tree. Paths have no leading and no trailing `/`; the root itself is not among them.
-#[derive(Debug)]
+///
+/// A clone shares names and inodes with what it was made from: an image is compared with itself as
+/// it was a layer ago.
+#[derive(Debug, Clone)]
 pub(crate) struct Tree {
-    names: BTreeMap<Box<[u8]>, Name>,
-    inodes: Vec<Inode>,
+    names: BTreeMap<Arc<[u8]>, Name>,
+    inodes: Vec<Arc<Inode>>,
     layer: u32,
     limits: Limits,
     /// Bytes of names, links and attributes so far.
@@ -109,14 +113,14 @@ impl Tree {
                 if matches!(inode.kind, Kind::Dir)
                     && matches!(self.inodes[old].kind, Kind::Dir) =>
             {
-                self.inodes[old].meta = inode.meta;
+                Arc::make_mut(&mut self.inodes[old]).meta = inode.meta;
                 self.insert_name(path, old);
                 return Ok(());
             }
             Some(_) => self.remove(&path),
             None => {}
         }
-        self.inodes.push(inode);
+        self.inodes.push(Arc::new(inode));
         self.insert_name(path, self.inodes.len() - 1);
         Ok(())
     }
@@ -139,7 +143,7 @@ impl Tree {
 
     /// Every name in order, parents first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], usize, &Inode)> {
-        self.names.iter().map(|(path, name)| (&path[..], name.inode, &self.inodes[name.inode]))
+        self.names.iter().map(|(path, name)| (&path[..], name.inode, &*self.inodes[name.inode]))
     }
 
     /// Number of names.
@@ -150,12 +154,15 @@ impl Tree {
     /// Every name below `dir` (empty: the root), in order, parents first.
     pub(crate) fn below(&self, dir: &[u8]) -> impl Iterator<Item = (&[u8], usize, &Inode)> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
-        let [first, end] = [b'/', b'/' + 1].map(|c| [dir, &[c]].concat().into_boxed_slice());
-        let range =
-            if dir.is_empty() { (Unbounded, Unbounded) } else { (Included(first), Excluded(end)) };
+        let [first, end] = [b'/', b'/' + 1].map(|c| [dir, &[c]].concat());
+        let range = if dir.is_empty() {
+            (Unbounded, Unbounded)
+        } else {
+            (Included(&first[..]), Excluded(&end[..]))
+        };
         self.names
-            .range(range)
-            .map(|(path, name)| (&path[..], name.inode, &self.inodes[name.inode]))
+            .range::<[u8], _>(range)
+            .map(|(path, name)| (&path[..], name.inode, &*self.inodes[name.inode]))
     }
 
     /// Names directly in `dir`.
@@ -169,7 +176,13 @@ impl Tree {
 
     /// What lies at `path` itself, links not followed.
     pub(crate) fn get(&self, path: &[u8]) -> Option<&Inode> {
-        self.names.get(path).map(|name| &self.inodes[name.inode])
+        self.names.get(path).map(|name| &*self.inodes[name.inode])
+    }
+
+    /// The same, as [`Tree::iter`] has it.
+    pub(crate) fn entry(&self, path: &[u8]) -> Option<(&[u8], usize, &Inode)> {
+        let (path, name) = self.names.get_key_value(path)?;
+        Some((path, name.inode, &self.inodes[name.inode]))
     }
 
     /// Where `path` leads once all links are followed, as in the booted system.
@@ -180,7 +193,7 @@ impl Tree {
     }
 
     /// The path with links in its parents followed and missing parents made.
-    fn place(&mut self, path: &[u8], shown_as: &[u8]) -> Result<Box<[u8]>, Fault> {
+    fn place(&mut self, path: &[u8], shown_as: &[u8]) -> Result<Arc<[u8]>, Fault> {
         let parent = |why: &str| Fault::Parent { entry: shown(shown_as), why: why.to_owned() };
         let real = self.follow(path, false).map_err(parent)?;
         if real.is_empty() {
@@ -198,12 +211,12 @@ impl Tree {
                     let meta = Meta { mode: 0o755, ..Meta::default() };
                     let inode = Inode { meta, kind: Kind::Dir };
                     self.count(&real[..end], &inode, shown_as)?;
-                    self.inodes.push(inode);
+                    self.inodes.push(Arc::new(inode));
                     self.insert_name(real[..end].into(), self.inodes.len() - 1);
                 }
             }
         }
-        Ok(real.into_boxed_slice())
+        Ok(real.into())
     }
 
     /// Follows links: in all components, or in all but the last.
@@ -244,7 +257,7 @@ impl Tree {
         Ok(real)
     }
 
-    fn link(&mut self, path: Box<[u8]>, name: &[u8], target: &[u8]) -> Result<(), Fault> {
+    fn link(&mut self, path: Arc<[u8]>, name: &[u8], target: &[u8]) -> Result<(), Fault> {
         let fault = |why| Fault::Link { entry: shown(name), target: shown(target), why };
         let wanted = normalise(target).map_err(|fault_of_target| match fault_of_target {
             Fault::Escape { .. } => fault("outside the image"),
@@ -267,22 +280,27 @@ impl Tree {
         Ok(())
     }
 
-    fn insert_name(&mut self, path: Box<[u8]>, inode: usize) {
+    fn insert_name(&mut self, path: Arc<[u8]>, inode: usize) {
         self.names.insert(path, Name { inode, layer: self.layer });
     }
 
     /// Takes `path` and everything below it away.
     pub(crate) fn remove(&mut self, path: &[u8]) {
-        let inside: Vec<Box<[u8]>> = self.below(path).map(|(path, ..)| path.into()).collect();
+        let inside: Vec<Arc<[u8]>> = self.below(path).map(|(path, ..)| path.into()).collect();
         for path in inside {
             self.names.remove(&path);
         }
         self.names.remove(path);
     }
 
+    /// Takes one name away; what lies below it goes in its turn.
+    pub(crate) fn forget(&mut self, path: &[u8]) {
+        self.names.remove(path);
+    }
+
     /// What lower layers put below `path`; directories that hold newer names stay.
     fn remove_lower(&mut self, path: &[u8], itself: bool) {
-        let mut all: Vec<Box<[u8]>> = self.below(path).map(|(path, ..)| path.into()).collect();
+        let mut all: Vec<Arc<[u8]>> = self.below(path).map(|(path, ..)| path.into()).collect();
         if itself {
             all.insert(0, path.into());
         }

@@ -140,6 +140,7 @@ fn choose(blobs: &Blobs<'_>, index: Index, depth: usize) -> Result<Descriptor, F
     Ok(found.clone())
 }
 
+/// Lays a layer over a tree.
 pub(super) fn apply(tree: &mut Tree, tar: &Span, reading: &mut Reading<'_>) -> Result<(), Fault> {
     tree.next_layer();
     let progress = &mut *reading.progress;
