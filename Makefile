@@ -12,6 +12,8 @@ PACKAGES += curl iproute2 util-linux uidmap nftables procps
 PACKAGES += udhcpc atftp tftp-hpa kea-admin iputils-arping
 # A relay agent, and another DHCP server for proxy mode to stand beside.
 PACKAGES += isc-dhcp-relay dnsmasq-base
+# Images of layers: the tool that carries them between stores and registries, and another that unpacks them.
+PACKAGES += skopeo umoci
 # Roots: what makes a squashfs, and an NFS server that needs nothing of the kernel.
 PACKAGES += squashfs-tools nfs-ganesha nfs-ganesha-vfs
 # IPMI: the reference BMC, and the two clients that judge ours.

@@ -26,6 +26,19 @@ pub(crate) struct Segments {
     pub(crate) modules_unpacked: u64,
 }
 
+impl Segments {
+    /// What the operator should know of them.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let [first, second @ ..] = &self.firmware_missing[..] else { return None };
+        let more = second.first().map(|second| format!(", {second}")).unwrap_or_default();
+        Some(format!(
+            "{} firmware files that its drivers name are not in the image ({first}{more} …): install \
+             Debian's firmware-… packages into the root if the hardware needs them",
+            self.firmware_missing.len()
+        ))
+    }
+}
+
 /// Makes the segments, by way of a directory that holds only modules and firmware.
 pub(crate) fn segments(tree: &Tree, kernel: &Kernel, work: &Path) -> Result<Segments, Fault> {
     let root = work.join("modules");

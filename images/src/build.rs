@@ -80,14 +80,14 @@ pub fn build(
     let source = PathBuf::from(format!("recipe {}", recipe.name));
     import_tree(store, &name, &source, &import, progress, &mut |reading| {
         let mut tree = match &root {
-            Root::Tar(tar) => source::read(tar, reading)?,
+            Root::Tar(tar) => source::read(tar, reading)?.root().clone(),
             Root::Busybox(program, applets) => {
                 busybox_tree(program, applets, reading.limits).map_err(Error::source(program))?
             }
         };
         source::overlay(&mut tree, &kernel.dir, reading)?;
         files(&recipe, &mut tree, reading).map_err(Error::source(&source))?;
-        Ok(tree)
+        Ok(tree.into())
     })
 }
 

@@ -11,14 +11,15 @@ use crate::error::{Error, Fault};
 use crate::kernel;
 use crate::layer::{self, Delta};
 use crate::log::{self, Act, By};
+use crate::manifest;
 use crate::modules::{self, Modules};
-use crate::oci::{self, Annotations, Config, ContainerConfig, Descriptor, Index, Manifest, RootFs};
-use crate::pack::{self, Packed};
+use crate::oci::{self, Descriptor, Index};
 use crate::source::{self, Limits, Reading, Spool};
+use crate::stack::{Known, KnownBoot, Packs, Source};
 use crate::staging::Staging;
 use crate::store::Store;
 use crate::tree::Tree;
-use crate::version::{Blob, Version, check_name, newest};
+use crate::version::{Version, check_name, newest};
 
 /// How an image is imported.
 #[derive(Debug, Clone)]
@@ -123,8 +124,20 @@ pub(crate) fn import_tree(
     source: &Path,
     options: &ImportOptions,
     progress: &mut dyn FnMut(Progress),
-    read: &mut dyn FnMut(&mut Reading<'_>) -> Result<Tree, Error>,
+    read: &mut dyn FnMut(&mut Reading<'_>) -> Result<Source, Error>,
 ) -> Result<Imported, Error> {
+    import_stack(store, name, source, options, progress, read).map(|(imported, _)| imported)
+}
+
+/// The same, and for every stage of the source what of it lies in the store now.
+pub(crate) fn import_stack(
+    store: &Store,
+    name: &str,
+    source: &Path,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress),
+    read: &mut dyn FnMut(&mut Reading<'_>) -> Result<Source, Error>,
+) -> Result<(Imported, Vec<Known>), Error> {
     // A full disk is the store's misfortune, not the source's fault.
     import_inner(store, name, source, options, progress, read).map_err(|error| match error {
         Error::Source { fault: Fault::Io(source), .. } if is_full(&source) => Error::Io {
@@ -145,8 +158,8 @@ fn import_inner(
     source: &Path,
     options: &ImportOptions,
     progress: &mut dyn FnMut(Progress),
-    read: &mut dyn FnMut(&mut Reading<'_>) -> Result<Tree, Error>,
-) -> Result<Imported, Error> {
+    read: &mut dyn FnMut(&mut Reading<'_>) -> Result<Source, Error>,
+) -> Result<(Imported, Vec<Known>), Error> {
     check_name(name)?;
     let mut staging = Staging::begin(store)?;
     let fault = Error::source(source);
@@ -157,42 +170,59 @@ fn import_inner(
         warnings: Vec::new(),
         progress: &mut *progress,
     };
-    let mut tree = read(&mut reading)?;
+    let mut made = read(&mut reading)?;
     let mut warnings = reading.warnings;
-    let kernel = kernel::find(&tree).map_err(&fault)?;
-    kernel::check_init(&tree).map_err(&fault)?;
+    let root = made.root().clone();
+    let left_out: Vec<_> = made.trees().map(layer::unspeakable).collect();
+    warnings.extend(left_out.into_iter().next_back().unwrap_or_default());
+    let boots: Vec<Tree> = made.trees().map(layer::take_boot).collect();
+    let packs = if made.stages.len() > 1 { Packs::of(store)? } else { Packs::default() };
+    let boot = match made.same_boot(&boots, options.modules).map_err(&fault)? {
+        Some(boot) => boot,
+        None => {
+            let kernel = kernel::find(&root).map_err(&fault)?;
+            kernel::check_init(&root).map_err(&fault)?;
+            let release = kernel.release.clone();
+            progress(Progress::Modules { release });
+            let segments = boot::segments(&root, &kernel, &work).map_err(&fault)?;
+            warnings.extend(segments.warning());
+            let manifest = manifest::boot(&mut staging, &kernel, &segments)?;
+            let layer = match &boots[..] {
+                [.., last] if last.len() > 0 => {
+                    let came = made.whole.as_ref().and_then(|whole| whole.boot.as_ref());
+                    let delta = Delta::whole(last);
+                    Some(packs.or_pack(
+                        &mut staging,
+                        &delta,
+                        came,
+                        options.level,
+                        &fault,
+                        progress,
+                    )?)
+                }
+                _ => None,
+            };
+            KnownBoot { manifest, layer, release: kernel.release, modules: segments.paths }
+        }
+    };
+    kernel::check_init(&root).map_err(&fault)?;
+    made.trees()
+        .for_each(|tree| modules::prune(tree, &boot.release, options.modules, &boot.modules));
+    let upto = made.pack(&mut staging, &packs, options.level, &fault, progress)?;
+    let layers = upto.last().unwrap_or(&made.known.layers).clone();
+    let image = manifest::image(&mut staging, &boot, &layers, made.whole.as_ref())?;
 
-    progress(Progress::Modules { release: kernel.release.clone() });
-    let segments = boot::segments(&tree, &kernel, &work).map_err(&fault)?;
-    if let [first, second @ ..] = &segments.firmware_missing[..] {
-        let more = second.first().map(|second| format!(", {second}")).unwrap_or_default();
-        warnings.push(format!(
-            "{} firmware files that its drivers name are not in the image ({first}{more} …): install \
-             Debian's firmware-… packages into the root if the hardware needs them",
-            segments.firmware_missing.len()
-        ));
-    }
-    let kernel_blob = staging.content(&kernel.content)?;
-    let microcode = segments.microcode.as_deref().map(|bytes| staging.bytes(bytes)).transpose()?;
-    let packed = staging.bytes(&segments.modules)?;
-    let descriptor = Descriptor::new(oci::MODULES, packed.digest, packed.size)
-        .with("dev.koboshi.modules", segments.paths.len())
-        .with("dev.koboshi.firmware", segments.firmware_count)
-        .with(oci::A_UNPACKED, segments.modules_unpacked);
-    let boot = boot_manifest(&mut staging, &kernel.release, kernel_blob, microcode, descriptor)?;
-
-    modules::prune(&mut tree, &kernel.release, options.modules, &segments.paths);
-    warnings.extend(layer::unspeakable(&mut tree));
-    layer::take_boot(&mut tree);
-    let (file, path) = staging.file("root")?;
-    let (file, root) =
-        pack::pack(&Delta::whole(&tree), options.level, file, progress).map_err(&fault)?;
-    staging.keep(file, &path, Blob { digest: root.digest, size: root.size })?;
-    let image = image_manifest(&mut staging, &[root], &boot)?;
-
-    let (new, descriptor) = staging.commit(|index| Ok(enter(index, name, image, boot, options)))?;
+    let with_boot = |layers| Known { layers, boot: Some(boot.clone()) };
+    let borrowed = with_boot(layers).borrowed(&staging);
+    let (new, descriptor) = staging.commit(|index| {
+        if let Some(digest) = borrowed.missing(store) {
+            let what = "it was removed meanwhile: do it again".to_owned();
+            return Err(Error::Damaged { digest, what });
+        }
+        Ok(enter(index, name, image, boot.manifest.clone(), options))
+    })?;
     let version = store.version(&store.index()?, &descriptor)?;
-    Ok(Imported { version, new, warnings })
+    Ok((Imported { version, new, warnings }, upto.into_iter().map(with_boot).collect()))
 }
 
 /// Gives the image its number in the index, unless the newest version is the very same.
@@ -235,69 +265,4 @@ fn enter(
     let by = By { author: options.author.clone(), reason: options.reason.clone() };
     log::note(index, Act::named(options.act, name, version, image.digest.parse().ok(), &by));
     (true, (true, image))
-}
-
-fn boot_manifest(
-    staging: &mut Staging<'_>,
-    release: &str,
-    kernel: Blob,
-    microcode: Option<Blob>,
-    modules: Descriptor,
-) -> Result<Descriptor, Error> {
-    let empty = staging.bytes(b"{}")?;
-    let kernel = Descriptor::new(oci::KERNEL, kernel.digest, kernel.size);
-    let microcode = microcode.map(|blob| Descriptor::new(oci::MICROCODE, blob.digest, blob.size));
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: oci::MANIFEST.to_owned(),
-        artifact_type: Some(oci::BOOT.to_owned()),
-        config: Descriptor::new(oci::EMPTY, empty.digest, empty.size),
-        layers: [kernel].into_iter().chain(microcode).chain([modules]).collect(),
-        annotations: Annotations::from([(oci::A_RELEASE.to_owned(), release.to_owned())]),
-    };
-    let blob = staging.bytes(&oci::to_bytes(&manifest))?;
-    let mut descriptor = Descriptor::new(oci::MANIFEST, blob.digest, blob.size);
-    descriptor.artifact_type = manifest.artifact_type;
-    Ok(descriptor)
-}
-
-/// An ordinary image; only an annotation leads to what koboshi boots beside it.
-fn image_manifest(
-    staging: &mut Staging<'_>,
-    layers: &[Packed],
-    boot: &Descriptor,
-) -> Result<Descriptor, Error> {
-    let config = Config {
-        architecture: oci::architecture().to_owned(),
-        os: "linux".to_owned(),
-        config: ContainerConfig { cmd: vec!["/sbin/init".to_owned()] },
-        rootfs: RootFs {
-            kind: "layers".to_owned(),
-            diff_ids: layers.iter().map(|layer| layer.diff_id).collect(),
-        },
-    };
-    let config = staging.bytes(&oci::to_bytes(&config))?;
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: oci::MANIFEST.to_owned(),
-        artifact_type: None,
-        config: Descriptor::new(oci::CONFIG, config.digest, config.size),
-        layers: layers
-            .iter()
-            .map(|layer| {
-                Descriptor::new(oci::LAYER_ZSTD, layer.digest, layer.size)
-                    .with(oci::A_UNPACKED, layer.unpacked)
-                    .with(oci::A_INODES, layer.inodes)
-            })
-            .collect(),
-        annotations: Annotations::from([(oci::A_BOOT.to_owned(), boot.digest.clone())]),
-    };
-    let blob = staging.bytes(&oci::to_bytes(&manifest))?;
-    let mut descriptor = Descriptor::new(oci::MANIFEST, blob.digest, blob.size);
-    descriptor.platform = Some(oci::Platform {
-        architecture: oci::architecture().to_owned(),
-        os: "linux".to_owned(),
-        rest: Default::default(),
-    });
-    Ok(descriptor)
 }

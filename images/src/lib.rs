@@ -7,7 +7,9 @@
 //!   of them the root itself keeps;
 //! - `layer`: what one layer must hold to make one tree of another;
 //! - `pack`: a layer as one normalised tar, the same bytes wherever the tree came from;
-//! - `boot`: kernel, microcode and modules as artefacts of their own, beside the image;
+//! - `stack`: which layers are kept as they are, which packed anew;
+//! - `boot`: kernel, microcode and modules as artefacts of their own, beside the image; `manifest`:
+//!   its documents;
 //! - `staging` and `store`: blobs enter the layout whole or not at all;
 //! - `version`: names, versions, and what a machine is to boot; `publish`: which version that is;
 //! - `look`: the root of a version read back as a tree;
@@ -28,6 +30,7 @@ mod kernel;
 mod layer;
 mod log;
 mod look;
+mod manifest;
 mod modules;
 mod oci;
 mod pack;
@@ -35,6 +38,7 @@ mod publish;
 mod recipe;
 mod source;
 mod squash;
+mod stack;
 mod staging;
 mod store;
 mod tree;

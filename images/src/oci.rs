@@ -50,6 +50,8 @@ pub(crate) const A_REASON: &str = "dev.koboshi.reason";
 pub(crate) const A_BOOT: &str = "dev.koboshi.boot";
 /// Ours, on a layer that is no part of the root: what it is instead.
 pub(crate) const A_LAYER: &str = "dev.koboshi.layer";
+/// What lies in /boot: without it an image that came back from a registry would have no kernel.
+pub(crate) const LAYER_BOOT: &str = "boot";
 /// Ours, on the root layer: what it takes in memory, and its inodes.
 pub(crate) const A_UNPACKED: &str = "dev.koboshi.unpacked";
 pub(crate) const A_INODES: &str = "dev.koboshi.inodes";
@@ -124,22 +126,24 @@ pub(crate) struct Manifest {
 }
 
 /// The image configuration: nothing in it depends on when or by whom the image was imported.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Config {
     pub(crate) architecture: String,
     pub(crate) os: String,
+    #[serde(default)]
     pub(crate) config: ContainerConfig,
     pub(crate) rootfs: RootFs,
 }
 
 /// How a container engine would run it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ContainerConfig {
+    #[serde(default)]
     pub(crate) cmd: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RootFs {
     #[serde(rename = "type")]
     pub(crate) kind: String,

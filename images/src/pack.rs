@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
+use serde::{Deserialize, Serialize};
+
 use crate::Digest;
 use crate::digest::Hashing;
 use crate::error::{Fault, shown};
@@ -24,7 +26,7 @@ const PAGE: u64 = 4096;
 const INODE: u64 = 1024;
 
 /// A layer as it will be served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Packed {
     /// Of the compressed bytes.
     pub(crate) digest: Digest,

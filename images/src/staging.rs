@@ -84,6 +84,11 @@ impl<'s> Staging<'s> {
         Ok(blob)
     }
 
+    /// Whether it brings this blob.
+    pub(crate) fn holds(&self, digest: &Digest) -> bool {
+        self.blobs.iter().any(|blob| blob.digest == *digest)
+    }
+
     /// Puts the blobs into the store and changes the index, or does neither: `change` is asked
     /// first, under the lock, and says whether there is anything to do.
     pub(crate) fn commit<T>(

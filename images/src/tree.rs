@@ -85,6 +85,11 @@ impl Tree {
         Tree { names: BTreeMap::new(), inodes: Vec::new(), layer: 0, limits, words: 0, bytes: 0 }
     }
 
+    /// What strangers may put into it.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// The names added from now on are of the next layer.
     pub(crate) fn next_layer(&mut self) {
         self.layer += 1;

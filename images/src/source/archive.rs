@@ -8,9 +8,10 @@ use crate::error::Fault;
 use crate::import::Progress;
 use crate::source::untar::{self, End};
 use crate::source::{Reading, layers};
+use crate::stack::Source;
 use crate::tree::{Kind, Tree};
 
-pub(super) fn read(packed: &Span, reading: &mut Reading<'_>) -> Result<Tree, Fault> {
+pub(super) fn read(packed: &Span, reading: &mut Reading<'_>) -> Result<Source, Fault> {
     let tar = reading.spool.plain(packed, &reading.limits, reading.progress)?;
     if !looks_like_tar(&tar) {
         return Err(Fault::Unknown);
@@ -34,7 +35,7 @@ pub(super) fn read(packed: &Span, reading: &mut Reading<'_>) -> Result<Tree, Fau
     {
         return layers::docker_archive(&tree, reading);
     }
-    Ok(tree)
+    Ok(tree.into())
 }
 
 /// Whether the first block could be a tar's: magic, or an old tar's checksum.

@@ -14,8 +14,9 @@ use crate::digest::Hashing;
 use crate::error::{Fault, shown};
 use crate::import::Progress;
 use crate::oci::{self, Descriptor, Index, Manifest};
-use crate::source::Reading;
 use crate::source::untar::{self, End, Entry};
+use crate::source::{Limits, Reading};
+use crate::stack::{Came, DEPTH_MAX, Known, Source, Stage, Whole};
 use crate::tree::{Kind, Tree};
 
 /// An image of many platforms points at lists of lists; nobody nests deeper.
@@ -30,19 +31,19 @@ enum Blobs<'a> {
 }
 
 /// A directory in OCI layout.
-pub(super) fn layout_dir(dir: &Path, reading: &mut Reading<'_>) -> Result<Tree, Fault> {
+pub(super) fn layout_dir(dir: &Path, reading: &mut Reading<'_>) -> Result<Source, Fault> {
     oci(&Blobs::Dir(dir), reading)
 }
 
 /// A tar of such a directory.
-pub(super) fn oci_archive(archive: &Tree, reading: &mut Reading<'_>) -> Result<Tree, Fault> {
+pub(super) fn oci_archive(archive: &Tree, reading: &mut Reading<'_>) -> Result<Source, Fault> {
     oci(&Blobs::Archive(archive), reading)
 }
 
-fn oci(blobs: &Blobs<'_>, reading: &mut Reading<'_>) -> Result<Tree, Fault> {
+fn oci(blobs: &Blobs<'_>, reading: &mut Reading<'_>) -> Result<Source, Fault> {
     let index: Index = parse("index.json", &blobs.file("index.json")?)?;
-    let manifest = choose(blobs, index, 0)?;
-    let manifest: Manifest = blobs.document(&manifest)?;
+    let chosen = choose(blobs, index, 0)?;
+    let manifest: Manifest = blobs.document(&chosen)?;
     let config: BTreeMap<String, serde_json::Value> = blobs.document(&manifest.config)?;
     if let Some(arch) = config.get("architecture").and_then(|value| value.as_str())
         && arch != oci::architecture()
@@ -50,21 +51,87 @@ fn oci(blobs: &Blobs<'_>, reading: &mut Reading<'_>) -> Result<Tree, Fault> {
         reading.warnings.push(format!("the image is for {arch}, not {}", oci::architecture()));
     }
     bounded(manifest.layers.len())?;
-    let mut tree = Tree::new(reading.limits);
+    let of_boot = |layer: &Descriptor| layer.get(oci::A_LAYER) == Some(oci::LAYER_BOOT);
+    let roots = manifest.layers.iter().filter(|layer| !of_boot(layer)).count();
+    let mut stages = Stages::new(reading.limits, roots);
+    let mut boot = None;
     for layer in &manifest.layers {
         if layer.media_type.contains("encrypted") {
             return Err(Fault::Unsupported { what: "a layer is encrypted".to_owned() });
         }
         let packed = blobs.get(layer)?;
         let tar = reading.spool.plain(&packed, &reading.limits, reading.progress)?;
-        apply(&mut tree, &tar, reading)?;
+        apply(&mut stages.tree, &tar, reading)?;
+        // One of ours says how much memory it takes: then it may be just what we would make.
+        let came = match (layer.get(oci::A_UNPACKED), &layer.media_type[..]) {
+            (Some(_), oci::LAYER_ZSTD) => Some(Came { packed, diff_id: digest(&tar)? }),
+            _ => None,
+        };
+        if of_boot(layer) {
+            boot = came;
+        } else {
+            stages.keep(came);
+        }
     }
-    Ok(tree)
+    let whole = manifest.annotations.contains_key(oci::A_BOOT).then(|| -> Result<_, Fault> {
+        let (manifest, config) = (blobs.bytes(&chosen)?, blobs.bytes(&manifest.config)?);
+        Ok(Whole { manifest, config, boot })
+    });
+    Ok(stages.finish(whole.transpose()?, reading))
+}
+
+/// The trees of an image's layers, as many as are kept apart.
+struct Stages {
+    tree: Tree,
+    kept: Vec<Stage>,
+    /// Names in all of them.
+    names: usize,
+    /// Layers there are, and how many were seen.
+    layers: usize,
+    seen: usize,
+    merged: bool,
+}
+
+impl Stages {
+    fn new(limits: Limits, layers: usize) -> Stages {
+        let tree = Tree::new(limits);
+        Stages { tree, kept: Vec::new(), names: 0, layers, seen: 0, merged: false }
+    }
+
+    /// A layer is applied. Each costs memory until the image is made, and the machine a mount: the
+    /// last has all that would be too much.
+    fn keep(&mut self, came: Option<Came>) {
+        self.seen += 1;
+        self.names += self.tree.len();
+        let last = self.seen == self.layers;
+        if !last && (self.kept.len() + 1 >= DEPTH_MAX || self.names > self.tree.limits().entries) {
+            self.merged = true;
+            return;
+        }
+        let came = came.filter(|_| !self.merged);
+        self.kept.push(Stage { tree: self.tree.clone(), came });
+    }
+
+    fn finish(mut self, whole: Option<Whole>, reading: &mut Reading<'_>) -> Source {
+        if self.merged {
+            let (layers, kept) = (self.layers, self.kept.len());
+            reading.warnings.push(format!(
+                "its {layers} layers became {kept}: the uppermost are one, and are not shared with \
+                 other images"
+            ));
+        }
+        // An image without any layer is an empty root, and what that lacks is said later.
+        if self.kept.is_empty() {
+            self.kept.push(Stage { tree: self.tree, came: None });
+        }
+        let base = Tree::new(reading.limits);
+        Source { known: Known::default(), base, stages: self.kept, whole }
+    }
 }
 
 /// `docker save`: paths of layers in manifest.json, digests of the unpacked layers in the
 /// configuration.
-pub(super) fn docker_archive(archive: &Tree, reading: &mut Reading<'_>) -> Result<Tree, Fault> {
+pub(super) fn docker_archive(archive: &Tree, reading: &mut Reading<'_>) -> Result<Source, Fault> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Image {
@@ -91,13 +158,14 @@ pub(super) fn docker_archive(archive: &Tree, reading: &mut Reading<'_>) -> Resul
         let what = "its configuration counts other layers than its manifest".to_owned();
         return Err(Fault::Malformed { what });
     }
-    let mut tree = Tree::new(reading.limits);
+    let mut stages = Stages::new(reading.limits, image.layers.len());
     for (layer, diff_id) in image.layers.iter().zip(&config.rootfs.diff_ids) {
         let tar = reading.spool.plain(&blobs.file(layer)?, &reading.limits, reading.progress)?;
         check(&tar, diff_id)?;
-        apply(&mut tree, &tar, reading)?;
+        apply(&mut stages.tree, &tar, reading)?;
+        stages.keep(None);
     }
-    Ok(tree)
+    Ok(stages.finish(None, reading))
 }
 
 fn bounded(layers: usize) -> Result<(), Fault> {
@@ -208,6 +276,10 @@ impl Blobs<'_> {
         Ok(span)
     }
 
+    fn bytes(&self, wanted: &Descriptor) -> Result<Vec<u8>, Fault> {
+        Ok(Content::Span(self.get(wanted)?).read(oci::DOCUMENT_MAX)?)
+    }
+
     fn document<T: DeserializeOwned>(&self, wanted: &Descriptor) -> Result<T, Fault> {
         if wanted.size > oci::DOCUMENT_MAX {
             return Err(Fault::TooLarge {
@@ -230,13 +302,17 @@ fn parse<T: DeserializeOwned>(name: &str, span: &Span) -> Result<T, Fault> {
 }
 
 /// Whether the bytes have this digest.
-fn check(span: &Span, digest: &str) -> Result<(), Fault> {
-    let mut hashing = Hashing::new(io::sink());
-    io::copy(&mut io::BufReader::with_capacity(1 << 18, span.reader()), &mut hashing)?;
-    let found = hashing.finish().1.to_string();
-    if found != digest {
-        let digest = shown(digest.as_bytes());
+fn check(span: &Span, wanted: &str) -> Result<(), Fault> {
+    let found = digest(span)?.to_string();
+    if found != wanted {
+        let digest = shown(wanted.as_bytes());
         return Err(Fault::Blob { digest, what: format!("its bytes are {found}") });
     }
     Ok(())
+}
+
+fn digest(span: &Span) -> Result<Digest, Fault> {
+    let mut hashing = Hashing::new(io::sink());
+    io::copy(&mut io::BufReader::with_capacity(1 << 18, span.reader()), &mut hashing)?;
+    Ok(hashing.finish().1)
 }

@@ -14,6 +14,7 @@ use std::path::Path;
 use crate::content::Span;
 use crate::error::{Error, Fault};
 use crate::import::Progress;
+use crate::stack::Source;
 use crate::tree::Tree;
 
 pub(crate) use spool::Spool;
@@ -52,15 +53,15 @@ pub(crate) struct Reading<'a> {
     pub(crate) progress: &'a mut dyn FnMut(Progress),
 }
 
-/// Reads `path`, whatever it is, into a tree.
-pub(crate) fn read(path: &Path, reading: &mut Reading<'_>) -> Result<Tree, Error> {
+/// Reads `path`, whatever it is: into one tree, or into one for each layer it has.
+pub(crate) fn read(path: &Path, reading: &mut Reading<'_>) -> Result<Source, Error> {
     let meta = std::fs::metadata(path).map_err(Error::io("reading", path))?;
     let fault = Error::source(path);
     if meta.is_dir() {
         if path.join("oci-layout").is_file() && path.join("index.json").is_file() {
             return layers::layout_dir(path, reading).map_err(fault);
         }
-        return dir::read(path, reading).map_err(fault);
+        return dir::read(path, reading).map(Source::from).map_err(fault);
     }
     if !meta.is_file() {
         return Err(fault(Fault::Unknown));

@@ -1,12 +1,13 @@
 //! A root file system of a page, the archives made of it, and a store to import them into.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use koboshi_images::{Error, Fault, ImportOptions, Imported, Store, import};
+use koboshi_images::{Digest, Error, Fault, ImportOptions, Imported, Store, import};
 use tempfile::TempDir;
 
 pub const RELEASE: &str = "6.1.0-99-test";
@@ -62,6 +63,36 @@ impl Bench {
         zstd::decode_all(packed).unwrap()
     }
 
+    /// The plain tars of the layers that machines fetch.
+    pub fn layer_tars(&self, image: &str) -> Vec<Vec<u8>> {
+        let layers = self.store.show(image).unwrap().boot.layers;
+        let tar = |digest| fs::File::open(self.store.blob_path(digest)).unwrap();
+        layers.iter().map(|layer| zstd::decode_all(tar(&layer.blob.digest)).unwrap()).collect()
+    }
+
+    /// What a machine makes of them: path → all that is said of it.
+    pub fn merged(&self, image: &str) -> BTreeMap<String, String> {
+        let mut root: BTreeMap<String, String> = BTreeMap::new();
+        for tar in self.layer_tars(image) {
+            for (path, said) in told(&tar) {
+                let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
+                let gone = name.strip_prefix(".wh.").map(|name| match dir {
+                    "" => name.to_owned(),
+                    dir => format!("{dir}/{name}"),
+                });
+                let over = gone.as_ref().unwrap_or(&path);
+                if gone.is_some() || !said.starts_with("Directory") {
+                    let below = format!("{over}/");
+                    root.retain(|path, _| path != over && !path.starts_with(&below));
+                }
+                if gone.is_none() {
+                    root.insert(path, said);
+                }
+            }
+        }
+        root
+    }
+
     /// Nothing in the store but the empty layout.
     pub fn assert_clean(&self) {
         let left = |dir: &str| -> Vec<String> {
@@ -72,6 +103,37 @@ impl Bench {
         assert_eq!(left("blobs/sha256"), Vec::<String>::new(), "left among the blobs");
         assert!(self.store.list().unwrap().is_empty());
     }
+}
+
+/// Members of a plain tar in order: path, and type, mode, owner, device, link, content, attributes.
+pub fn told(tar: &[u8]) -> Vec<(String, String)> {
+    let mut archive = tar::Archive::new(tar);
+    let each = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().to_string_lossy().trim_end_matches('/').to_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        let header = entry.header().clone();
+        let link = entry.link_name().unwrap().map(|link| link.display().to_string());
+        let device = header.device_major().unwrap().zip(header.device_minor().unwrap());
+        let pax = entry.pax_extensions().unwrap().into_iter().flatten();
+        let mut xattrs: Vec<String> = pax
+            .map(|record| record.unwrap())
+            .filter(|record| record.key_bytes().starts_with(b"SCHILY.xattr"))
+            .map(|record| format!("{}={:?}", record.key().unwrap(), record.value_bytes()))
+            .collect();
+        xattrs.sort();
+        let said = format!(
+            "{:?} {:o} {}:{} {device:?} {link:?} {} {xattrs:?}",
+            header.entry_type(),
+            header.mode().unwrap(),
+            header.uid().unwrap(),
+            header.gid().unwrap(),
+            Digest::of(&bytes)
+        );
+        (path, said)
+    });
+    each.collect()
 }
 
 /// What every root of these tests holds beside its links.

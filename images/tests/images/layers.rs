@@ -10,12 +10,12 @@ use tar::EntryType::{Directory, Regular, Symlink};
 use crate::fixture::{Bench, base_tar, fault, gzip, member};
 
 /// An OCI layout in memory: path → bytes.
-struct Layout {
-    files: BTreeMap<String, Vec<u8>>,
+pub struct Layout {
+    pub files: BTreeMap<String, Vec<u8>>,
 }
 
 impl Layout {
-    fn new(layers: &[(&str, Vec<u8>)]) -> Layout {
+    pub fn new(layers: &[(&str, Vec<u8>)]) -> Layout {
         let mut layout = Layout { files: BTreeMap::new() };
         layout.files.insert("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
         let image = layout.image("amd64", layers);
@@ -23,14 +23,14 @@ impl Layout {
         layout
     }
 
-    fn blob(&mut self, kind: &str, bytes: Vec<u8>) -> Value {
+    pub fn blob(&mut self, kind: &str, bytes: Vec<u8>) -> Value {
         let digest = Digest::of(&bytes);
         let found = json!({"mediaType": kind, "digest": digest, "size": bytes.len()});
         self.files.insert(format!("blobs/sha256/{}", digest.hex()), bytes);
         found
     }
 
-    fn image(&mut self, arch: &str, layers: &[(&str, Vec<u8>)]) -> Value {
+    pub fn image(&mut self, arch: &str, layers: &[(&str, Vec<u8>)]) -> Value {
         let config = json!({"architecture": arch, "os": "linux"}).to_string();
         let config = self.blob("application/vnd.oci.image.config.v1+json", config.into_bytes());
         let layers: Vec<Value> =
@@ -39,16 +39,16 @@ impl Layout {
         self.blob("application/vnd.oci.image.manifest.v1+json", manifest.into_bytes())
     }
 
-    fn index(&mut self, manifests: &[Value]) {
+    pub fn index(&mut self, manifests: &[Value]) {
         let index = json!({"schemaVersion": 2, "manifests": manifests}).to_string();
         self.files.insert("index.json".into(), index.into_bytes());
     }
 
-    fn archive(&self) -> Vec<u8> {
+    pub fn archive(&self) -> Vec<u8> {
         archive(self.files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])))
     }
 
-    fn write(&self, dir: &std::path::Path) {
+    pub fn write(&self, dir: &std::path::Path) {
         for (name, bytes) in &self.files {
             let path = dir.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -80,15 +80,6 @@ fn changes() -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn names(bench: &Bench) -> Vec<String> {
-    let tar = bench.root_tar();
-    tar::Archive::new(&tar[..])
-        .entries()
-        .unwrap()
-        .map(|entry| entry.unwrap().path().unwrap().to_string_lossy().into_owned())
-        .collect()
-}
-
 #[test]
 fn an_oci_archive_of_one_layer_is_the_same_image_as_its_tar() {
     let bench = Bench::new();
@@ -118,7 +109,7 @@ fn layers_lie_over_one_another() {
     let bench = Bench::new();
     let kind = "application/vnd.oci.image.layer.v1.tar";
     bench.import_bytes(&Layout::new(&[(kind, base()), (kind, changes())]).archive()).unwrap();
-    let names = names(&bench);
+    let names: Vec<String> = bench.merged("web").into_keys().collect();
     for (name, there) in [
         ("etc/hostname", false),
         ("etc/motd", true),
@@ -128,7 +119,6 @@ fn layers_lie_over_one_another() {
     ] {
         assert_eq!(names.iter().any(|found| found == name), there, "{name} in {names:?}");
     }
-    assert!(!names.iter().any(|name| name.contains(".wh.")), "{names:?}");
 }
 
 #[test]
@@ -235,5 +225,5 @@ fn a_docker_archive_is_read_and_checked() {
     let refused = fault(bench.import_bytes(&make(&first)));
     assert!(matches!(refused, Fault::Blob { .. }), "{refused}");
     bench.import_bytes(&make(&second)).unwrap();
-    assert!(names(&bench).contains(&"etc/motd".to_owned()));
+    assert!(bench.merged("web").contains_key("etc/motd"));
 }

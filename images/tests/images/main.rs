@@ -5,6 +5,7 @@
 //! - `layers`: OCI layouts and archives, docker archives;
 //! - `recipes`: roots built from a page of text;
 //! - `squash`: the root as a squashfs;
+//! - `stacked`: layers kept as layers, and skopeo carrying them;
 //! - `store`: versions, publishing, two at once, and what a kill leaves behind.
 
 mod fixture;
@@ -13,4 +14,5 @@ mod layers;
 mod recipes;
 mod sources;
 mod squash;
+mod stacked;
 mod store;

@@ -307,12 +307,14 @@ fn strangers_find_an_ordinary_oci_image() {
         .unwrap();
     assert_eq!(found["digest"], version.digest.to_string());
     let image = read(format!("blobs/sha256/{}", version.digest.hex()));
-    assert_eq!(image["layers"].as_array().unwrap().len(), 1);
-    assert_eq!(image["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
+    let layers = image["layers"].as_array().unwrap();
+    let kinds: Vec<&Value> = layers.iter().map(|layer| &layer["mediaType"]).collect();
+    assert_eq!(kinds, ["application/vnd.oci.image.layer.v1.tar+zstd"; 2]);
+    assert_eq!(layers[0]["annotations"]["dev.koboshi.layer"], "boot");
     let config = &image["config"]["digest"].as_str().unwrap()[7..];
     let config = read(format!("blobs/sha256/{config}"));
     assert_eq!(config["os"], "linux");
-    assert_eq!(config["rootfs"]["diff_ids"][0], Digest::of(&bench.root_tar()).to_string());
+    assert_eq!(config["rootfs"]["diff_ids"][1], Digest::of(&bench.root_tar()).to_string());
     assert_eq!(stray_blobs(&bench), Vec::<String>::new());
 }
 
