@@ -189,7 +189,7 @@ fn too_many_layers_become_as_many_as_a_machine_mounts() {
         let mut builder = tar::Builder::new(Vec::new());
         member(&mut builder, &format!("etc/{n}"), Regular, "", n.to_string().as_bytes());
         // Each takes away what the one before it brought, but for every fifth.
-        if n > 0 && n % 5 != 0 {
+        if n > 0 && !n.is_multiple_of(5) {
             member(&mut builder, &format!("etc/.wh.{}", n - 1), Regular, "", b"");
         }
         // And one that says nothing.
