@@ -7,8 +7,10 @@
 //! 4. this boot's orders ([`common::orders_segment`]).
 //!
 //! [`cpio`] writes and reads them, [`compress`] packs them as the kernel can unpack, [`choice`] says
-//! which modules are worth their bytes, and [`contract`] is what the appliance and PID 1 agree on.
+//! which modules are worth their bytes, [`contract`] is what the appliance and PID 1 agree on, and [`changes`] what a
+//! running machine tells of its root.
 
+pub mod changes;
 pub mod choice;
 pub mod common;
 pub mod compress;
