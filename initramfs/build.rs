@@ -34,7 +34,8 @@ fn main() {
     }
     let here = PathBuf::from(var("CARGO_MANIFEST_DIR"));
     let workspace = here.parent().expect("initramfs/ lies in the workspace").to_owned();
-    let contract = ["initramfs/src/contract.rs", "initramfs/src/hardware.rs"];
+    let contract =
+        ["initramfs/src/contract.rs", "initramfs/src/hardware.rs", "initramfs/src/changes"];
     for source in ["Cargo.toml", "Cargo.lock", "initramfs/init"].into_iter().chain(contract) {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }

@@ -3,16 +3,21 @@
 //! The moments of a boot, in order; each is a module of the same name:
 //! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`net`] → [`report`] and
 //! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`menu`] → [`root`] → [`disks`] → [`settle`] →
-//! [`switch`]. [`agent`] stays behind in the running system; [`rescue`] is where a boot ends up that
+//! [`switch`]. [`agent`] stays behind in the running system, and what answers which [`changes`] were made
+//! there; [`rescue`] is where a boot ends up that
 //! cannot go on. What may hang is run as an [`errand`], what failed is tried again after a [`backoff`].
 
 #[path = "../../src/contract.rs"]
 #[allow(dead_code, reason = "the appliance's half of the contract is not used here")]
 mod contract;
+#[path = "../../src/changes/mod.rs"]
+#[allow(dead_code, reason = "the appliance's half of it is not used here")]
+mod wire;
 
 mod agent;
 mod backoff;
 mod bmc;
+mod changes;
 mod clock;
 mod cmdline;
 mod console;
@@ -51,6 +56,9 @@ use root::memory::Memory;
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(agent::WORD) && !is_init() {
         return agent::run();
+    }
+    if std::env::args().nth(1).as_deref() == Some(changes::WORD) && !is_init() {
+        return changes::run(std::env::args());
     }
     if !is_init()
         && let Some(code) = errand::run(std::env::args())
@@ -148,6 +156,7 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
         say(format!("host name not set: {errno}"));
     }
     root::build(server, &orders, &mut modules, line, reporter)?;
+    let whole = changes::whole();
     // Links, disks and BMCs that were still waking up the first time.
     tell_hardware(Some(hardware), reporter, orders.written);
     net::link::lower(&woken);
@@ -164,6 +173,9 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
         tell(reporter, Phase::Trouble { message }, orders.written);
     }
     tell(reporter, Phase::Switching, orders.written);
+    if let Err(error) = changes::leave(&orders, reporter.boot.as_deref(), whole) {
+        say(format!("what changes here will not be known: {error}"));
+    }
     if let Err(error) = agent::leave(reporter, orders.heartbeat) {
         say(format!("no agent: {error}"));
     }

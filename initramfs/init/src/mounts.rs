@@ -6,13 +6,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, mount_remount, unmount};
 
 /// Where the real root is built.
 pub const NEW_ROOT: &str = "/newroot";
 /// Where what is only read is mounted, until an overlay holds it.
 pub const LOWER: &str = "/lower";
 const UPPER: &str = "/upper";
+/// Where what lies above an overlay's read-only trees can be looked at in the running system, by root.
+pub const ABOVE: &str = "/run/koboshi/above";
 
 /// Mounts what a kernel needs to be talked to. What is there already (a retry) stays.
 pub fn basics() -> Vec<String> {
@@ -64,27 +66,27 @@ pub fn lowers() -> io::Result<()> {
 }
 
 /// A tmpfs of `bytes` above read-only trees that are mounted below [`LOWER`] already, `lower` being what
-/// overlayfs calls them. All are taken out of sight once the overlay holds them, so that nobody unmounts
-/// them under it.
+/// overlayfs calls them. They are taken out of sight once the overlay holds them, so that nobody unmounts
+/// them under it; the tmpfs is left at [`ABOVE`], read-only, for it is known there what was changed.
 pub fn overlay(lower: &str, bytes: u64) -> io::Result<()> {
     fs::create_dir_all(NEW_ROOT)?;
     fs::create_dir_all(UPPER)?;
-    mount_one("tmpfs", UPPER, MountFlags::empty(), &format!("mode=0755,size={bytes}"))?;
+    mount_one("tmpfs", UPPER, MountFlags::empty(), &format!("mode=0700,size={bytes}"))?;
     let (upper, work) = (format!("{UPPER}/upper"), format!("{UPPER}/work"));
     fs::create_dir(&upper)?;
     fs::create_dir(&work)?;
     // The top's own mode is the upper one's.
     let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
     mount_one("overlay", NEW_ROOT, MountFlags::empty(), &options)?;
-    for done in [LOWER, UPPER] {
-        unmount(done, UnmountFlags::DETACH)?;
-    }
-    Ok(())
+    unmount(LOWER, UnmountFlags::DETACH)?;
+    fs::create_dir_all(ABOVE)?;
+    mount_move(UPPER, ABOVE)?;
+    Ok(mount_remount(ABOVE, MountFlags::BIND | MountFlags::RDONLY, "")?)
 }
 
 /// What a failed try left at the places of a root is gone.
 pub fn clear() -> io::Result<()> {
-    for place in [NEW_ROOT, LOWER, UPPER] {
+    for place in [NEW_ROOT, LOWER, UPPER, ABOVE] {
         fs::create_dir_all(place)?;
         while unmount(place, UnmountFlags::DETACH).is_ok() {}
     }

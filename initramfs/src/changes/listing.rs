@@ -101,14 +101,29 @@ pub struct End {
 }
 
 /// No listing.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum Bad {
     /// It cannot be read on.
-    #[error("the listing breaks off: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// It is damaged, or of another version.
-    #[error("the listing is damaged: {0}")]
     Malformed(&'static str),
+}
+
+impl std::error::Error for Bad {}
+
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bad::Io(why) => write!(f, "the listing breaks off: {why}"),
+            Bad::Malformed(what) => write!(f, "the listing is damaged: {what}"),
+        }
+    }
+}
+
+impl From<io::Error> for Bad {
+    fn from(why: io::Error) -> Bad {
+        Bad::Io(why)
+    }
 }
 
 const SAME: u8 = 0;
