@@ -171,16 +171,17 @@ impl Ask {
                 self.task = Task::Idle;
                 self.events.push_back(hello(&frame.body));
             }
-            Task::Pick { round, lines } if frame.about == About::Picked(*round) => {
-                if lines.front().is_some_and(|(line, _)| *line == frame.seq) {
-                    lines.pop_front();
-                    if lines.is_empty() {
-                        self.task = Task::Idle;
-                        self.events.push_back(Event::Picked);
-                    } else {
-                        (self.tries, self.again) = (0, now + AGAIN);
-                        self.ask_again();
-                    }
+            Task::Pick { round, lines }
+                if frame.about == About::Picked(*round)
+                    && lines.front().is_some_and(|(line, _)| *line == frame.seq) =>
+            {
+                lines.pop_front();
+                if lines.is_empty() {
+                    self.task = Task::Idle;
+                    self.events.push_back(Event::Picked);
+                } else {
+                    (self.tries, self.again) = (0, now + AGAIN);
+                    self.ask_again();
                 }
             }
             Task::Get(get) if frame.about == get.about => {
