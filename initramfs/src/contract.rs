@@ -36,6 +36,9 @@ pub const MODULES_LIST: &str = "koboshi/modules";
 /// `pattern name` a line: which device (MODALIAS) wants which module of the list.
 pub const ALIASES_LIST: &str = "koboshi/aliases";
 
+/// Bytes of all files of a role, or of a seat, together.
+pub const FILES_MAX: u64 = 16 << 20;
+
 /// The largest report the appliance reads.
 pub const REPORT_MAX: usize = 16 * 1024;
 

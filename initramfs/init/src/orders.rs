@@ -19,6 +19,9 @@ const EACH_MAX: usize = 256;
 /// Layers of a root: overlayfs takes more, a page of options for them does not.
 const LAYERS_MAX: usize = 24;
 
+/// Archives of files over a root: one of the role, one of the seat.
+const FILES_EACH: usize = 4;
+
 /// The site's names, if the initramfs brings them. Lines that do not read are left out.
 pub fn hosts(path: &Path) -> Vec<(Ipv4Addr, Vec<String>)> {
     let mut text = String::new();
@@ -94,6 +97,10 @@ fn check(orders: &Orders, line: &Cmdline) -> Result<(), String> {
             }
         }
     }
+    if root.files.len() > FILES_EACH {
+        return Err(format!("root.files are {}, over {FILES_EACH}", root.files.len()));
+    }
+    root.files.iter().try_for_each(check_blob)?;
     for disk in &orders.disks {
         let up = disk.at.split('/').any(|part| part == "..");
         if !disk.at.starts_with('/') || disk.at == "/" || up || disk.at.contains(char::is_control) {

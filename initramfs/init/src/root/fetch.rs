@@ -2,14 +2,14 @@
 //! they are received. A cut is resumed where it happened (Range), so the reader never notices.
 
 use std::io::{self, Read};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use crate::backoff;
 use crate::contract::Blob;
 use crate::http::{self, Body, Patience, Server};
-use crate::root::progress::{Progress, rate};
+use crate::root::progress::Course;
 
 /// Long enough for a switch port that is still in spanning tree's learning, or an appliance with a
 /// whole rack at its door.
@@ -57,11 +57,9 @@ pub struct Stream<'a> {
     body: Option<Body>,
     hash: Sha256,
     got: u64,
-    attempt: u32,
     failures: u32,
     end: Option<End>,
-    begun: Instant,
-    progress: Progress,
+    course: &'a mut Course,
 }
 
 /// Why a stream gives no more bytes before it is whole.
@@ -74,12 +72,12 @@ pub enum End {
 }
 
 impl<'a> Stream<'a> {
-    /// Nothing is asked before the first read. `attempt` counts on over streams.
+    /// Nothing is asked before the first read. Bytes and tries are counted on in `course`.
     pub fn new(
         server: Server,
         blob: &'a Blob,
         patience: Patience,
-        attempt: u32,
+        course: &'a mut Course,
         listener: Listener<'a>,
     ) -> Stream<'a> {
         Stream {
@@ -90,17 +88,10 @@ impl<'a> Stream<'a> {
             body: None,
             hash: Sha256::new(),
             got: 0,
-            attempt,
             failures: 0,
             end: None,
-            begun: Instant::now(),
-            progress: Progress::new(blob.size),
+            course,
         }
-    }
-
-    /// Tries so far.
-    pub fn attempt(&self) -> u32 {
-        self.attempt
     }
 
     /// How it ended, if it did before its time.
@@ -114,13 +105,7 @@ impl<'a> Stream<'a> {
         whole && hex(&self.hash.clone().finalize()) == self.blob.sha256.to_ascii_lowercase()
     }
 
-    /// `11.2 MB/s`
-    pub fn rate(&self) -> String {
-        rate(self.got, self.begun.elapsed())
-    }
-
     fn connect(&mut self) -> io::Result<Body> {
-        self.attempt += 1;
         let (head, body) = http::get(self.server, &self.blob.path, self.got, self.patience)?;
         if let Some(date) = head.date {
             (self.listener)(Event::Date(date));
@@ -161,13 +146,12 @@ impl<'a> Stream<'a> {
                 self.body.insert(body)
             }
         };
-        let first = self.failures > 0 || self.got == 0;
         let n = body.read(into)?;
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if first {
-            (self.listener)(Event::Begun { attempt: self.attempt });
+        if self.course.begins() {
+            (self.listener)(Event::Begun { attempt: self.course.attempt() });
         }
         self.failures = 0;
         Ok(n)
@@ -188,7 +172,7 @@ impl Read for Stream<'_> {
                 Ok(n) => {
                     self.hash.update(&into[..n]);
                     self.got += n as u64;
-                    if let Some(line) = self.progress.line(self.got, self.begun.elapsed()) {
+                    if let Some(line) = self.course.line(self.got) {
                         (self.listener)(Event::Progress(line));
                     }
                     return Ok(n);
@@ -201,7 +185,9 @@ impl Read for Stream<'_> {
                     self.failures += 1;
                     let wait = backoff::pause(self.failures, backoff::random());
                     let why = format!("{error} (at byte {} of {})", self.got, self.blob.size);
-                    if !(self.listener)(Event::Failed { attempt: self.attempt, why, wait }) {
+                    let attempt = self.course.attempt();
+                    self.course.failed();
+                    if !(self.listener)(Event::Failed { attempt, why, wait }) {
                         self.end = Some(End::Stopped);
                     }
                 }

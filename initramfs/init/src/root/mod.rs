@@ -6,6 +6,7 @@ pub mod fetch;
 pub mod memory;
 pub mod nfs;
 pub mod progress;
+pub mod remove;
 pub mod squashfs;
 pub mod tape;
 pub mod unpack;
@@ -26,7 +27,7 @@ use archive::{NoRoot, Ready};
 use fetch::Event;
 use memory::Memory;
 use nfs::Export;
-use progress::rate;
+use progress::{Course, rate};
 
 /// Every failure is told up to here, then each of this many: an appliance knows by then.
 const TOLD: u32 = 8;
@@ -47,43 +48,38 @@ pub fn build(
             let bound = memory::tmpfs_bytes(&root.tmpfs, memory.total).map_err(Stop::Because)?;
             say_fetch(server, orders, layers);
             let place = Path::new(mounts::NEW_ROOT);
-            let (mut took, mut members, mut bytes) = (Whole::default(), 0, 0);
-            for (at, blob) in layers.iter().enumerate() {
-                let mut fresh = || match at {
-                    0 => mounts::fresh_root(&root.tmpfs),
-                    _ => Ok(()),
-                };
-                let mut hear = |event| listen(event, orders, reporter);
-                let (image, patience) = (&root.image, fetch::PATIENCE);
-                let ready = archive::fetch(
-                    server, blob, image, bound, place, &mut fresh, patience, &mut hear,
-                )
-                .map_err(stopped)?;
-                took.add(blob, &ready);
-                members += ready.made.members;
-                bytes += ready.made.bytes;
-                if !ready.made.lost.is_empty() {
-                    let lost = &ready.made.lost;
-                    say(format!("extended attributes this kernel does not keep: {lost:?}"));
-                }
+            let mut fresh = || mounts::fresh_root(&root.tmpfs);
+            let mut hear = |event| listen(event, orders, reporter);
+            let (image, patience) = (&root.image, fetch::PATIENCE);
+            let ready = archive::fetch(
+                server, layers, image, bound, place, &mut fresh, patience, &mut hear,
+            )
+            .map_err(stopped)?;
+            let made = &ready.made;
+            let size = format!("{} members, {} MB", made.members, made.bytes / 1_000_000);
+            Whole::of(layers, &ready).tell(orders, reporter, &size);
+            if !made.lost.is_empty() {
+                let lost = &made.lost;
+                say(format!("extended attributes this kernel does not keep: {lost:?}"));
             }
-            took.tell(orders, reporter, &format!("{members} members, {} MB", bytes / 1_000_000));
         }
         Source::Squashfs { layers } => {
             squashfs::load(layers, modules, line);
-            let size = layers.iter().map(|blob| blob.size).sum();
+            let size = layers.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.size));
             let upper = memory::above(size, &root.tmpfs, memory).map_err(Stop::Because)?;
             say_fetch(server, orders, layers);
             // Whatever a try before this one mounted.
             let no_place = |error| Stop::Because(format!("no place for the root: {error}"));
             mounts::clear().map_err(no_place)?;
+            let mut course = Course::new(layers);
             let mut took = Whole::default();
             for (at, blob) in layers.iter().enumerate() {
                 let mut hear = |event| listen(event, orders, reporter);
                 let (image, patience) = (&root.image, fetch::PATIENCE);
-                let ready = squashfs::fetch(server, blob, at, image, patience, &mut hear)
-                    .map_err(stopped)?;
-                took.add(blob, &ready);
+                let ready =
+                    squashfs::fetch(server, blob, at, image, &mut course, patience, &mut hear)
+                        .map_err(stopped)?;
+                took.add(std::slice::from_ref(blob), &ready);
             }
             let no_root = |error| Stop::Because(format!("the squashfs does not mount: {error}"));
             let lower = squashfs::mount(layers.len()).map_err(no_root)?;
@@ -118,11 +114,28 @@ pub fn build(
             tell(reporter, phase, orders.written);
         }
     }
+    lay_files(server, orders, reporter)
+}
+
+/// The files of role and seat, over whatever became the root.
+fn lay_files(server: Server, orders: &Orders, reporter: &mut Reporter) -> Result<(), Stop> {
+    let files = &orders.root.files;
+    if files.is_empty() {
+        return Ok(());
+    }
+    let mut hear = |event| match event {
+        // The root has begun long ago.
+        Event::Begun { .. } => true,
+        event => listen(event, orders, reporter),
+    };
+    let place = Path::new(mounts::NEW_ROOT);
+    let done = archive::lay(server, files, place, fetch::PATIENCE, &mut hear).map_err(stopped)?;
+    say(format!("{} files of the site file laid over the root", done.members));
     Ok(())
 }
 
 fn say_fetch(server: Server, orders: &Orders, layers: &[Blob]) {
-    let size: u64 = layers.iter().map(|blob| blob.size).sum();
+    let size = layers.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.size));
     let of = match layers.len() {
         1 => String::new(),
         many => format!(" in {many} layers"),
@@ -141,13 +154,20 @@ fn lay_over(lower: &str, bytes: u64, modules: &mut Modules, line: &Cmdline) -> R
 struct Whole {
     bytes: u64,
     took: Duration,
-    /// More than one for each layer: something went wrong on the way.
+    /// More than one: something went wrong on the way.
     attempts: u32,
 }
 
 impl Whole {
-    fn add<T>(&mut self, blob: &Blob, ready: &Ready<T>) {
-        self.bytes += blob.size;
+    fn of<T>(layers: &[Blob], ready: &Ready<T>) -> Whole {
+        let mut whole = Whole::default();
+        whole.add(layers, ready);
+        whole
+    }
+
+    fn add<T>(&mut self, layers: &[Blob], ready: &Ready<T>) {
+        let size = layers.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.size));
+        self.bytes = self.bytes.saturating_add(size);
         self.took += ready.took;
         self.attempts = self.attempts.max(ready.attempts);
     }

@@ -69,8 +69,7 @@ pub fn mount_root(
                 Ok(()) => {
                     let said = if version.is_empty() { "as its options say" } else { version };
                     say(format!("root {} mounted, NFS {said}", export.name()));
-                    let (took, rate) = (begun.elapsed(), String::new());
-                    return Ok(Ready { took, attempts: failures, rate, made: () });
+                    return Ok(Ready { took: begun.elapsed(), attempts: failures, made: () });
                 }
                 Err(Refusal { why: words, other_version, hopeless }) => {
                     if hopeless {

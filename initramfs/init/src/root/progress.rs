@@ -1,7 +1,63 @@
 //! The progress of the root, in lines that suit a serial port: each tenth, yet none in the same
 //! second as the last, and at least one every five seconds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::contract::Blob;
+
+/// All that is fetched for one root, told as one thing: bytes and tries.
+#[derive(Debug)]
+pub struct Course {
+    size: u64,
+    /// Of what is whole.
+    before: u64,
+    begun: Instant,
+    progress: Progress,
+    attempt: u32,
+    told: u32,
+}
+
+impl Course {
+    /// Of these, beginning now.
+    pub fn new(blobs: &[Blob]) -> Course {
+        let size = blobs.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.size));
+        let (begun, progress) = (Instant::now(), Progress::new(size));
+        Course { size, before: 0, begun, progress, attempt: 1, told: 0 }
+    }
+
+    /// Tries so far, this one counted.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// This try failed.
+    pub fn failed(&mut self) {
+        self.attempt = self.attempt.saturating_add(1);
+    }
+
+    /// A byte arrived: whether it is the first of its try.
+    pub fn begins(&mut self) -> bool {
+        std::mem::replace(&mut self.told, self.attempt) != self.attempt
+    }
+
+    /// Bytes of what is whole.
+    pub fn before(&self) -> u64 {
+        self.before
+    }
+
+    /// So many are whole now, or again: what came behind them is fetched anew.
+    pub fn stands_at(&mut self, before: u64) {
+        self.before = before;
+        if before == 0 {
+            (self.begun, self.progress) = (Instant::now(), Progress::new(self.size));
+        }
+    }
+
+    /// The line for `got` bytes behind those that are whole, if one is due.
+    pub fn line(&mut self, got: u64) -> Option<String> {
+        self.progress.line(self.before.saturating_add(got), self.begun.elapsed())
+    }
+}
 
 /// Decides when a line is due.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ use crate::modules::Modules;
 use crate::mounts::{self, LOWER};
 use crate::root::archive::{NoRoot, Ready, until_right};
 use crate::root::fetch::{Listener, Stream};
+use crate::root::progress::Course;
 
 /// What O_DIRECT asks of addresses and lengths, on a RAM disk and on anything else.
 const ALIGNED: usize = 4096;
@@ -34,20 +35,26 @@ pub fn load(layers: &[Blob], modules: &mut Modules, line: &Cmdline) {
     modules.load("squashfs", line);
 }
 
-/// Fetches a squashfs into the RAM disk of its layer, 0 being the lowest.
+/// Fetches a squashfs into the RAM disk of its layer, 0 being the lowest. One that was altered on its way is
+/// fetched again, and no other.
+#[allow(clippy::too_many_arguments, reason = "each is another part of the boot")]
 pub fn fetch(
     server: Server,
     blob: &Blob,
     layer: usize,
     image: &str,
+    course: &mut Course,
     patience: Patience,
     listener: Listener<'_>,
 ) -> Result<Ready<u64>, NoRoot> {
     let mut place = || open(layer, blob.size);
-    let mut take = |disk: &File, stream: &mut Stream<'_>| {
-        pour(stream, disk).map_err(|error| format!("the RAM disk does not take it: {error}"))
+    let mut take = |disk: &File, stream: &mut Stream<'_>, _: usize, poured: &mut u64| {
+        let bytes = pour(stream, disk);
+        *poured = bytes.map_err(|error| format!("the RAM disk does not take it: {error}"))?;
+        Ok(())
     };
-    until_right(server, blob, image, &mut place, &mut take, patience, listener)
+    let blobs = std::slice::from_ref(blob);
+    until_right(server, blobs, image, &mut place, &mut take, course, patience, listener)
 }
 
 /// Mounts them where an overlay finds them, and gives what it calls them: the highest first.
@@ -73,6 +80,13 @@ fn open(layer: usize, size: u64) -> Result<File, String> {
     let (disk, told) = (format!("/dev/ram{layer}"), format!("/sys/class/block/ram{layer}/size"));
     let sectors = fs::read_to_string(told).ok().and_then(|text| text.trim().parse::<u64>().ok());
     let Some(sectors) = sectors else {
+        // Built into the kernel, and not a module, it makes 16 (CONFIG_BLK_DEV_RAM_COUNT).
+        if layer > 0 {
+            return Err(format!(
+                "this kernel has {layer} RAM disks and the root more layers: brd.rd_nr=24 in the role's \
+                 cmdline, or an image of fewer layers"
+            ));
+        }
         return Err("the initramfs of this image has no RAM disk (module brd): import the image \
                     again, or say root = \"ram\""
             .to_owned());

@@ -2,6 +2,9 @@
 //!
 //! Parents are walked one name at a time without following links, so neither `..`, nor an absolute
 //! name, nor a link planted by an earlier member leads out. Bytes and members are bounded.
+//!
+//! Of a layer above others, `.wh.NAME` takes away what those have of that name, and what is of another kind
+//! than before takes the place of all that was there (OCI image spec, layer.md, "Applying Changesets").
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,7 +16,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::root::remove::remove;
 use crate::root::tape::{Entry, Kind, Tape, TapeError};
+use crate::settle::intree;
 
 /// Zeros in a row that are left out: fewer would not spare a page.
 const HOLE_MIN: usize = 4096;
@@ -30,12 +35,23 @@ pub struct Limits {
     pub archive: u64,
 }
 
-/// What was made.
+/// What an archive is unpacked onto.
+#[derive(Debug, Clone, Copy)]
+pub enum Onto<'a> {
+    /// An empty directory.
+    Nothing,
+    /// The layers below this one.
+    Layers,
+    /// A whole root, whose links are followed as it will follow them, and whose directories stay as they are.
+    Root(&'a intree::Tree),
+}
+
+/// What was made, by all archives of one root together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Members of the archive.
+    /// Members of the archives.
     pub members: u64,
-    /// Bytes in files, long runs of zeros left out.
+    /// Bytes in files, long runs of zeros left out, and those of files that are gone again.
     pub bytes: u64,
     /// Names of extended attributes that this kernel does not keep.
     pub lost: HashSet<String>,
@@ -54,21 +70,24 @@ pub enum UnpackError {
     TooMuch(&'static str),
 }
 
-/// Unpacks an archive into the empty directory `dir`. Only root can give files away or make devices;
-/// anybody else gets the tree without (tests).
+/// Unpacks an archive into the directory `dir`, and counts on in `done`. Only root can give files away or
+/// make devices; anybody else gets the tree without (tests).
 pub fn unpack(
     archive: impl Read,
     dir: BorrowedFd<'_>,
+    onto: Onto<'_>,
     limits: Limits,
-) -> Result<Unpacked, UnpackError> {
+    done: &mut Unpacked,
+) -> Result<(), UnpackError> {
     let mut rest = Bounded { reader: archive, left: limits.archive };
     let mut tape = Tape::new(&mut rest);
     let mut tree = Tree {
         top: dir,
+        onto,
         parent: None,
         directories: Vec::new(),
         root: rustix::process::geteuid().is_root(),
-        done: Unpacked::default(),
+        done,
         limits,
     };
     while let Some(entry) = tape.next_entry().map_err(UnpackError::Tape)? {
@@ -82,24 +101,28 @@ pub fn unpack(
     // What follows the end of the archive is zeros by rule; the digest covers it all the same.
     io::copy(&mut rest, &mut io::sink())
         .map_err(|error| UnpackError::Tape(TapeError::Io(error)))?;
-    Ok(tree.done)
+    Ok(())
 }
 
 struct Tree<'a> {
     top: BorrowedFd<'a>,
+    onto: Onto<'a>,
     /// The directory of the last member: its neighbours mostly follow it.
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Their modes and times are set last: a directory that is read-only, or whose time should
     /// stay, must take its content first.
     directories: Vec<(Vec<u8>, Entry)>,
     root: bool,
-    done: Unpacked,
+    done: &'a mut Unpacked,
     limits: Limits,
 }
 
 impl Tree<'_> {
     fn add(&mut self, entry: Entry, tape: &mut impl Read) -> Result<(), UnpackError> {
-        let path = clean(&entry.path).map_err(|why| refused(&entry.path, why))?;
+        let mut path = clean(&entry.path).map_err(|why| refused(&entry.path, why))?;
+        if let Onto::Root(root) = self.onto {
+            path = in_root(root, &path, matches!(entry.kind, Kind::Directory))?;
+        }
         let Some((folder, name)) = split(&path) else {
             return match entry.kind {
                 Kind::Directory => {
@@ -110,9 +133,18 @@ impl Tree<'_> {
             };
         };
         let disk = |errno: Errno| UnpackError::Disk { path: show(&path), error: errno.into() };
+        if let (Onto::Layers, Some(gone)) = (self.onto, name.strip_prefix(b".wh.")) {
+            return self.white_out(folder, gone, &entry);
+        }
         let parent = self.folder(folder)?;
         if matches!(entry.kind, Kind::Directory) {
-            if make_directory(parent.as_fd(), name).map_err(disk)? {
+            if let Onto::Root(_) = self.onto
+                && open_directory(parent.as_fd(), name).is_ok()
+            {
+                self.parent = Some((folder.to_vec(), parent));
+                return Ok(());
+            }
+            if self.make_directory(parent.as_fd(), name).map_err(disk)? {
                 self.parent = None;
             } else {
                 self.parent = Some((folder.to_vec(), parent));
@@ -121,20 +153,19 @@ impl Tree<'_> {
             return Ok(());
         }
         // The last member of a name is the one that counts, as with every tar.
-        match fs::unlinkat(&parent, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::ISDIR | Errno::PERM) => {
-                fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).map_err(disk)?;
-            }
-            Err(errno) => return Err(disk(errno)),
+        if let Onto::Root(_) = self.onto
+            && open_directory(parent.as_fd(), name).is_ok()
+        {
+            return Err(refused(&entry.path, "the root has a directory there"));
         }
+        self.clear(parent.as_fd(), name).map_err(disk)?;
         match &entry.kind {
             Kind::Directory => {}
             Kind::File { size, pieces } => {
                 if *size > self.limits.bytes.max(1 << 40) {
                     return Err(UnpackError::TooMuch("bytes"));
                 }
-                let room = self.limits.bytes - self.done.bytes;
+                let room = self.limits.bytes.saturating_sub(self.done.bytes);
                 let flags = OFlags::WRONLY
                     | OFlags::CREATE
                     | OFlags::EXCL
@@ -179,6 +210,62 @@ impl Tree<'_> {
         Ok(())
     }
 
+    /// What lower layers have of this name is gone. Where they have not even a directory for it, it was.
+    fn white_out(&mut self, folder: &[u8], gone: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        if gone.starts_with(b".wh.") {
+            return Err(refused(&entry.path, "an opaque directory; import the image again"));
+        }
+        if matches!(gone, b"" | b"." | b"..") {
+            return Err(refused(&entry.path, "it takes away no name"));
+        }
+        // The directory at hand may be one of those that go.
+        self.parent = None;
+        let disk =
+            |errno: Errno| UnpackError::Disk { path: show(&entry.path), error: errno.into() };
+        let mut here = open_directory(self.top, b".").map_err(disk)?;
+        for name in folder.split(|&b| b == b'/').filter(|name| !name.is_empty()) {
+            here = match open_directory(here.as_fd(), name) {
+                Ok(next) => next,
+                Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::LOOP | Errno::NOTDIR) => {
+                    return Err(refused(&entry.path, "its way leads over a link or a file"));
+                }
+                Err(errno) => return Err(disk(errno)),
+            };
+        }
+        self.clear(here.as_fd(), gone).map_err(disk)
+    }
+
+    /// Makes a directory or keeps the one there; says whether something else had to give way.
+    fn make_directory(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Errno> {
+        match fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => return Ok(false),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        if open_directory(parent, name).is_ok() {
+            return Ok(false);
+        }
+        self.clear(parent, name)?;
+        fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+        Ok(true)
+    }
+
+    /// Makes room for a name.
+    fn clear(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+        if let Onto::Nothing = self.onto {
+            match fs::unlinkat(parent, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        let mut freed = 0;
+        let removed = remove(parent, name, &mut freed);
+        self.done.bytes = self.done.bytes.saturating_sub(freed);
+        removed
+    }
+
     fn finish(&mut self) -> Result<(), UnpackError> {
         // Innermost first: setting a child's mode would touch nothing of the parent's, but a parent
         // made unreadable would bar the way of anybody but root.
@@ -199,7 +286,12 @@ impl Tree<'_> {
                 }
             };
             match dir {
-                Ok(dir) => self.dress(self.top, b".", Some(dir.as_fd()), entry).map_err(disk)?,
+                Ok(dir) => {
+                    if let Onto::Layers = self.onto {
+                        undress(dir.as_fd(), entry);
+                    }
+                    self.dress(self.top, b".", Some(dir.as_fd()), entry).map_err(disk)?;
+                }
                 // Replaced by a later member.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(errno) => return Err(disk(errno)),
@@ -309,19 +401,25 @@ impl Tree<'_> {
     }
 }
 
-/// Makes a directory or keeps the one there; says whether something else had to give way.
-fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Errno> {
-    match fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) => return Ok(false),
-        Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
+/// A directory of a lower layer loses the extended attributes that it has no more. Those that the kernel
+/// gives by itself stay, whoever asks.
+fn undress(dir: BorrowedFd<'_>, entry: &Entry) {
+    let mut names = [0u8; 4096];
+    let Ok(end) = fs::flistxattr(dir, &mut names) else { return };
+    for name in names[..end].split(|&b| b == 0).filter(|name| !name.is_empty()) {
+        if entry.xattrs.iter().all(|(kept, _)| kept != name) {
+            let _ = fs::fremovexattr(dir, name);
+        }
     }
-    if open_directory(parent, name).is_ok() {
-        return Ok(false);
-    }
-    fs::unlinkat(parent, name, AtFlags::empty())?;
-    fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
-    Ok(true)
+}
+
+/// Where a name lies in a root, its links read as the root will read them.
+fn in_root(root: &intree::Tree, path: &[u8], follow_last: bool) -> Result<Vec<u8>, UnpackError> {
+    let disk = |error: io::Error| UnpackError::Disk { path: show(path), error };
+    let text = str::from_utf8(path).map_err(|_| refused(path, "its name is not UTF-8"))?;
+    let place = root.place(text, follow_last).map_err(disk)?;
+    let inner = place.strip_prefix(&root.0).map_err(|error| disk(io::Error::other(error)))?;
+    Ok(inner.as_os_str().as_encoded_bytes().to_vec())
 }
 
 fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {

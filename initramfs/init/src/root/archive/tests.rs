@@ -59,7 +59,7 @@ fn order(blob: &[u8]) -> Blob {
     Blob { path: format!("/blob/sha256/{sha256}"), sha256, size: blob.len() as u64 }
 }
 
-fn serve(blob: Vec<u8>, deeds: Vec<Deed>) -> (Server, Arc<Mutex<Vec<String>>>) {
+fn serve(blobs: Vec<Vec<u8>>, deeds: Vec<Deed>) -> (Server, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = Server(listener.local_addr().unwrap());
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -69,7 +69,7 @@ fn serve(blob: Vec<u8>, deeds: Vec<Deed>) -> (Server, Arc<Mutex<Vec<String>>>) {
         let mut kept = Vec::new();
         for stream in listener.incoming().flatten() {
             let deed = deeds.next().unwrap_or(Deed::Serve);
-            if let Some(stream) = answer(stream, &blob, deed, &log) {
+            if let Some(stream) = answer(stream, &blobs, deed, &log) {
                 kept.push(stream);
             }
         }
@@ -79,7 +79,7 @@ fn serve(blob: Vec<u8>, deeds: Vec<Deed>) -> (Server, Arc<Mutex<Vec<String>>>) {
 
 fn answer(
     mut stream: TcpStream,
-    blob: &[u8],
+    blobs: &[Vec<u8>],
     deed: Deed,
     log: &Mutex<Vec<String>>,
 ) -> Option<TcpStream> {
@@ -97,8 +97,13 @@ fn answer(
         .find_map(|line| line.strip_prefix("Range: bytes="))
         .map(|r| r.trim_end_matches('-'));
     let from: usize = range.map_or(0, |from| from.parse().unwrap());
-    log.lock().unwrap().push(range.unwrap_or("all").to_owned());
-    let mut body = blob.to_vec();
+    let which = blobs.iter().position(|blob| request.contains(&order(blob).path)).unwrap();
+    let blob = &blobs[which];
+    log.lock().unwrap().push(match blobs.len() {
+        1 => range.unwrap_or("all").to_owned(),
+        _ => format!("{which}: {}", range.unwrap_or("all")),
+    });
+    let mut body = blob.clone();
     let mut most = usize::MAX;
     let mut from = from;
     match deed {
@@ -150,7 +155,17 @@ fn try_it(
     patience: Patience,
     stop_after: usize,
 ) -> Told {
-    let (server, asked) = serve(blob, deeds.to_vec());
+    try_all(vec![blob], std::slice::from_ref(order), deeds, patience, stop_after)
+}
+
+fn try_all(
+    blobs: Vec<Vec<u8>>,
+    layers: &[Blob],
+    deeds: &[Deed],
+    patience: Patience,
+    stop_after: usize,
+) -> Told {
+    let (server, asked) = serve(blobs, deeds.to_vec());
     let outer = tempfile::tempdir().unwrap();
     let dir = outer.path().join("root");
     let mut fresh = || {
@@ -165,7 +180,7 @@ fn try_it(
         failures < stop_after
     };
     let outcome =
-        fetch(server, order, "test@1", 1 << 20, &dir, &mut fresh, patience, &mut listener);
+        fetch(server, layers, "test@1", 1 << 20, &dir, &mut fresh, patience, &mut listener);
     let asked = asked.lock().unwrap().clone();
     Told { outcome, events, asked, dir: outer }
 }
@@ -220,19 +235,24 @@ fn a_squashfs_is_poured_again_until_it_is_right() {
     let order = order(&blob);
     let disk = tempfile::NamedTempFile::new().unwrap();
     let deeds = vec![Deed::Flip(5000), Deed::Cut(9000), Deed::Serve, Deed::Flip(0)];
-    let (server, _) = serve(blob.clone(), deeds);
+    let (server, _) = serve(vec![blob.clone()], deeds);
     let mut place = || fs::File::create(disk.path()).map_err(|error| error.to_string());
-    let mut take = |target: &File, stream: &mut Stream<'_>| {
-        crate::root::squashfs::pour(stream, target).map_err(|error| error.to_string())
+    let mut take = |target: &File, stream: &mut Stream<'_>, _: usize, poured: &mut u64| {
+        *poured = crate::root::squashfs::pour(stream, target).map_err(|error| error.to_string())?;
+        Ok(())
     };
     let mut altered = 0;
-    let ready = until_right(server, &order, "test@1", &mut place, &mut take, QUICK, &mut |event| {
+    let mut hear = |event| {
         if let Event::Failed { why, .. } = event {
             altered += usize::from(why.contains("altered"));
         }
         true
-    })
-    .unwrap();
+    };
+    let blobs = std::slice::from_ref(&order);
+    let course = &mut Course::new(blobs);
+    let ready =
+        until_right(server, blobs, "test@1", &mut place, &mut take, course, QUICK, &mut hear);
+    let ready = ready.unwrap();
     assert_eq!((ready.made, ready.attempts, altered), (order.size, 3, 1));
     assert!(fs::read(disk.path()).unwrap().starts_with(&blob));
 }
@@ -282,4 +302,74 @@ fn an_image_that_is_no_archive_is_not_fetched_for_ever() {
         assert!(why.contains(word), "{why}");
         assert_eq!(told.asked.len(), 1);
     }
+}
+
+/// Names with their contents.
+fn layer(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append_data(&mut header, path, *content).unwrap();
+    }
+    zstd::encode_all(tar.into_inner().unwrap().as_slice(), 1).unwrap()
+}
+
+/// A cut in a layer is resumed there. One that was altered has left its traces: the root is begun anew, and is
+/// right in the end.
+#[test]
+fn layers_come_one_over_the_other() {
+    let blobs = vec![
+        blob(),
+        layer(&[("etc/.wh.hostname", b""), ("etc/motd", b"two")]),
+        layer(&[("etc/motd", b"three")]),
+    ];
+    let layers: Vec<Blob> = blobs.iter().map(|blob| order(blob)).collect();
+    let told = try_all(blobs.clone(), &layers, &[], QUICK, 9);
+    assert_eq!(told.outcome.unwrap().attempts, 1);
+    assert_eq!(told.asked, ["0: all", "1: all", "2: all"]);
+    let begun = |event: &&Event| matches!(event, Event::Begun { .. });
+    assert_eq!(told.events.iter().filter(begun).count(), 1, "a root begins once");
+    assert!(!told.dir.path().join("root/etc/hostname").exists());
+    assert_eq!(fs::read(told.dir.path().join("root/etc/motd")).unwrap(), b"three");
+
+    let deeds = [Deed::Serve, Deed::Cut(30), Deed::Serve, Deed::Flip(30)];
+    let told = try_all(blobs, &layers, &deeds, QUICK, 9);
+    let ready = told.outcome.unwrap();
+    assert_eq!((ready.attempts, ready.made.members), (3, 5));
+    let asked = ["0: all", "1: all", "1: 30", "2: all", "0: all", "1: all", "2: all"];
+    assert_eq!(told.asked, asked);
+    let whys = whys(&told.events);
+    assert!(whys[1].contains("layer 3 of 3 of test@1 were altered"), "{whys:?}");
+    assert!(whys[1].contains("begun anew"), "{whys:?}");
+    assert_eq!(fs::read(told.dir.path().join("root/etc/motd")).unwrap(), b"three");
+}
+
+/// Nothing touches the root before its digest is right.
+#[test]
+fn files_are_laid_over_once_they_are_right() {
+    let files = layer(&[("etc/hostname", b"mine\n"), ("srv/new", b"new")]);
+    let blobs = vec![order(&files)];
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("etc")).unwrap();
+    fs::write(root.path().join("etc/hostname"), b"image\n").unwrap();
+    let (server, _) = serve(vec![files], vec![Deed::Flip(40), Deed::Serve]);
+    let mut seen = Vec::new();
+    let mut hear = |event| {
+        if let Event::Failed { .. } = event {
+            seen.push(fs::read(root.path().join("etc/hostname")).unwrap());
+        }
+        true
+    };
+    let done = lay(server, &blobs, root.path(), QUICK, &mut hear).unwrap();
+    assert_eq!((done.members, seen), (2, vec![b"image\n".to_vec()]));
+    assert_eq!(fs::read(root.path().join("etc/hostname")).unwrap(), b"mine\n");
+    // A tar that is none, though its digest is right, is no reason to ask again.
+    let (server, asked) = serve(vec![b"no archive".to_vec()], Vec::new());
+    let order = order(b"no archive");
+    let outcome = lay(server, std::slice::from_ref(&order), root.path(), QUICK, &mut |_| true);
+    assert!(matches!(outcome, Err(NoRoot::Unusable(_))), "{outcome:?}");
+    assert_eq!(asked.lock().unwrap().len(), 1);
 }

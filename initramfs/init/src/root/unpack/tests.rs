@@ -46,8 +46,7 @@ fn archive(members: &[Member]) -> Vec<u8> {
 }
 
 fn run(bytes: &[u8], dir: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
-    let dir = stdfs::File::open(dir).unwrap();
-    unpack(bytes, dir.as_fd(), limits)
+    run_reader(bytes, dir, limits)
 }
 
 #[test]
@@ -155,8 +154,19 @@ fn bombs_are_bounded() {
     assert!(why.to_string().contains("goes on"), "{why}");
 }
 
+fn onto(
+    onto: Onto<'_>,
+    reader: impl Read,
+    dir: &Path,
+    limits: Limits,
+    mut done: Unpacked,
+) -> Result<Unpacked, UnpackError> {
+    unpack(reader, stdfs::File::open(dir).unwrap().as_fd(), onto, limits, &mut done)?;
+    Ok(done)
+}
+
 fn run_reader(reader: impl Read, dir: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
-    unpack(reader, stdfs::File::open(dir).unwrap().as_fd(), limits)
+    onto(Onto::Nothing, reader, dir, limits, Unpacked::default())
 }
 
 #[test]
@@ -233,9 +243,8 @@ fn a_file_of_nine_gigabytes_takes_what_is_in_it() {
         let end = io::repeat(7).take(4096).chain(io::repeat(0).take(1024));
         head.as_slice().chain(zeros).chain(end)
     };
-    let target = stdfs::File::open(dir.path()).unwrap();
     let limits = Limits { archive: SIZE + (1 << 20), ..ROOMY };
-    let done = unpack(bytes(), target.as_fd(), limits).unwrap();
+    let done = run_reader(bytes(), dir.path(), limits).unwrap();
     let meta = stdfs::metadata(dir.path().join("huge")).unwrap();
     assert_eq!(meta.len(), SIZE);
     assert!(done.bytes <= 256 * 1024 && meta.blocks() * 512 <= 1 << 20, "{done:?} {meta:?}");
@@ -245,7 +254,165 @@ fn a_file_of_nine_gigabytes_takes_what_is_in_it() {
     assert!(last[..4096].iter().all(|&b| b == 0) && last[4096..].iter().all(|&b| b == 7));
     // A bound is a bound, of what is written and of what is read.
     let narrow = Limits { bytes: 2048, ..limits };
-    assert!(matches!(unpack(bytes(), target.as_fd(), narrow), Err(UnpackError::TooMuch("bytes"))));
+    assert!(matches!(run_reader(bytes(), dir.path(), narrow), Err(UnpackError::TooMuch("bytes"))));
     let short = Limits { archive: 1 << 30, ..limits };
-    assert!(unpack(bytes(), target.as_fd(), short).is_err());
+    assert!(run_reader(bytes(), dir.path(), short).is_err());
+}
+
+/// A base, and a layer above it that takes away, replaces and links.
+#[test]
+fn a_layer_takes_away_and_replaces() {
+    use EntryType as E;
+    let dir = tempfile::tempdir().unwrap();
+    let base = archive(&[
+        ("etc", E::Directory, 0o700, "", b""),
+        ("etc/old", E::Regular, 0o644, "", b"old"),
+        ("etc/.wh.literal", E::Regular, 0o644, "", b"a name like any other, in the lowest"),
+        ("etc/was-file", E::Regular, 0o644, "", b"12345"),
+        ("etc/was-dir", E::Directory, 0o755, "", b""),
+        ("etc/was-dir/deep", E::Directory, 0o755, "", b""),
+        ("etc/was-dir/deep/er", E::Regular, 0o644, "", b"123"),
+        ("etc/was-link", E::Symlink, 0o777, "old", b""),
+        ("opt", E::Directory, 0o755, "", b""),
+        ("opt/tree", E::Directory, 0o755, "", b""),
+        ("opt/tree/leaf", E::Regular, 0o644, "", b"leaf"),
+        ("opt/one", E::Regular, 0o644, "", b"shared"),
+        ("opt/two", E::Link, 0o644, "opt/one", b""),
+        ("way", E::Symlink, 0o777, "opt", b""),
+    ]);
+    let done = run(&base, dir.path(), ROOMY).unwrap();
+    assert_eq!(done.bytes, 3 + 36 + 5 + 3 + 4 + 6);
+    let layer = archive(&[
+        ("etc", E::Directory, 0o755, "", b""),
+        ("etc/.wh.old", E::Regular, 0, "", b""),
+        ("etc/.wh.never-was", E::Regular, 0, "", b""),
+        ("nowhere/at/all/.wh.x", E::Regular, 0, "", b""),
+        ("etc/was-file", E::Directory, 0o750, "", b""),
+        ("etc/was-file/new", E::Regular, 0o644, "", b"new"),
+        ("etc/was-dir", E::Regular, 0o644, "", b"a file now"),
+        ("etc/was-link", E::Directory, 0o755, "", b""),
+        ("etc/was-link/x", E::Regular, 0o644, "", b""),
+        ("opt", E::Directory, 0o755, "", b""),
+        ("opt/.wh.tree", E::Regular, 0, "", b""),
+        ("opt/tree", E::Directory, 0o711, "", b""),
+        ("opt/tree/other", E::Regular, 0o644, "", b"other"),
+        ("opt/one", E::Regular, 0o644, "", b"mine"),
+        ("opt/three", E::Link, 0o644, "opt/two", b""),
+    ]);
+    let done = onto(Onto::Layers, &layer[..], dir.path(), ROOMY, done).unwrap();
+    assert_eq!(done.members, 14 + 15);
+    // What is there: the literal, shared, new, a file now, other, mine.
+    assert_eq!(done.bytes, 36 + 6 + 3 + 10 + 5 + 4);
+    let at = |path: &str| dir.path().join(path);
+    let read = |path: &str| stdfs::read_to_string(at(path)).unwrap_or_else(|e| e.to_string());
+    let mode = |path: &str| stdfs::symlink_metadata(at(path)).unwrap().mode() & 0o7777;
+    assert!(!at("etc/old").exists() && !at("nowhere").exists());
+    assert!(at("etc/.wh.literal").exists() && !at("etc/.wh.old").exists());
+    assert_eq!((mode("etc"), mode("etc/was-file"), mode("opt/tree")), (0o755, 0o750, 0o711));
+    assert_eq!(read("etc/was-file/new"), "new");
+    assert_eq!(read("etc/was-dir"), "a file now");
+    assert!(at("etc/was-link").symlink_metadata().unwrap().is_dir());
+    assert!(!at("opt/tree/leaf").exists());
+    assert_eq!((read("opt/one").as_str(), read("opt/two").as_str()), ("mine", "shared"));
+    let ino = |path: &str| stdfs::symlink_metadata(at(path)).unwrap().ino();
+    assert_eq!(ino("opt/two"), ino("opt/three"));
+    assert_eq!(stdfs::metadata(at("etc")).unwrap().mtime(), 1_795_000_000);
+}
+
+#[test]
+fn a_whiteout_leads_nowhere() {
+    use EntryType as E;
+    let outer = tempfile::tempdir().unwrap();
+    let inner = outer.path().join("root");
+    stdfs::create_dir(&inner).unwrap();
+    stdfs::write(outer.path().join("outside"), b"untouched").unwrap();
+    let base = archive(&[
+        ("way", E::Symlink, 0o777, "..", b""),
+        ("file", E::Regular, 0o644, "", b""),
+        ("dir", E::Directory, 0o755, "", b""),
+    ]);
+    run(&base, &inner, ROOMY).unwrap();
+    for (path, word) in [
+        ("way/.wh.outside", "link"),
+        ("file/.wh.x", "link"),
+        (".wh...", "no name"),
+        ("dir/.wh...", "no name"),
+        ("dir/.wh..", "no name"),
+        ("dir/.wh.", "no name"),
+        ("dir/.wh..wh..opq", "opaque"),
+        ("../.wh.outside", "'..'"),
+    ] {
+        let layer = archive(&[(path, E::Regular, 0, "", b"")]);
+        let done = Unpacked::default();
+        let why = onto(Onto::Layers, &layer[..], &inner, ROOMY, done).unwrap_err().to_string();
+        assert!(why.contains(word), "{path}: {why}");
+    }
+    // A link itself may go: it, and nothing behind it.
+    let layer = archive(&[(".wh.way", E::Regular, 0, "", b"")]);
+    onto(Onto::Layers, &layer[..], &inner, ROOMY, Unpacked::default()).unwrap();
+    assert!(inner.join("way").symlink_metadata().is_err() && inner.join("dir").is_dir());
+    assert_eq!(stdfs::read(outer.path().join("outside")).unwrap(), b"untouched");
+}
+
+/// Replaced again and again, a file counts once; side by side, layers count together.
+#[test]
+fn layers_share_one_bound() {
+    use EntryType as E;
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { bytes: 5000, ..ROOMY };
+    let a = archive(&[("a", E::Regular, 0o644, "", &[7; 4000])]);
+    let b = archive(&[("b", E::Regular, 0o644, "", &[7; 2000])]);
+    let mut done = run(&a, dir.path(), limits).unwrap();
+    for _ in 0..5 {
+        done = onto(Onto::Layers, &a[..], dir.path(), limits, done).unwrap();
+        assert_eq!(done.bytes, 4000);
+    }
+    let over = onto(Onto::Layers, &b[..], dir.path(), limits, done);
+    assert!(matches!(over, Err(UnpackError::TooMuch("bytes"))), "{over:?}");
+}
+
+/// Files of a seat: links of the root are followed in it, its directories stay as they are, and nothing is
+/// taken away.
+#[test]
+fn files_are_laid_over_a_root() {
+    use EntryType as E;
+    let outer = tempfile::tempdir().unwrap();
+    let inner = outer.path().join("root");
+    stdfs::create_dir(&inner).unwrap();
+    let base = archive(&[
+        ("usr", E::Directory, 0o755, "", b""),
+        ("usr/lib", E::Directory, 0o755, "", b""),
+        ("lib", E::Symlink, 0o777, "usr/lib", b""),
+        ("etc", E::Directory, 0o755, "", b""),
+        ("etc/resolv.conf", E::Symlink, 0o777, "/run/x", b""),
+        ("tmp", E::Directory, 0o1777, "", b""),
+        ("up", E::Symlink, 0o777, "../../..", b""),
+    ]);
+    run(&base, &inner, ROOMY).unwrap();
+    let tree = intree::Tree(inner.clone());
+    let lay = |members: &[Member]| {
+        onto(Onto::Root(&tree), &archive(members)[..], &inner, ROOMY, Unpacked::default())
+    };
+    lay(&[
+        ("tmp", E::Directory, 0o755, "", b""),
+        ("lib", E::Directory, 0o755, "", b""),
+        ("lib/systemd/x.service", E::Regular, 0o644, "", b"unit"),
+        ("etc/resolv.conf", E::Regular, 0o644, "", b"mine"),
+        ("etc/.wh.hosts", E::Regular, 0o644, "", b"no whiteout"),
+        ("up/in", E::Regular, 0o644, "", b"in"),
+        ("srv/www/index.html", E::Regular, 0o640, "", b"page"),
+    ])
+    .unwrap();
+    let read = |path: &str| stdfs::read_to_string(inner.join(path)).unwrap();
+    assert_eq!(read("usr/lib/systemd/x.service"), "unit");
+    assert!(inner.join("lib").symlink_metadata().unwrap().is_symlink());
+    assert_eq!(
+        (read("etc/resolv.conf"), read("etc/.wh.hosts")),
+        ("mine".into(), "no whiteout".into())
+    );
+    assert_eq!((read("in"), read("srv/www/index.html")), ("in".into(), "page".into()));
+    assert!(!outer.path().join("in").exists());
+    assert_eq!(stdfs::metadata(inner.join("tmp")).unwrap().mode() & 0o7777, 0o1777);
+    let why = lay(&[("etc", E::Regular, 0o644, "", b"")]).unwrap_err().to_string();
+    assert!(why.contains("directory") && inner.join("etc").is_dir(), "{why}");
 }
