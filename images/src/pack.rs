@@ -182,36 +182,54 @@ impl<'a, W: Write> Writer<'a, W> {
         size: u64,
         device: (u32, u32),
     ) -> Result<(), Fault> {
-        let mut records = Vec::new();
-        if path.len() > 100 {
-            record(&mut records, b"path", path);
-        }
-        if link.len() > 100 {
-            record(&mut records, b"linkpath", link);
-        }
-        if size > OCTAL_11 {
-            record(&mut records, b"size", size.to_string().as_bytes());
-        }
-        for (key, id) in [(&b"uid"[..], meta.uid), (b"gid", meta.gid)] {
-            if u64::from(id) > OCTAL_7 {
-                record(&mut records, key, id.to_string().as_bytes());
-            }
-        }
-        if kind != b'1' {
-            for (name, value) in &meta.xattrs {
-                record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
-            }
-        }
-        if !records.is_empty() {
-            let plain = Meta { mode: 0o644, ..Meta::default() };
-            let block = ustar(b"PaxHeader", b'x', &plain, b"", records.len() as u64, (0, 0));
-            self.tar.write_all(&block)?;
-            records.resize(records.len().next_multiple_of(BLOCK), 0);
-            self.tar.write_all(&records)?;
-        }
-        self.tar.write_all(&ustar(path, kind, meta, link, size, device))?;
+        self.tar.write_all(&header(path, kind, meta, link, size, device))?;
         Ok(())
     }
+}
+
+/// Overlayfs's mark of deletion, as a member of a tar.
+pub(crate) fn mark(path: &[u8]) -> Vec<u8> {
+    header(path, b'3', &Meta::default(), b"", 0, (0, 0))
+}
+
+/// The header of a member, with a pax header before it where ustar has no room.
+fn header(
+    path: &[u8],
+    kind: u8,
+    meta: &Meta,
+    link: &[u8],
+    size: u64,
+    device: (u32, u32),
+) -> Vec<u8> {
+    let mut records = Vec::new();
+    if path.len() > 100 {
+        record(&mut records, b"path", path);
+    }
+    if link.len() > 100 {
+        record(&mut records, b"linkpath", link);
+    }
+    if size > OCTAL_11 {
+        record(&mut records, b"size", size.to_string().as_bytes());
+    }
+    for (key, id) in [(&b"uid"[..], meta.uid), (b"gid", meta.gid)] {
+        if u64::from(id) > OCTAL_7 {
+            record(&mut records, key, id.to_string().as_bytes());
+        }
+    }
+    if kind != b'1' {
+        for (name, value) in &meta.xattrs {
+            record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+        }
+    }
+    let mut header = Vec::new();
+    if !records.is_empty() {
+        let plain = Meta { mode: 0o644, ..Meta::default() };
+        header.extend(ustar(b"PaxHeader", b'x', &plain, b"", records.len() as u64, (0, 0)));
+        records.resize(records.len().next_multiple_of(BLOCK), 0);
+        header.extend(records);
+    }
+    header.extend(ustar(path, kind, meta, link, size, device));
+    header
 }
 
 /// `LEN KEY=VALUE\n`, where LEN counts its own digits too.

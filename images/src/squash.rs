@@ -1,7 +1,10 @@
 //! `koboshi image squash IMAGE`: a squashfs of each layer of the root, for roles with `root = "overlay"`.
 //!
 //! A form of the same layer, made from its packed tar by mksquashfs and kept beside it: whoever has
-//! the tar's digest finds it, also from another image with the very same layer.
+//! the tar's digest finds it, also from another image with the very same layer. What is gone in a
+//! layer is a name in its tar, and a device in its squashfs.
+
+mod marks;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -131,6 +134,7 @@ fn feed(
     total: u64,
     progress: &mut dyn FnMut(Progress),
 ) -> io::Result<()> {
+    marks::devices(tar, to)?;
     let mut buffer = vec![0; 256 * 1024];
     let mut done = 0;
     loop {

@@ -2,25 +2,25 @@
 
 use std::collections::BTreeMap;
 
-pub(super) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A header block: POSIX.1-1988 ustar, and GNU's use of the same bytes.
-pub(super) struct Header(pub(super) [u8; 512]);
+pub(crate) struct Header(pub(crate) [u8; 512]);
 
 impl Header {
-    pub(super) fn field(&self, from: usize, to: usize) -> &[u8] {
+    pub(crate) fn field(&self, from: usize, to: usize) -> &[u8] {
         &self.0[from..to]
     }
 
-    pub(super) fn text(&self, from: usize, to: usize) -> &[u8] {
+    pub(crate) fn text(&self, from: usize, to: usize) -> &[u8] {
         until_nul(&self.0[from..to])
     }
 
-    pub(super) fn kind(&self) -> u8 {
+    pub(crate) fn kind(&self) -> u8 {
         self.0[156]
     }
 
-    pub(super) fn name(&self) -> Vec<u8> {
+    pub(crate) fn name(&self) -> Vec<u8> {
         let name = self.text(0, 100);
         // GNU's magic is `ustar  \0`, and it keeps times and sparse maps where ustar has a prefix.
         let prefix = self.text(345, 500);
@@ -30,7 +30,7 @@ impl Header {
         name.to_vec()
     }
 
-    pub(super) fn checksum_holds(&self) -> bool {
+    pub(crate) fn checksum_holds(&self) -> bool {
         let Some(want) = number(self.field(148, 156)) else { return false };
         let outside = || self.0[..148].iter().chain(&self.0[156..]);
         let unsigned: u64 = outside().map(|byte| u64::from(*byte)).sum::<u64>() + 8 * 32;
@@ -41,7 +41,7 @@ impl Header {
 }
 
 /// `LEN KEY=VALUE\n`, LEN counting all of it.
-pub(super) fn pax(mut bytes: &[u8]) -> Option<Records> {
+pub(crate) fn pax(mut bytes: &[u8]) -> Option<Records> {
     let mut records = Records::new();
     while !bytes.is_empty() && bytes[0] != 0 {
         let space = bytes.iter().take(20).position(|c| *c == b' ')?;
@@ -55,7 +55,7 @@ pub(super) fn pax(mut bytes: &[u8]) -> Option<Records> {
 }
 
 /// Octal between blanks and NULs, or GNU's base 256 for what octal cannot hold.
-pub(super) fn number(field: &[u8]) -> Option<u64> {
+pub(crate) fn number(field: &[u8]) -> Option<u64> {
     if field[0] == 0x80 {
         return field[1..]
             .iter()
@@ -69,14 +69,14 @@ pub(super) fn number(field: &[u8]) -> Option<u64> {
     })
 }
 
-pub(super) fn decimal(text: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-pub(super) fn until_nul(field: &[u8]) -> &[u8] {
+pub(crate) fn until_nul(field: &[u8]) -> &[u8] {
     &field[..field.iter().position(|c| *c == 0).unwrap_or(field.len())]
 }
 

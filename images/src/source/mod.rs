@@ -2,7 +2,7 @@
 
 mod archive;
 mod dir;
-mod header;
+pub(crate) mod header;
 mod layers;
 mod sparse;
 pub(crate) mod spool;

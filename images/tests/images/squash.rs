@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 
 use koboshi_images::{By, Error, squash};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
-use crate::fixture::{Bench, run};
+use crate::fixture::{Bench, base_tar, member, run};
+use crate::layers::Layout;
 
 fn made(bench: &Bench, image: &str) -> bool {
     squash(&bench.store, image, &mut |_| ()).unwrap().1
@@ -80,4 +82,41 @@ fn versions_of_the_same_root_share_it_and_damage_heals() {
     .unwrap();
     assert!(matches!(squash(&bench.store, "web", &mut |_| ()), Err(Error::Damaged { .. })));
     assert_eq!(fs::read_dir(bench.store.dir().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn each_layer_has_its_own_and_what_is_gone_is_a_device() {
+    let bench = Bench::new();
+    let mut above = tar::Builder::new(Vec::new());
+    member(&mut above, "etc/.wh.hostname", tar::EntryType::Regular, "", b"");
+    member(&mut above, "etc/motd", tar::EntryType::Regular, "", b"hello");
+    let kind = "application/vnd.oci.image.layer.v1.tar";
+    let layers = [(kind, base_tar().into_inner().unwrap()), (kind, above.into_inner().unwrap())];
+    bench.import_bytes(&Layout::new(&layers).archive()).unwrap();
+    assert!(bench.store.show("web").unwrap().boot.squashed().is_none());
+    assert!(made(&bench, "web"));
+    let squashed = bench.store.show("web").unwrap().boot.squashed().unwrap();
+    assert_eq!(squashed.len(), 2);
+    let listed = |at: usize| {
+        let blob = bench.store.blob_path(&squashed[at].digest);
+        let out = Command::new("unsquashfs").arg("-lln").arg(blob).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let names: Vec<(String, char)> = listed(1)
+        .lines()
+        .map(|line| (line.rsplit(' ').next().unwrap().to_owned(), line.chars().next().unwrap()))
+        .collect();
+    let want = [
+        ("squashfs-root", 'd'),
+        ("squashfs-root/etc", 'd'),
+        ("squashfs-root/etc/hostname", 'c'),
+        ("squashfs-root/etc/motd", '-'),
+    ];
+    assert_eq!(names, want.map(|(name, kind)| (name.to_owned(), kind)));
+    assert!(listed(1).lines().next().unwrap().starts_with("drwxr-xr-x 0/0"), "{}", listed(1));
+
+    // Another image on the same base has half the work done.
+    bench.import_bytes(&Layout::new(&layers[..1]).archive()).unwrap();
+    assert_eq!(bench.store.show("web").unwrap().boot.squashed().unwrap(), squashed[..1]);
 }
