@@ -46,6 +46,7 @@ pub mod plan;
 pub mod programs;
 pub mod publish;
 pub mod rights;
+pub mod rollout;
 pub mod roots;
 pub mod serve;
 pub mod site;

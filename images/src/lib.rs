@@ -42,6 +42,7 @@ mod stack;
 mod staging;
 mod store;
 mod tree;
+mod trial;
 mod version;
 
 pub use build::{BuildOptions, build};
@@ -56,4 +57,5 @@ pub use recipe::{BadRecipe, Kernel, Recipe, shipped};
 pub use source::Limits;
 pub use squash::squash;
 pub use store::Store;
+pub use trial::{Track, Trial, Withdrawn};
 pub use version::{Blob, Bootable, ImageRef, Layer, Version, check_name};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::{Desk, News, Snapshot};
+use super::{Desk, News, Snapshot, said};
 use crate::content::BootId;
 use crate::decide::{Chosen, Entry, Place, Unknown};
 use crate::mac::Mac;
@@ -106,7 +106,7 @@ impl Desk {
             }
             (id, stage, says)
         };
-        let note = format!("{says} was typed at its console");
+        let note = format!("{says}{}", said::TYPED);
         self.tell(News::Mark { id, stage, note, at: SystemTime::now() });
         Ok(says)
     }

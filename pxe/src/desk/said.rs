@@ -17,3 +17,5 @@ pub const HTTP_BOOT: &str = "UEFI HTTP boot";
 pub const IPXE: &str = "iPXE";
 /// Between the address and the file that goes with it: `, then undionly.kpxe`.
 pub const THEN: &str = ", then ";
+/// After what somebody chose at the machine's console.
+pub const TYPED: &str = " was typed at its console";
