@@ -20,6 +20,7 @@ use crate::identify::Identities;
 use crate::ledger::Ledger;
 use crate::lines::Lines;
 use crate::publish;
+use crate::rollout::Rollout;
 use crate::site::{self, Problems, Site, Watched, reload};
 use crate::ssh;
 use crate::store::{BootRecord, Store};
@@ -44,6 +45,8 @@ pub struct App {
     pub desk: Arc<Desk>,
     /// What happened.
     pub ledger: Arc<Ledger>,
+    /// How versions of images do.
+    pub rollout: Arc<Rollout>,
     /// What is kept.
     pub store: Store,
     /// What to watch: the files of the site in force, or of the broken one that is there now.
@@ -259,14 +262,18 @@ impl App {
     async fn publish(&self, site: Arc<Site>, revision: u64) -> Result<Vec<String>, String> {
         let (state, homes, common) = (self.state.clone(), self.homes.clone(), self.common.clone());
         let known = self.identities.of(&site);
+        let rollout = self.rollout.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let images = koboshi_images::Store::open(state.join("images"))
                 .map_err(|error| error.to_string())?;
-            Ok::<_, String>(publish::read(site, &images, &homes, &known, revision, common))
+            Ok::<_, String>(publish::read(
+                site, &images, &rollout, &homes, &known, revision, common,
+            ))
         })
         .await
         .map_err(|error| format!("the site could not be put in force: {error}"))??;
         self.desk.publish(reading.snapshot);
+        self.ledger.keep(reading.told).await;
         Ok(reading.warnings)
     }
 

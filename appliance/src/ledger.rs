@@ -25,6 +25,7 @@ use crate::diagnosis::Learned;
 use crate::diagnosis::late::Finding;
 use crate::diagnosis::learned::Lesson;
 use crate::hardware::Record;
+use crate::rollout::{Rollout, Told};
 use crate::store::{BootRecord, Event, Holding, HostKeys, Mark, Store, StoreError};
 
 /// Lines of one timeline: its beginning is kept, and its end; the middle of a week of trouble goes.
@@ -38,6 +39,8 @@ const LOST_EVERY: Duration = Duration::from_secs(60);
 /// See the module.
 pub struct Ledger {
     store: Store,
+    /// How versions of images do.
+    rollout: Arc<Rollout>,
     inner: Mutex<Inner>,
     events: broadcast::Sender<Event>,
     /// Events on their way to the disk, in order; told once they are there.
@@ -145,13 +148,19 @@ impl Ledger {
             }
         });
         let (failures, changes) = (AtomicU64::new(0), AtomicU64::new(1));
-        Ledger { store, inner: Mutex::new(inner), events, kept, failures, changes }
+        let (rollout, inner) = (Arc::default(), Mutex::new(inner));
+        Ledger { store, rollout, inner, events, kept, failures, changes }
     }
 
     /// The same, knowing how long machines take.
     pub fn knowing(self, learned: Learned) -> Ledger {
         self.inner().learned = learned;
         self
+    }
+
+    /// The same, telling how versions of images do.
+    pub fn telling(self, rollout: Arc<Rollout>) -> Ledger {
+        Ledger { rollout, ..self }
     }
 
     /// Events as they happen.
@@ -396,6 +405,7 @@ impl Ledger {
             since: record.opened,
         });
         let machine = record.machine.clone();
+        self.keep(self.rollout.opened(&record)).await;
         match self.store.open_boot(record, ended, strangers, holds).await {
             Ok(held) => {
                 let ledger = self.clone();
@@ -437,6 +447,10 @@ impl Ledger {
             push(record, Mark { at, stage, note, late: None, power: None, console: None });
             record.clone()
         };
+        if let Some(Mark { note, .. }) = record.marks.last() {
+            let told = self.rollout.reached(&record.machine, id, record.stage, note, at);
+            self.keep(told).await;
+        }
         if let Err(error) = self.store.record_boot(record).await {
             self.failed(&error);
         }
@@ -474,6 +488,20 @@ impl Ledger {
         let mut inner = self.inner();
         if let Some(lesson) = inner.boots.get(&mac).and_then(Lesson::of_up) {
             inner.learned.learn(lesson);
+        }
+    }
+
+    /// Writes down what came of it for versions of images.
+    pub async fn keep(&self, told: Vec<Told>) {
+        for one in told {
+            match one {
+                Told::Keep(machine, course) => {
+                    if let Err(error) = self.store.record_course(machine, course).await {
+                        self.failed(&error);
+                    }
+                }
+                Told::Event { kind, machine, text } => self.event(kind, Some(machine), text).await,
+            }
         }
     }
 

@@ -22,6 +22,9 @@ use crate::publish::boot_subnet;
 use crate::site::{At, Mode, RoleName, Site};
 
 pub mod nics;
+mod versions;
+
+pub use versions::Versions;
 
 /// Seconds between heartbeats.
 const HEARTBEAT: u32 = 20;
@@ -47,6 +50,8 @@ pub struct Planner {
     pub revision: u64,
     /// Roles that can be booted, and why the others cannot.
     pub roles: BTreeMap<RoleName, Result<Ready, String>>,
+    /// What single machines boot beside that.
+    pub versions: Versions,
     /// Where our HTTP listens.
     pub http_port: u16,
     /// The common initramfs segment, with its digest.
@@ -179,8 +184,12 @@ impl Planner {
     ) -> Result<Plan, String> {
         let no_role = || format!("the site has no role {role}");
         let (name, ready) = self.roles.get_key_value(role).ok_or_else(no_role)?;
-        let ready = ready.as_ref().map_err(Clone::clone)?;
         let role = self.site.roles.get(name).ok_or_else(no_role)?;
+        let current = ready.as_ref().ok().map(|ready| ready.image.version);
+        let (ready, because) = match self.versions.of((name, role), current, machine) {
+            Some((other, because)) => (other?, Some(because)),
+            None => (ready.as_ref().map_err(Clone::clone)?, None),
+        };
         let place = seat.and_then(|seat| self.site.seats.get(seat));
         let hardware = self.site.machines.get(machine).map(|machine| &machine.value);
         let hostname = seat
@@ -269,6 +278,7 @@ impl Planner {
             cmdline: cmdline.join(" "),
             revision: self.revision,
             orders: text,
+            because,
             blobs: HashMap::new(),
         };
         // Microcode has to come first, uncompressed; the orders last, being the only part that is

@@ -16,7 +16,8 @@ use crate::caveats::caveats;
 use crate::home::Homes;
 use crate::loaders;
 use crate::networks;
-use crate::plan::{self, Planner};
+use crate::plan::{self, Planner, Versions};
+use crate::rollout::{Rollout, Told};
 use crate::roots;
 use crate::site::{self, At, Kind, MachineName, Mode, RoleName, Site, Subnet};
 
@@ -26,6 +27,8 @@ pub struct Reading {
     pub snapshot: Snapshot,
     /// What is not as it should be, though not wrong enough to refuse the site.
     pub warnings: Vec<String>,
+    /// What is to be kept of how versions have done.
+    pub told: Vec<Told>,
 }
 
 /// The common initramfs segment of this program: made once, the same bytes every time.
@@ -66,6 +69,7 @@ pub fn boot_subnet(site: &Site) -> Option<&At<Subnet>> {
 pub fn read(
     site: Arc<Site>,
     images: &Images,
+    rollout: &Arc<Rollout>,
     homes: &Homes,
     identified: &BTreeMap<Mac, MachineName>,
     revision: u64,
@@ -81,21 +85,40 @@ pub fn read(
         }
         roles.insert(name.clone(), ready);
     }
+    let mut told = Vec::new();
+    let tracks = images.tracks().unwrap_or_else(|error| {
+        warnings.push(format!("which versions are on trial or pinned is not known: {error}"));
+        BTreeMap::new()
+    });
+    let versions = Versions::read(&site, images, &tracks, rollout.clone());
+    if !tracks.is_empty() {
+        told.extend(rollout.read(tracks, &site));
+    }
     let trouble = |role: &RoleName| match roles.get(role) {
         Some(Ok(_)) => None,
         Some(Err(why)) => Some(why.clone()),
         None => Some(format!("the site has no role {role}")),
     };
 
+    let trouble_of = |name: &RoleName, machine: &MachineName| {
+        let Some(role) = site.roles.get(name) else { return trouble(name) };
+        let current = roles.get(name).and_then(|ready| ready.as_ref().ok());
+        let current = current.map(|ready: &plan::Ready| ready.image.version);
+        match versions.of((name, role), current, machine.as_str()) {
+            Some((ready, _)) => ready.err(),
+            None => trouble(name),
+        }
+    };
+
     let mut machines = HashMap::new();
     for (name, machine) in &site.machines {
         let seat = site.seat_of(name);
         let place = match (site.matrix.get(name).map(|line| &line.value), seat) {
-            (_, Some((name, seat))) => Place::Seat(Seat {
-                name: name.to_string(),
+            (_, Some((seat_name, seat))) => Place::Seat(Seat {
+                name: seat_name.to_string(),
                 role: seat.role.to_string(),
                 address: seat.ip.as_ref().map(|ip| ip.value),
-                trouble: trouble(&seat.role),
+                trouble: trouble_of(&seat.role, name),
                 exclusive: match seat.exclusive {
                     site::Exclusive::Fence => Exclusive::Fence,
                     site::Exclusive::Probe => Exclusive::Probe,
@@ -138,7 +161,8 @@ pub fn read(
     let hosts = plan::hosts(&site);
     blobs.insert(hosts.1, Content::Bytes(hosts.0.clone()));
     let menu_of = menu.clone();
-    let planner = Planner { site, revision, roles, http_port, common, hosts, menu: menu_of };
+    let planner =
+        Planner { site, revision, roles, versions, http_port, common, hosts, menu: menu_of };
     let snapshot = Snapshot {
         revision,
         networks,
@@ -153,7 +177,7 @@ pub fn read(
         blobs,
         freeze: Arc::new(planner),
     };
-    Reading { snapshot, warnings }
+    Reading { snapshot, warnings, told }
 }
 
 fn role_for_unknown(

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, ToSocketAddrs};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use koboshi_images::{Bootable, Store as Images};
+use koboshi_images::{Bootable, Store as Images, Track};
 use koboshi_initramfs::contract::{Blob, Root, Source};
 use koboshi_pxe::Content;
 
@@ -18,7 +18,12 @@ const LOOK_UP: Duration = Duration::from_secs(3);
 
 /// A role's image with its blobs and its root, or in words what is missing.
 pub fn ready(images: &Images, role: &Role) -> Result<Ready, String> {
-    let resolved = images.resolve(&role.image.value.to_string());
+    ready_as(images, role, &role.image.value.to_string())
+}
+
+/// The same with another version of its image.
+pub fn ready_as(images: &Images, role: &Role, reference: &str) -> Result<Ready, String> {
+    let resolved = images.resolve(reference);
     let image = resolved.map_err(|error| format!("{error} ({})", images.dir().display()))?;
     let reference = format!("{}@{}", image.name, image.version);
     let from = match &role.root {
@@ -75,7 +80,16 @@ fn waits_for_squashfs(reference: &str) -> String {
 /// Images that roles of this site want a squashfs of and that have none: `web@3`.
 pub fn unsquashed(site: &Site, images: &Images) -> BTreeSet<String> {
     let overlays = site.roles.values().filter(|role| role.root == RootMode::Overlay);
-    let booted = overlays.filter_map(|role| images.resolve(&role.image.value.to_string()).ok());
+    let tracks = images.tracks().unwrap_or_default();
+    let references = overlays.flat_map(|role| {
+        let image = &role.image.value;
+        let track = tracks.get(&image.name).filter(|_| image.version.is_none());
+        // What all boot comes first.
+        let others = track.map(Track::others).unwrap_or_default();
+        let others = others.into_iter().map(|version| format!("{}@{version}", image.name));
+        std::iter::once(image.to_string()).chain(others).collect::<Vec<_>>()
+    });
+    let booted = references.filter_map(|reference| images.resolve(&reference).ok());
     let without = booted.filter(|image: &Bootable| image.squashed().is_none());
     without.map(|image| format!("{}@{}", image.name, image.version)).collect()
 }

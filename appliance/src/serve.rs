@@ -32,6 +32,7 @@ use crate::identify::Identities;
 use crate::ledger::{Ledger, Wish};
 use crate::lines::Lines;
 use crate::publish;
+use crate::rollout::{self, Rollout};
 use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
 use crate::squasher::Squasher;
@@ -63,18 +64,23 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let images_dir = options.state.join("images");
     let images = Images::open(&images_dir).context("opening the image store")?;
     let common = publish::common();
-    let reading = publish::read(site.clone(), &images, &homes, &BTreeMap::new(), 1, common.clone());
-    reading.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let (news, news_in) = mpsc::channel(NEWS);
-    let desk = Arc::new(Desk::new(reading.snapshot, news));
     let mut lessons = Vec::new();
     let newest = store.newest_boots(|boot| lessons.extend(Lesson::of_kept(boot)));
     let newest = newest.context("reading the boots")?;
+    let courses = store.courses().context("reading how versions of images have done")?;
+    let rollout = Arc::new(Rollout::restored(courses, &newest));
+    let known = BTreeMap::new();
+    let reading = publish::read(site.clone(), &images, &rollout, &homes, &known, 1, common.clone());
+    reading.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let (news, news_in) = mpsc::channel(NEWS);
+    let desk = Arc::new(Desk::new(reading.snapshot, news));
     restore(&desk, &images, &common, &newest);
     hold(&desk, store.holdings().context("reading the holdings")?, &newest);
     let hardware = store.hardware().context("reading what machines are made of")?;
     let ledger = Ledger::new(store.clone(), newest, hardware);
-    let ledger = Arc::new(ledger.knowing(Learned::from_boots(lessons)));
+    let ledger = ledger.knowing(Learned::from_boots(lessons)).telling(rollout.clone());
+    let ledger = Arc::new(ledger);
+    ledger.keep(reading.told).await;
 
     let bmcs = Bmcs::remembering(&options.state.join("bmcs"), |text| tracing::warn!("{text}"));
     let bmcs = bmcs.context("reading what is known of BMCs")?;
@@ -92,6 +98,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         watched: ArcSwap::from_pointee(site.watched.clone()),
         desk: desk.clone(),
         ledger: ledger.clone(),
+        rollout,
         store: store.clone(),
         dhcp: control.clone(),
         common,
@@ -152,6 +159,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(for_programs(app.clone(), cancel.clone()));
     tasks.spawn(ssh::run(app.clone(), cancel.clone()));
     tasks.spawn(seen(app.clone(), cancel.clone()));
+    tasks.spawn(rollout::watch::run(app.clone(), cancel.clone()));
 
     let at: Vec<String> = homes.http().iter().map(ToString::to_string).collect();
     let at = at.join(", ");

@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 pub use records::{BootRecord, Event, Holding, HostKeys, Late, Mark, OnConsole, Switched};
 
 use crate::hardware;
+use crate::rollout::Course;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const LEASES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("leases");
@@ -35,6 +36,8 @@ const FIRMWARE: TableDefinition<&str, &[u8]> = TableDefinition::new("firmware");
 
 /// Machine's name: the SSH host keys that it showed on its console.
 const HOST_KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("host-keys");
+/// Machine's name: how it has done with versions of images.
+const COURSES: TableDefinition<&str, &[u8]> = TableDefinition::new("courses");
 
 /// The layout of the tables. A newer number on disk is refused, an older one migrated here.
 const SCHEMA: u64 = 1;
@@ -104,6 +107,7 @@ impl Store {
             write.open_table(HARDWARE)?;
             write.open_table(FIRMWARE)?;
             write.open_table(HOST_KEYS)?;
+            write.open_table(COURSES)?;
         }
         write.commit()?;
         let db = Arc::new(db);
@@ -200,6 +204,7 @@ impl Store {
             for stranger in &strangers {
                 forget_boots(txn, stranger, 0)?;
                 txn.open_table(HARDWARE)?.remove(stranger.as_str())?;
+                txn.open_table(COURSES)?.remove(stranger.as_str())?;
             }
             put_boot(txn, &boot)?;
             forget_boots(txn, &boot.machine, BOOTS_KEPT)?;
@@ -312,6 +317,33 @@ impl Store {
             // What does not read back is shown anew at the machine's next boot.
             if let Ok(keys) = parse::<HostKeys>("host-keys", row?.1.value()) {
                 found.insert(keys.machine.clone(), keys);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes how a machine has done with versions of images. Queued in order; nobody need wait for it.
+    pub async fn record_course(&self, machine: String, course: Course) -> Result<(), StoreError> {
+        let put = move |txn: &WriteTransaction| {
+            let mut table = txn.open_table(COURSES)?;
+            match course.tries.is_empty() {
+                true => table.remove(machine.as_str())?,
+                false => table.insert(machine.as_str(), json(&course).as_slice())?,
+            };
+            Ok(())
+        };
+        self.submit(put).await.map(drop)
+    }
+
+    /// How each machine has done with versions of images.
+    pub fn courses(&self) -> Result<HashMap<String, Course>, StoreError> {
+        let read = self.db.begin_read()?;
+        let mut found = HashMap::new();
+        for row in read.open_table(COURSES)?.iter()? {
+            let (machine, course) = row?;
+            // One that does not read back is another version's making: failures are counted anew.
+            if let Ok(course) = parse("courses", course.value()) {
+                found.insert(machine.value().to_string(), course);
             }
         }
         Ok(found)

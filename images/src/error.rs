@@ -60,6 +60,14 @@ pub enum Error {
         /// What machines boot.
         current: u32,
     },
+    /// A version cannot be given to those machines alone.
+    #[error("{name}: {why}")]
+    Trial {
+        /// Image name.
+        name: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// Going back to where nobody was.
     #[error(
         "{name}@{version} was never published, so there is no going back to it: `koboshi image \

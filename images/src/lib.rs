@@ -57,5 +57,5 @@ pub use recipe::{BadRecipe, Kernel, Recipe, shipped};
 pub use source::Limits;
 pub use squash::squash;
 pub use store::Store;
-pub use trial::{Track, Trial, Withdrawn};
+pub use trial::{Marks, Tested, Track, Trial, Withdrawn};
 pub use version::{Blob, Bootable, ImageRef, Layer, Version, check_name};

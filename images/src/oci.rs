@@ -41,6 +41,12 @@ pub(crate) const A_FORMER: &str = "dev.koboshi.former";
 pub(crate) const A_PINNED: &str = "dev.koboshi.pinned";
 pub(crate) const A_PINNED_BY: &str = "dev.koboshi.pinned.by";
 pub(crate) const A_PINNED_WHY: &str = "dev.koboshi.pinned.why";
+/// A version on trial and its terms, why one was withdrawn, machines that boot it whatever the others do, and
+/// its test in the virtual rack. JSON each.
+pub(crate) const A_TRIAL: &str = "dev.koboshi.trial";
+pub(crate) const A_WITHDRAWN: &str = "dev.koboshi.withdrawn";
+pub(crate) const A_MACHINES: &str = "dev.koboshi.machines";
+pub(crate) const A_TESTED: &str = "dev.koboshi.tested";
 /// Ours, on index.json itself: the acts of its last change, for the log.
 pub(crate) const A_ACTS: &str = "dev.koboshi.acts";
 pub(crate) const A_PARENT: &str = "dev.koboshi.parent";

@@ -25,6 +25,7 @@ impl Store {
             move_current(&mut index, name, found.version, |entry, now| {
                 let published = entry.annotations.entry(oci::A_PUBLISHED.to_owned());
                 published.or_insert_with(|| now.clone());
+                entry.annotations.remove(oci::A_WITHDRAWN);
                 if let Some(former) = former {
                     entry.annotations.insert(oci::A_FORMER.to_owned(), former.to_string());
                 }
@@ -107,13 +108,13 @@ impl Store {
         self.one(&index, name, version)
     }
 
-    fn one(&self, index: &Index, name: &str, version: u32) -> Result<Version, Error> {
+    pub(crate) fn one(&self, index: &Index, name: &str, version: u32) -> Result<Version, Error> {
         let wanted = ImageRef { name: name.to_owned(), version: Some(version) };
         self.version(index, pick(&index.manifests, &wanted)?)
     }
 
     /// A version whose parts are not all there must not reach a machine.
-    fn whole(&self, version: &Version) -> Result<(), Error> {
+    pub(crate) fn whole(&self, version: &Version) -> Result<(), Error> {
         for blob in version.blobs() {
             let there = std::fs::metadata(self.blob_path(&blob.digest)).map(|meta| meta.len());
             if there.ok() != Some(blob.size) {

@@ -11,6 +11,7 @@ use crate::oci::{self, Descriptor, Index, Manifest};
 use crate::publish::{Pin, current};
 use crate::squash::squashed;
 use crate::store::Store;
+use crate::trial::Marks;
 use crate::{Digest, Error};
 
 /// Bytes in the store.
@@ -100,6 +101,9 @@ pub struct Version {
     pub former: Option<u32>,
     /// Somebody wants it to be kept.
     pub pinned: Option<Pin>,
+    /// How it comes to machines.
+    #[serde(flatten)]
+    pub marks: Marks,
     /// The version it replaced as the newest, or was made from.
     pub parent: Option<Digest>,
     /// Who made it.
@@ -248,6 +252,7 @@ impl Store {
             current: current(&index.manifests, name).is_some_and(|(now, _)| now == version),
             former: found.get(oci::A_FORMER).and_then(|text| text.parse().ok()),
             pinned: Pin::of(found),
+            marks: Marks::of(found),
             parent: found.get(oci::A_PARENT).and_then(|text| text.parse().ok()),
             author: found.get(oci::A_AUTHOR).map(str::to_owned),
             reason: found.get(oci::A_REASON).map(str::to_owned),

@@ -8,6 +8,7 @@ pub mod loaders;
 mod networks;
 mod nics;
 mod power;
+mod rollout;
 mod roots;
 mod sysrq;
 

@@ -124,6 +124,9 @@ fn routes(app: Arc<App>) -> Router {
         .route("/pending", get(pending))
         .route("/leases", get(leases))
         .route("/explain", get(explain))
+        .route("/rollout/meant", get(rollout_meant))
+        .route("/rollout/trials", get(rollout_trials))
+        .route("/rollout/retry", post(rollout_retry))
         .route("/seat", post(seat))
         .route("/adopt", post(adopt))
         .route("/fence", post(fence))
@@ -181,6 +184,32 @@ async fn known_hosts(
 ) -> Result<Json<Vec<ops::known_hosts::Row>>, Refusal> {
     allow(&caller, Verb::Look, None)?;
     Ok(Json(ops::known_hosts::answer(&app, &query)))
+}
+
+async fn rollout_meant(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<ops::rollout::Query>,
+) -> Result<Json<ops::rollout::Meant>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    ops::rollout::meant(&app, &query).map(Json)
+}
+
+async fn rollout_trials(
+    State(app): Api,
+    ConnectInfo(caller): From,
+) -> Result<Json<Vec<ops::rollout::Shown>>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    Ok(Json(ops::rollout::trials(&app)))
+}
+
+async fn rollout_retry(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Json(query): Json<ops::rollout::Query>,
+) -> Result<Json<ops::rollout::Meant>, Refusal> {
+    allow(&caller, Verb::Change, None)?;
+    ops::rollout::retry(&app, &query, &caller.name()).await.map(Json)
 }
 
 async fn seat(

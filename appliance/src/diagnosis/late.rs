@@ -158,6 +158,7 @@ mod tests {
             cmdline: String::new(),
             revision: 1,
             orders: String::new(),
+            because: None,
             blobs: Default::default(),
         };
         BootRecord { plan: Some(Arc::new(plan)), ..boot(marks) }

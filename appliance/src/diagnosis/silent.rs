@@ -184,6 +184,7 @@ mod tests {
             cmdline: String::new(),
             revision: 1,
             orders: String::new(),
+            because: None,
             blobs: Default::default(),
         };
         let plan = Some(std::sync::Arc::new(plan));

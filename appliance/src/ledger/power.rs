@@ -11,6 +11,7 @@ impl Ledger {
             let mut inner = self.inner();
             let boots = inner.boots.values_mut().filter(|boot| boot.machine == machine);
             let Some(boot) = boots.max_by_key(|boot| boot.opened) else { return };
+            self.rollout.ordered(machine);
             let (stage, note) = (boot.stage, note.to_string());
             push(
                 boot,

@@ -62,6 +62,7 @@ impl Ledger {
             if wishes.try_send(Wish::Keep(mac)).is_err() {
                 self.failures.fetch_add(1, Ordering::Relaxed);
             }
+            self.rollout.heard(&machine, id);
             if last == Stage::Up && !missed {
                 return;
             }

@@ -74,6 +74,7 @@ impl Ledger {
         if boot.over && !fenced {
             return None;
         }
+        self.rollout.ordered(&boot.machine);
         boot.over = true;
         boot.fenced = fenced;
         boot.marks.push(Mark {

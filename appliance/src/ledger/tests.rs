@@ -34,6 +34,7 @@ pub(crate) fn boot(machine: &str, id: u8) -> BootRecord {
         cmdline: String::new(),
         revision: 1,
         orders: String::new(),
+        because: None,
         blobs: HashMap::new(),
     };
     BootRecord {

@@ -84,6 +84,9 @@ pub struct PlanShown {
     pub role: String,
     /// Image.
     pub image: String,
+    /// Why this version of it.
+    #[serde(default)]
+    pub version: String,
     /// Kernel command line (the boot id is made up).
     pub cmdline: String,
     /// Segments and sizes.
@@ -215,8 +218,19 @@ pub fn explain(
         snapshot.freeze.freeze(mac, &entry, id, address, subnet)
     });
     let nothing = frozen.as_ref().err().cloned();
+    if let Ok(plan) = &frozen {
+        let because = version(site, plan);
+        for step in &mut steps {
+            let role =
+                step.because.iter().position(|because| because.rule == Rule::SeatRole.to_string());
+            if let Some(at) = role {
+                step.because.insert(at + 1, because.clone());
+            }
+        }
+    }
     let plan = frozen.ok().map(|plan| PlanShown {
         parts: plan.parts().map(|part| (part.name.clone(), part.size)).collect(),
+        version: version(site, &plan).rule,
         seat: plan.seat,
         role: plan.role,
         image: plan.image,
@@ -233,13 +247,27 @@ pub fn explain(
     Ok(Explanation { who, steps, plan, nothing, hardware, firmware, evidence })
 }
 
+/// Why a boot that begins now gets this version of its image.
+fn version(site: &Site, plan: &koboshi_pxe::boots::Plan) -> Because {
+    let role = site.roles.get(plan.role.as_str());
+    let rule = match (&plan.because, role) {
+        (Some(because), _) => because.clone(),
+        (None, Some(role)) if role.image.value.version.is_some() => {
+            format!("the role has {} and no other", plan.image)
+        }
+        _ => format!("{} is what machines boot", plan.image),
+    };
+    Because { rule, line: role.map(|role| role.image.origin.to_string()) }
+}
+
 /// A desk over a site file and the images of a state directory, for when no appliance runs.
 pub fn desk_of(site: &Arc<Site>, state: &Path) -> anyhow::Result<Desk> {
     publish::boot_subnet(site).context("the site has no network to boot on")?;
     let homes = Homes::stand_ins(site);
     let images = koboshi_images::Store::open(state.join("images"))?;
+    let (rollout, known) = (Arc::default(), BTreeMap::new());
     let reading =
-        publish::read(site.clone(), &images, &homes, &BTreeMap::new(), 0, publish::common());
+        publish::read(site.clone(), &images, &rollout, &homes, &known, 0, publish::common());
     let (news, _) = tokio::sync::mpsc::channel(1);
     Ok(Desk::new(reading.snapshot, news))
 }
@@ -424,8 +452,8 @@ pub fn show(explanation: &Explanation) -> String {
         Some(plan) => {
             let seat = plan.seat.as_deref().unwrap_or("no seat");
             text.push_str(&format!(
-                "\na boot that began now would become {seat} (role {}, image {})\n",
-                plan.role, plan.image
+                "\na boot that began now would become {seat} (role {}, image {})\n  {}\n",
+                plan.role, plan.image, plan.version
             ));
             for (name, size) in &plan.parts {
                 text.push_str(&format!("  {name:<10} {:>9.1} KiB\n", *size as f64 / 1024.0));

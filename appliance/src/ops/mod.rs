@@ -19,6 +19,7 @@ pub mod many;
 pub mod ports;
 pub mod power;
 pub mod reload;
+pub mod rollout;
 pub mod scan;
 pub mod seat;
 pub mod sel;

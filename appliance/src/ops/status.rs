@@ -19,7 +19,7 @@ use crate::diagnosis::Silence;
 use crate::diagnosis::silent::cases;
 use crate::hardware;
 use crate::ledger::{Ghost, now_ms};
-use crate::site::Place;
+use crate::site::{MachineName, Place, Site};
 use crate::store::{BootRecord, Mark};
 
 /// What is asked.
@@ -135,6 +135,7 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
         let heard = boot.and_then(|boot| app.ledger.heard(boot.mac)).unwrap_or(0);
         let mut row = row(name.as_str(), seat, holds.cloned(), boot, heard);
         gate(app, machine.macs[0].value, boot, &mut row);
+        row.notes.extend(version(app, &site, name));
         row.notes.extend(conflict(boot));
         row.notes.extend(haunted(name.as_str(), &ghosts, &holders));
         row.silent = silent.get(name.as_str()).cloned();
@@ -159,6 +160,14 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
     }
     rows.retain(|row| !query.silent || row.silent.is_some());
     Ok(rows)
+}
+
+/// Where it boots another version than all do, and why.
+fn version(app: &App, site: &Site, machine: &MachineName) -> Option<String> {
+    let (_, seat) = site.seat_of(machine)?;
+    let (name, role) = site.role_of(seat)?;
+    let image = Some(&role.image.value).filter(|image| image.version.is_none())?;
+    app.rollout.note(&image.name, machine.as_str(), name.as_str())
 }
 
 fn row(

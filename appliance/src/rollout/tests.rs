@@ -346,7 +346,7 @@ fn all_machines_of_a_role_may_be_on_trial() {
 #[test]
 fn a_pinned_machine_boots_its_own() {
     let pins = BTreeMap::from([("m07".to_string(), 1)]);
-    let mut story = Story::new(Track { pins: pins.clone(), ..on_trial(&["m07"]) });
+    let mut story = Story::new(Track { pins, ..on_trial(&["m07"]) });
     let choice = story.books.choose("web", "m07", "web").unwrap();
     assert_eq!((choice.version, &choice.because), (1, &Because::Pinned));
     assert_eq!(choice.says("web"), "the machine is pinned to web@1");

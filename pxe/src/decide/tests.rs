@@ -45,6 +45,7 @@ fn plan(address: Ipv4Addr) -> Arc<Plan> {
         cmdline: String::new(),
         revision: 1,
         orders: String::new(),
+        because: None,
         blobs: Default::default(),
     })
 }

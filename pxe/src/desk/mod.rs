@@ -262,6 +262,7 @@ impl Desk {
         let mut boot =
             Boot::begin(id, facts.mac, address, fixed.is_some(), plan.clone(), Instant::now());
         boot.lent = (offer.address != address).then_some(offer.address);
+        let plan_because = plan.as_ref().and_then(|plan| plan.because.clone());
         let (fixed, lent, via) = (fixed.is_some(), boot.lent, offer.via.clone());
         // Its firmware speaks on one NIC: whatever ran and had booted by another does not.
         let mut over: Vec<Boot> = others
@@ -305,8 +306,9 @@ impl Desk {
             Some(choice) => format!("; {} was typed at its console", choice.says()),
             None => String::new(),
         };
+        let because = plan_because.map(|because| format!("; {because}")).unwrap_or_default();
         let through = offer.via.as_ref().map(|via| format!(", by {via}")).unwrap_or_default();
-        let note = format!("{} to {who}{through}{typed}{why}", offer.shown());
+        let note = format!("{} to {who}{through}{typed}{because}{why}", offer.shown());
         self.tell(News::Mark { id, stage: Stage::Offer, note, at });
         self.tell_waits(&entry, mac);
     }

@@ -57,6 +57,7 @@ impl Freeze for Plans {
             cmdline: format!("koboshi.boot={id} koboshi.role={}", seat.role),
             revision: 1,
             orders: String::new(),
+            because: None,
             blobs: [([3; 32], Content::Bytes(Bytes::from_static(b"mine")))].into(),
         })
     }

@@ -137,6 +137,7 @@ mod tests {
             cmdline: String::new(),
             revision: 1,
             orders: String::new(),
+            because: None,
             blobs: HashMap::new(),
         };
         let mut id = [0; 16];

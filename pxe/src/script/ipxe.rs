@@ -29,6 +29,9 @@ pub fn boot(server: &str, id: BootId, plan: &Plan, pauses: Pauses) -> String {
         plain(&plan.image),
         plan.address
     );
+    if let Some(because) = &plan.because {
+        let _ = writeln!(text, "echo koboshi: {}", plain(because));
+    }
     tries(&mut text, pauses);
     text.push_str("imgfree\n");
     let blob = |digest: &[u8; 32]| format!("{server}/blob/sha256/{}", hex(digest));
@@ -151,6 +154,7 @@ mod tests {
             cmdline: "console=ttyS0,115200 id=100".into(),
             revision: 1,
             orders: String::new(),
+            because: None,
             blobs: Default::default(),
         }
     }

@@ -132,6 +132,7 @@ mod testing {
             cmdline: cmdline.into(),
             revision: 1,
             orders: String::new(),
+            because: None,
             blobs: Default::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use koboshi_images::Version;
 
-use super::mib;
+use super::{mib, trial};
 use crate::ops::table::table;
 
 /// All versions as a table.
@@ -15,7 +15,7 @@ pub(super) fn list(versions: &[Version]) -> String {
         .map(|version| {
             vec![
                 format!("{}@{}", version.name, version.version),
-                if version.published.is_some() { "published" } else { "-" }.to_string(),
+                state(version),
                 version.boot.kernel_release.clone(),
                 mib(version.boot.size()),
                 mib(version.boot.unpacked()),
@@ -27,6 +27,15 @@ pub(super) fn list(versions: &[Version]) -> String {
     table(&["IMAGE", "STATE", "KERNEL", "ROOT", "UNPACKED", "CREATED", "REASON"], &rows)
 }
 
+fn state(version: &Version) -> String {
+    let published = if version.published.is_some() { "published" } else { "-" };
+    let mut all = trial::marks(version);
+    if version.published.is_some() || all.is_empty() {
+        all.insert(0, published.to_string());
+    }
+    all.join(", ")
+}
+
 /// One version, a line for each thing.
 pub(super) fn show(version: &Version, verified: bool) -> String {
     let boot = &version.boot;
@@ -35,6 +44,12 @@ pub(super) fn show(version: &Version, verified: bool) -> String {
     line("created", version.created.to_string());
     let state = version.published.map(|at| format!("{at}")).unwrap_or_else(|| "no".to_string());
     line("published", state);
+    for mark in trial::marks(version) {
+        line("rollout", mark);
+    }
+    if let Some(withdrawn) = &version.marks.withdrawn {
+        line("because", withdrawn.why.clone());
+    }
     if let Some(author) = &version.author {
         line("author", author.clone());
     }

@@ -15,6 +15,7 @@ mod diff;
 mod list;
 mod progress;
 mod take;
+mod trial;
 mod versions;
 
 /// What is asked.
@@ -97,16 +98,11 @@ pub enum Command {
         at: At,
     },
     /// Let machines boot the newest version, or `web@3`
-    Publish {
-        /// Image
-        image: String,
-        /// What for
-        #[arg(long)]
-        reason: Option<String>,
-        /// Where the images are
-        #[command(flatten)]
-        at: At,
-    },
+    Publish(trial::Publish),
+    /// How versions do that are on trial on single machines
+    Trial(trial::Trials),
+    /// Let machines that fell back by themselves try again what failed on them
+    Retry(trial::Retry),
     /// In what two versions differ: files, owners, modes, sizes, lines, packages
     Diff(diff::Asked),
     /// Let machines boot again what they booted before the last publish
@@ -196,11 +192,9 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             }
             print(&if json { pretty(&version)? } else { show(&version, verify) })
         }
-        Command::Publish { image, reason, at } => {
-            let wanted: koboshi_images::ImageRef = image.parse()?;
-            let version = at.there()?.publish(&wanted.name, wanted.version, &by(reason))?;
-            print(&format!("{}@{} is what machines boot now\n", version.name, version.version))
-        }
+        Command::Publish(asked) => asked.run(),
+        Command::Trial(asked) => asked.run(),
+        Command::Retry(asked) => asked.run(),
         Command::Diff(asked) => asked.run(),
         Command::Rollback(asked) => asked.run(),
         Command::Pin(asked) => asked.run(true),

@@ -5,7 +5,7 @@ use anyhow::bail;
 use clap::Args;
 use koboshi_images::{Act, ImageRef, Log};
 
-use super::{At, by, pretty, print};
+use super::{At, by, pretty, print, trial};
 use crate::ops::table::table;
 
 /// `koboshi image rollback`
@@ -52,6 +52,9 @@ impl Rollback {
 pub struct Pin {
     /// Version: `web@3`
     image: String,
+    /// These machines boot it, whatever the others do, until they are unpinned
+    #[arg(long, value_name = "MACHINES")]
+    machine: Option<String>,
     /// What for
     #[arg(long)]
     reason: Option<String>,
@@ -62,6 +65,11 @@ pub struct Pin {
 
 impl Pin {
     pub(super) fn run(self, pin: bool) -> anyhow::Result<()> {
+        match &self.machine {
+            Some(who) if pin => return trial::pin(&self.at, &self.image, who, self.reason),
+            Some(who) => return trial::unpin(&self.at, &self.image, who, self.reason),
+            None => {}
+        }
         let wanted: ImageRef = self.image.parse()?;
         let Some(number) = wanted.version else {
             bail!("say which version of {}: {}@3", wanted.name, wanted.name)

@@ -8,6 +8,7 @@ use super::consoles::{Consoles, consoles};
 use super::machines::{by_bmc_mac, by_mac, machines, meant_class};
 use super::matrix::{groups, matrix, one_namespace};
 use super::{Admin, Net, Network, Role, RootMode, Seat, Site, addresses};
+use crate::rollout::books::FAILURES;
 use crate::site::load::{Env, Watched};
 use crate::site::names::{NetworkName, RoleName, SeatName};
 use crate::site::origin::{At, Origin};
@@ -104,7 +105,9 @@ fn roles(written: &mut Written, problems: &mut Problems) -> Half<RoleName, Role>
         let meant = image.zip(root).map(|(image, root)| {
             let root_size = role.root_size.map(|size| size.value).unwrap_or_default();
             let (cmdline, serial, loader) = (role.cmdline, role.serial, role.loader);
-            At::new(Role { image, cmdline, root, root_size, serial, loader }, origin)
+            let failures = role.failures.map_or(FAILURES, |failures| failures.value);
+            let role = Role { image, cmdline, root, root_size, failures, serial, loader };
+            At::new(role, origin)
         });
         roles.insert(name, meant);
     }

@@ -205,6 +205,9 @@ pub struct Role {
     pub root: RootMode,
     /// How large it may grow in memory.
     pub root_size: RootSize,
+    /// Boots of a version that may fail on a machine, one after another, before it boots the former one. 0:
+    /// it never does.
+    pub failures: u32,
     /// Serial port, where neither machine nor class says.
     pub serial: Option<At<Serial>>,
     /// Loader, where neither machine nor class says.

@@ -100,6 +100,7 @@ pub(in crate::site) struct Role {
     pub root: Option<At<RootWord>>,
     pub root_size: Option<At<RootSize>>,
     pub nfs: Option<At<String>>,
+    pub failures: Option<At<u32>>,
     pub serial: Option<At<Serial>>,
     pub loader: Option<At<String>>,
 }
@@ -117,7 +118,8 @@ pub(in crate::site) struct Seat {
     pub takeover: Option<At<Takeover>>,
 }
 
-const ROLE_KEYS: &[&str] = &["image", "cmdline", "root", "root-size", "nfs", "serial", "loader"];
+const ROLE_KEYS: &[&str] =
+    &["image", "cmdline", "root", "root-size", "nfs", "failures", "serial", "loader"];
 const SEAT_KEYS: &[&str] = &["role", "ip", "args", "nets", "disks", "exclusive", "takeover"];
 
 pub(super) fn role(
@@ -148,6 +150,7 @@ pub(super) fn role(
                 let nfs = walk.text("nfs", value);
                 role.nfs = nfs.and_then(|nfs| walk.meaning("NFS root", nfs, nfs_root));
             }
+            "failures" => role.failures = walk.number("failures", value, 0..=100),
             "serial" => role.serial = walk.parsed("serial port", value),
             "loader" => role.loader = loader(walk, value),
             _ => walk.unknown("a role", key, ROLE_KEYS),
