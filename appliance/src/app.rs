@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bmcs::Bmcs;
 use crate::diagnosis::Silence;
+use crate::holds;
 use crate::home::Homes;
 use crate::identify::Identities;
 use crate::ledger::Ledger;
@@ -49,6 +50,8 @@ pub struct App {
     pub rollout: Arc<Rollout>,
     /// What is kept.
     pub store: Store,
+    /// What is needed of the images.
+    pub holds: Arc<holds::Keeper>,
     /// What to watch: the files of the site in force, or of the broken one that is there now.
     pub watched: ArcSwap<Watched>,
     /// Why a changed site file is not in force; empty if there is none.
@@ -263,18 +266,32 @@ impl App {
         let (state, homes, common) = (self.state.clone(), self.homes.clone(), self.common.clone());
         let known = self.identities.of(&site);
         let rollout = self.rollout.clone();
+        let holds = self.holds.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let images = koboshi_images::Store::open(state.join("images"))
                 .map_err(|error| error.to_string())?;
-            Ok::<_, String>(publish::read(
-                site, &images, &rollout, &homes, &known, revision, common,
-            ))
+            Ok::<_, String>(publish::held(&holds, || {
+                let (site, common) = (site.clone(), common.clone());
+                publish::read(site, &images, &rollout, &homes, &known, revision, common)
+            }))
         })
         .await
         .map_err(|error| format!("the site could not be put in force: {error}"))??;
         self.desk.publish(reading.snapshot);
         self.ledger.keep(reading.told).await;
         Ok(reading.warnings)
+    }
+
+    /// Tells whoever removes images what machines boot and run.
+    pub async fn hold(&self) {
+        let now = crate::ledger::now_ms();
+        let needed =
+            self.ledger.look(|boots, heard, _| holds::of_boots(boots, heard, self.started, now));
+        let holds = self.holds.clone();
+        let written = tokio::task::spawn_blocking(move || holds.boots(needed.0, needed.1)).await;
+        if let Ok(Err(error)) = written {
+            tracing::error!("what machines need of the images is not written: {error}");
+        }
     }
 
     /// What DHCP has counted.

@@ -19,6 +19,7 @@
 //! rights    may(principal, verb, machine)
 //! api/      /api/v1 on the Unix socket, and its client
 //! ops/      one module an operation: what it is asked, what it answers, how that is shown
+//! holds     what is needed of the image store, for whoever removes versions
 //! keystrokes  what operators type, where the site wants it kept
 //! programs  a socket of bytes for each console
 //! web       the admin address: consoles for browsers, by `tickets`
@@ -33,7 +34,8 @@ pub mod caveats;
 pub mod cli;
 pub mod diagnosis;
 pub mod hardware;
-pub mod home;
+pub mod holds;
+mod home;
 pub mod identify;
 pub mod keystrokes;
 pub mod lab;

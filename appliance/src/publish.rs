@@ -1,11 +1,11 @@
 //! One writer makes what everyone reads: a site as meant, plus the images as they are now, become
 //! one `Snapshot` for the desk. The same function serves `koboshi explain --site`, offline.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use koboshi_images::Store as Images;
+use koboshi_images::{RoleHold, Store as Images};
 use koboshi_pxe::decide::{Exclusive, Known, Place, Seat, Unknown};
 use koboshi_pxe::desk::Snapshot;
 use koboshi_pxe::menu::Offered;
@@ -13,6 +13,7 @@ use koboshi_pxe::{Content, Mac};
 use sha2::{Digest as _, Sha256};
 
 use crate::caveats::caveats;
+use crate::holds;
 use crate::home::Homes;
 use crate::loaders;
 use crate::networks;
@@ -29,6 +30,31 @@ pub struct Reading {
     pub warnings: Vec<String>,
     /// What is to be kept of how versions have done.
     pub told: Vec<Told>,
+    /// Images that roles boot.
+    pub images: BTreeSet<RoleHold>,
+}
+
+/// Makes a reading whose images nobody removes: they are held, and then looked at again.
+pub fn held(holds: &holds::Keeper, read: impl Fn() -> Reading) -> Reading {
+    let mut reading = read();
+    for _ in 0..3 {
+        if let Err(error) = holds.roles(reading.images.clone()) {
+            reading.warnings.push(format!("images of roles are not held: {error}"));
+            return reading;
+        }
+        let there = |content: &Content| match content {
+            Content::File { path, .. } => path.exists(),
+            Content::Bytes(_) => true,
+        };
+        if reading.snapshot.blobs.values().all(there) {
+            break;
+        }
+        let told = reading.told;
+        reading = read();
+        // What was learned by the first look is not learned again.
+        reading.told.splice(0..0, told);
+    }
+    reading
 }
 
 /// The common initramfs segment of this program: made once, the same bytes every time.
@@ -78,12 +104,18 @@ pub fn read(
     let (loaders, mut warnings) = loaders::find(&site);
     warnings.extend(caveats(&site).iter().map(ToString::to_string));
     let mut roles = BTreeMap::new();
+    let mut held = BTreeSet::new();
     for (name, role) in &site.roles {
         let ready = roots::ready(images, role);
         if let Err(why) = &ready {
             warnings.push(format!("role {name} ({}): {why}", role.image.origin));
         }
         roles.insert(name.clone(), ready);
+        // Also one that waits for its squashfs.
+        if let Ok(image) = images.resolve(&role.image.value.to_string()) {
+            let image = format!("{}@{}", image.name, image.version);
+            held.insert(RoleHold { role: name.to_string(), image });
+        }
     }
     let mut told = Vec::new();
     let tracks = images.tracks().unwrap_or_else(|error| {
@@ -177,7 +209,7 @@ pub fn read(
         blobs,
         freeze: Arc::new(planner),
     };
-    Reading { snapshot, warnings, told }
+    Reading { snapshot, warnings, told, images: held }
 }
 
 fn role_for_unknown(

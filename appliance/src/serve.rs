@@ -27,6 +27,7 @@ use crate::app::{App, Counters, Reloaded};
 use crate::bmcs::Bmcs;
 use crate::diagnosis::Learned;
 use crate::diagnosis::learned::Lesson;
+use crate::holds::Keeper;
 use crate::home::Homes;
 use crate::identify::Identities;
 use crate::ledger::{Ledger, Wish};
@@ -64,13 +65,16 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let images_dir = options.state.join("images");
     let images = Images::open(&images_dir).context("opening the image store")?;
     let common = publish::common();
+    let holds = Arc::new(Keeper::new(images.clone()));
     let mut lessons = Vec::new();
     let newest = store.newest_boots(|boot| lessons.extend(Lesson::of_kept(boot)));
     let newest = newest.context("reading the boots")?;
     let courses = store.courses().context("reading how versions of images have done")?;
     let rollout = Arc::new(Rollout::restored(courses, &newest));
     let known = BTreeMap::new();
-    let reading = publish::read(site.clone(), &images, &rollout, &homes, &known, 1, common.clone());
+    let reading = publish::held(&holds, || {
+        publish::read(site.clone(), &images, &rollout, &homes, &known, 1, common.clone())
+    });
     reading.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let (news, news_in) = mpsc::channel(NEWS);
     let desk = Arc::new(Desk::new(reading.snapshot, news));
@@ -100,6 +104,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         ledger: ledger.clone(),
         rollout,
         store: store.clone(),
+        holds,
         dhcp: control.clone(),
         common,
         revision: Mutex::new(1),
@@ -458,6 +463,7 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
                     identifying = Some(tokio::spawn(async move { identify::look(&app).await }));
                 }
                 squasher.look().await;
+                app.hold().await;
                 let now = stamp(&index);
                 if now != known {
                     known = now;

@@ -79,6 +79,14 @@ pub enum Error {
         /// Version asked for.
         version: u32,
     },
+    /// Somebody needs it.
+    #[error("{image} is in use and stays: {why}")]
+    InUse {
+        /// `web@3`
+        image: String,
+        /// By whom, in words.
+        why: String,
+    },
     /// The layout on disk says something we cannot follow.
     #[error("image store {}: {what}", path.display())]
     Store {

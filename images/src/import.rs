@@ -237,7 +237,8 @@ fn enter(
     if let Some((_, last)) = last.filter(|(_, last)| last.digest == image.digest) {
         return (false, (false, last.clone()));
     }
-    let version = last.map_or(0, |(version, _)| version) + 1;
+    let removed = index.annotations.get(&oci::last_key(name)).and_then(|text| text.parse().ok());
+    let version = last.map_or(0, |(version, _)| version).max(removed.unwrap_or(0)) + 1;
     let parent = match options.parent {
         Some(parent) => Some(parent.to_string()),
         None => last.map(|(_, last)| last.digest.clone()),

@@ -13,6 +13,8 @@
 //! - `staging` and `store`: blobs enter the layout whole or not at all;
 //! - `version`: names, versions, and what a machine is to boot; `publish`: which version that is;
 //! - `look`: the root of a version read back as a tree;
+//! - `log`: who did what; `holds`: what the appliance needs; `reach` and `collect`: what can go;
+//! - `diff`: in what two roots differ; `look`: a root read back from its layers;
 //! - `squash`: the root once more as a squashfs, for those who want it;
 //! - `recipe`, `build`, `debian`: images made from a description of a page.
 //!
@@ -20,11 +22,13 @@
 
 mod boot;
 mod build;
+mod collect;
 mod content;
 mod debian;
 mod diff;
 mod digest;
 mod error;
+mod holds;
 mod import;
 mod kernel;
 mod layer;
@@ -35,6 +39,7 @@ mod modules;
 mod oci;
 mod pack;
 mod publish;
+mod reach;
 mod recipe;
 mod source;
 mod squash;
@@ -46,13 +51,16 @@ mod trial;
 mod version;
 
 pub use build::{BuildOptions, build};
+pub use collect::Collected;
 pub use diff::{Aspect, Change, Counts, Diff, Facts, NoText, Package, What};
 pub use digest::{BadDigest, Digest};
 pub use error::{Error, Fault};
+pub use holds::{Holds, MachineHold, RoleHold};
 pub use import::{ImportOptions, Imported, Progress, import};
 pub use log::{Act, By, Log};
 pub use modules::Modules;
 pub use publish::Pin;
+pub use reach::Usage;
 pub use recipe::{BadRecipe, Kernel, Recipe, shipped};
 pub use source::Limits;
 pub use squash::squash;

@@ -66,6 +66,12 @@ pub(crate) const A_SQUASHFS_OF: &str = "dev.koboshi.squashfs-of";
 /// Ours, on the boot manifest.
 pub(crate) const A_RELEASE: &str = "dev.koboshi.kernel.release";
 
+/// Ours, on index.json: the highest number that a version of this name had which is removed since. No
+/// number is given twice, or nobody knew what a machine booted.
+pub(crate) fn last_key(name: &str) -> String {
+    format!("dev.koboshi.last.{name}")
+}
+
 /// Largest index, manifest or configuration read into memory.
 pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 

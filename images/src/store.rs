@@ -2,7 +2,6 @@
 //! skopeo and its kin read too. Readers take no lock: `index.json` is replaced whole, and blobs
 //! never change.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::digest::Hashing;
 use crate::log;
-use crate::oci::{self, Index, Manifest};
+use crate::oci::{self, Index};
 use crate::staging::{LOCK, journalled};
 use crate::{Digest, Error};
 
@@ -178,25 +177,15 @@ impl Store {
         if orphans.is_empty() {
             return Ok(());
         }
-        let named = self.named()?;
-        for digest in orphans.into_iter().filter(|digest| !named.contains(digest)) {
+        // Where nobody can tell what is needed, nothing goes; `koboshi image gc` says why.
+        let Ok(reached) = self.reach(&self.index()?) else { return Ok(()) };
+        let Ok(holds) = self.holds() else { return Ok(()) };
+        let needed = |digest: &Digest| reached.contains(digest) || holds.blobs.contains(digest);
+        for digest in orphans.into_iter().filter(|digest| !needed(digest)) {
             // Missing: it was never renamed into place.
             let _ = fs::remove_file(self.blob_path(&digest));
         }
         Ok(())
-    }
-
-    /// Every blob the index leads to.
-    fn named(&self) -> Result<BTreeSet<Digest>, Error> {
-        let mut named = BTreeSet::new();
-        for found in self.index()?.manifests {
-            let Ok(digest) = found.digest.parse() else { continue };
-            named.insert(digest);
-            let Ok(manifest) = self.document::<Manifest>(&digest) else { continue };
-            let blobs = manifest.layers.iter().chain([&manifest.config]);
-            named.extend(blobs.filter_map(|blob| blob.digest.parse::<Digest>().ok()));
-        }
-        Ok(named)
     }
 
     pub(crate) fn replace(&self, _held: &Held, name: &str, bytes: &[u8]) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! The image store from outside, with archives made by GNU tar and by hand.
 //!
+//! - `collect`: what is removed, and what stays;
 //! - `sources`: the same root by every road gives the same image;
 //! - `hostile`: archives of strangers, cut, bent, lying and bombs;
 //! - `layers`: OCI layouts and archives, docker archives;
@@ -8,6 +9,7 @@
 //! - `stacked`: layers kept as layers, and skopeo carrying them;
 //! - `store`: versions, publishing, two at once, and what a kill leaves behind.
 
+mod collect;
 mod fixture;
 mod hostile;
 mod layers;

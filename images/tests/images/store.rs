@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::fixture::{Bench, base_tar, member};
 
-fn root_saying(text: &str) -> Vec<u8> {
+pub fn root_saying(text: &str) -> Vec<u8> {
     let mut builder = base_tar();
     member(&mut builder, "etc/motd", tar::EntryType::Regular, "", text.as_bytes());
     builder.into_inner().unwrap()
@@ -268,7 +268,7 @@ fn a_killed_import_leaves_whole_images_or_nothing() {
 }
 
 /// Blobs that no manifest of the index leads to.
-fn stray_blobs(bench: &Bench) -> Vec<String> {
+pub fn stray_blobs(bench: &Bench) -> Vec<String> {
     let read = |path: &std::path::Path| -> Value {
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     };

@@ -7,10 +7,10 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use koboshi_images::{BuildOptions, By, ImportOptions, Kernel, Store, build, import, squash};
 
-use list::{list, show};
 use progress::Line;
 use take::told;
 
+mod collect;
 mod diff;
 mod list;
 mod progress;
@@ -75,28 +75,9 @@ pub enum Command {
         at: At,
     },
     /// List images and their versions
-    Ls {
-        /// For programs
-        #[arg(long)]
-        json: bool,
-        /// Where the images are
-        #[command(flatten)]
-        at: At,
-    },
-    /// Show one version
-    Show {
-        /// `web` for the newest, `web@3` for that one
-        image: String,
-        /// Also read every blob again and compare its digest
-        #[arg(long)]
-        verify: bool,
-        /// For programs
-        #[arg(long)]
-        json: bool,
-        /// Where the images are
-        #[command(flatten)]
-        at: At,
-    },
+    Ls(list::List),
+    /// Show one version: its layers, what it was made from, why it stays
+    Show(list::Show),
     /// Let machines boot the newest version, or `web@3`
     Publish(trial::Publish),
     /// How versions do that are on trial on single machines
@@ -111,6 +92,10 @@ pub enum Command {
     Pin(versions::Pin),
     /// Let go of a version that was pinned
     Unpin(versions::Pin),
+    /// Remove versions that nobody needs
+    Rm(collect::Remove),
+    /// Remove all old versions that nobody needs, and blobs that nothing leads to
+    Gc(collect::Collect),
     /// What was done to images, when, by whom and why
     Log(versions::Told),
 }
@@ -179,19 +164,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             let what = if new { "has" } else { "already has" };
             print(&format!("{version} {what} its squashfs: {}\n", mib(size)))
         }
-        Command::Ls { json, at } => {
-            let versions = at.there()?.list()?;
-            let text = if json { pretty(&versions)? } else { list(&versions) };
-            print(&text)
-        }
-        Command::Show { image, verify, json, at } => {
-            let store = at.there()?;
-            let version = store.show(&image)?;
-            if verify {
-                store.verify(&version)?;
-            }
-            print(&if json { pretty(&version)? } else { show(&version, verify) })
-        }
+        Command::Ls(asked) => asked.run(),
+        Command::Show(asked) => asked.run(),
         Command::Publish(asked) => asked.run(),
         Command::Trial(asked) => asked.run(),
         Command::Retry(asked) => asked.run(),
@@ -199,6 +173,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Rollback(asked) => asked.run(),
         Command::Pin(asked) => asked.run(true),
         Command::Unpin(asked) => asked.run(false),
+        Command::Rm(asked) => asked.run(),
+        Command::Gc(asked) => asked.run(),
         Command::Log(asked) => asked.run(),
     }
 }
