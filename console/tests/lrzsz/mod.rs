@@ -195,7 +195,12 @@ impl Line {
                     interrupt_at = u64::MAX;
                     kill(child, Signal::SIGKILL).unwrap();
                     let says = says.clone();
-                    tokio::spawn(async move { says.send(Bytes::from_static(&[0x18; 10])).await });
+                    // More than once: in the middle of a block they are taken for bytes of it.
+                    tokio::spawn(async move {
+                        while says.send(Bytes::from_static(&[0x18; 10])).await.is_ok() {
+                            tokio::time::sleep(Duration::from_millis(500)).await;
+                        }
+                    });
                 }
             }
             // Of how it goes on, only the first and the last.
