@@ -7,6 +7,7 @@
 //! plan      what one boot is promised; the only place that writes a kernel command line
 //! loaders   iPXE, from the distribution's packages
 //! caveats   what is no error in a site file and yet will not do what its writer thinks
+//! files/    what the site file lays over the roots of a role or a seat
 //! roots     archive, squashfs or export: where a role's root comes from; `squasher` makes what lacks
 //! serve     the services stood up in order
 //! app       the running appliance as its operations see it
@@ -33,6 +34,7 @@ pub mod bmcs;
 pub mod caveats;
 pub mod cli;
 pub mod diagnosis;
+pub mod files;
 pub mod hardware;
 pub mod holds;
 mod home;

@@ -18,6 +18,7 @@ use koboshi_pxe::script::Uart;
 use koboshi_pxe::{BootId, Content, Mac};
 use sha2::{Digest as _, Sha256};
 
+use crate::files::{self, Facts};
 use crate::publish::boot_subnet;
 use crate::site::{At, Mode, RoleName, Site};
 
@@ -205,7 +206,7 @@ impl Planner {
         let reference = format!("{}@{}", image.name, image.version);
 
         let (cards, bonds, nets) = nics::links(&self.site, hardware, place.map(|seat| &seat.value));
-        let orders = Orders {
+        let mut orders = Orders {
             written: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
             hostname: hostname.clone(),
             domain: network.domain.clone().unwrap_or_default(),
@@ -248,6 +249,8 @@ impl Planner {
             heartbeat: HEARTBEAT,
             menu: extra.menu,
         };
+        let own = self.files(machine, seat, name.as_str(), &orders)?;
+        orders.root.files = own.iter().map(files::Archive::blob).collect();
         let text = serde_json::to_string(&orders).expect("orders hold nothing that JSON cannot");
 
         let mut cmdline = vec![
@@ -274,7 +277,7 @@ impl Planner {
             image: reference,
             kernel: part("kernel", image.kernel.digest.0, image.kernel.size),
             segments: Vec::new(),
-            roots: fetched(&ready.root),
+            roots: fetched(&orders.root),
             cmdline: cmdline.join(" "),
             revision: self.revision,
             orders: text,
@@ -289,7 +292,53 @@ impl Planner {
         plan.segments.extend(late.iter().map(|s| part("modules", s.digest.0, s.size)));
         plan.segments.push(part("hosts", self.hosts.1, self.hosts.0.len() as u64));
         self.fill(&mut plan, &orders, ready);
+        plan.blobs.extend(own.into_iter().map(files::Archive::content));
         Ok(plan)
+    }
+
+    /// The files of role and seat, for a boot with these orders.
+    fn files(
+        &self,
+        machine: &str,
+        seat: Option<&str>,
+        role: &str,
+        orders: &Orders,
+    ) -> Result<Vec<files::Archive>, String> {
+        let of_role = self.site.roles.get(role).and_then(|role| role.files.as_ref());
+        let place = seat.and_then(|seat| self.site.seats.get(seat));
+        let of_seat = place.and_then(|seat| seat.files.as_ref());
+        let mut archives = Vec::new();
+        for own in of_role.into_iter().chain(of_seat) {
+            let facts = Facts {
+                site: self.site.name.clone(),
+                seat: seat.map(str::to_string),
+                role: role.to_string(),
+                machine: machine.to_string(),
+                hostname: orders.hostname.clone(),
+                domain: orders.domain.clone(),
+                address: Some(orders.nic.address),
+                addresses: orders
+                    .nets
+                    .iter()
+                    .filter_map(|net| Some((net.name.clone(), net.address?)))
+                    .collect(),
+                args: orders.args.clone(),
+            };
+            archives.extend(own.archives(&facts).map_err(|bad| format!("its files: {bad}"))?);
+        }
+        Ok(archives)
+    }
+
+    /// The same of a boot that was planned before: of the same folders, the same bytes.
+    pub fn files_again(&self, plan: &Plan) -> HashMap<[u8; 32], Content> {
+        let Ok(orders) = serde_json::from_str::<Orders>(&plan.orders) else {
+            return HashMap::new();
+        };
+        if orders.root.files.is_empty() {
+            return HashMap::new();
+        }
+        let made = self.files(&plan.machine, plan.seat.as_deref(), &plan.role, &orders);
+        made.unwrap_or_default().into_iter().map(files::Archive::content).collect()
     }
 
     fn fill(&self, plan: &mut Plan, orders: &Orders, ready: &Ready) {
@@ -356,8 +405,9 @@ fn fetched(root: &Root) -> Vec<Part> {
         let hex: Result<koboshi_images::Digest, _> = format!("sha256:{}", blob.sha256).parse();
         hex.ok().map(|digest| digest.0)
     };
-    let blobs = root.layers().iter().chain(&root.files);
-    blobs.filter_map(|blob| Some(part("root", digest(blob)?, blob.size))).collect()
+    let layers = root.layers().iter().map(|blob| ("root", blob));
+    let blobs = layers.chain(root.files.iter().map(|blob| ("files", blob)));
+    blobs.filter_map(|(name, blob)| Some(part(name, digest(blob)?, blob.size))).collect()
 }
 
 fn part(name: &str, sha256: [u8; 32], size: u64) -> Part {

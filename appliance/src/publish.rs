@@ -26,6 +26,8 @@ use crate::site::{self, At, Kind, MachineName, Mode, RoleName, Site, Subnet};
 pub struct Reading {
     /// For the desk.
     pub snapshot: Snapshot,
+    /// What it plans by.
+    pub planner: Arc<Planner>,
     /// What is not as it should be, though not wrong enough to refuse the site.
     pub warnings: Vec<String>,
     /// What is to be kept of how versions have done.
@@ -193,8 +195,16 @@ pub fn read(
     let hosts = plan::hosts(&site);
     blobs.insert(hosts.1, Content::Bytes(hosts.0.clone()));
     let menu_of = menu.clone();
-    let planner =
-        Planner { site, revision, roles, versions, http_port, common, hosts, menu: menu_of };
+    let planner = Arc::new(Planner {
+        site,
+        revision,
+        roles,
+        versions,
+        http_port,
+        common,
+        hosts,
+        menu: menu_of,
+    });
     let snapshot = Snapshot {
         revision,
         networks,
@@ -207,9 +217,9 @@ pub fn read(
         menu,
         loaders,
         blobs,
-        freeze: Arc::new(planner),
+        freeze: planner.clone(),
     };
-    Reading { snapshot, warnings, told, images: held }
+    Reading { snapshot, planner, warnings, told, images: held }
 }
 
 fn role_for_unknown(

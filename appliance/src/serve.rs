@@ -77,8 +77,9 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     });
     reading.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let (news, news_in) = mpsc::channel(NEWS);
+    let planner = reading.planner;
     let desk = Arc::new(Desk::new(reading.snapshot, news));
-    restore(&desk, &images, &common, &newest);
+    restore(&desk, &images, &planner, &newest);
     hold(&desk, store.holdings().context("reading the holdings")?, &newest);
     let hardware = store.hardware().context("reading what machines are made of")?;
     let ledger = Ledger::new(store.clone(), newest, hardware);
@@ -237,13 +238,20 @@ fn lock_state(state: &Path) -> anyhow::Result<std::fs::File> {
 }
 
 /// Boots that were under way when the last process ended go on with the plans they had.
-fn restore(desk: &Desk, images: &Images, common: &(bytes::Bytes, [u8; 32]), boots: &[BootRecord]) {
+fn restore(desk: &Desk, images: &Images, planner: &plan::Planner, boots: &[BootRecord]) {
     for record in boots.iter().filter(|record| !record.over && record.stage != Stage::Down) {
         let plan = record.plan.as_ref().map(|plan| {
             let mut plan = plan.as_ref().clone();
+            let files = planner.files_again(&plan);
             let whole = plan::refill(&mut plan, |digest| {
-                if *digest == common.1 {
-                    return Some(Content::Bytes(common.0.clone()));
+                if *digest == planner.common.1 {
+                    return Some(Content::Bytes(planner.common.0.clone()));
+                }
+                if *digest == planner.hosts.1 {
+                    return Some(Content::Bytes(planner.hosts.0.clone()));
+                }
+                if let Some(archive) = files.get(digest) {
+                    return Some(archive.clone());
                 }
                 let path = images.blob_path(&koboshi_images::Digest(*digest));
                 let size = std::fs::metadata(&path).ok()?.len();

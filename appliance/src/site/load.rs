@@ -12,6 +12,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
+use super::files;
 use super::meant::{self, Site};
 use super::origin::{At, Origin, Source};
 use super::problem::{Problem, Problems};
@@ -112,12 +113,15 @@ pub fn load(path: &Path, env: &Env) -> Result<Site, Problems> {
         // Half a file: what it refers to may stand in the other half.
         return Err(problems.sorted());
     }
-    let site = meant::build(gathered.written, &gathered.root, env, &mut problems);
+    let mut site = meant::build(gathered.written, &gathered.root, env, &mut problems);
+    let mut watched = gathered.watched;
+    files::read(&mut site, &mut watched, &mut problems);
+    problems.watch(watched.clone());
     let problems = problems.sorted();
     if problems.has_errors() {
         return Err(problems);
     }
-    Ok(Site { files: gathered.files, watched: gathered.watched, warnings: problems, ..site })
+    Ok(Site { files: gathered.files, watched, warnings: problems, ..site })
 }
 
 /// The files, read and understood one by one.

@@ -13,6 +13,7 @@
 
 pub mod adopt;
 pub mod edit;
+mod files;
 pub mod hardware;
 pub mod hostlist;
 pub mod load;

@@ -571,3 +571,63 @@ fn a_bmcs_quirks_and_weak_ciphers_are_told_of() {
     let bad = "[site]\nname = \"rack\"\n[machines]\nm01 = { bmc = { host = \"h\", version = \"3.0\" } }\n";
     assert!(load_text(bad).is_err());
 }
+
+/// Files of roles and seats are read with the site: a slip in a template refuses it, by the template's own line,
+/// and a change of a file is a change of the site.
+#[test]
+fn files_are_part_of_the_site() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    put(
+        "site.toml",
+        r#"
+[net]
+interface = "eth1"
+cidr = "10.77.0.0/24"
+[roles.web]
+image = "web"
+files = "files/web"
+[machines]
+m01 = { mac = ["52:54:00:77:00:01"] }
+[seats]
+web1 = { role = "web", ip = "10.77.0.11", args = { id = 7 }, files = "files/web1/" }
+web2 = { role = "web", ip = "10.77.0.12" }
+[matrix]
+m01 = "web1"
+"#,
+    );
+    let read = || {
+        let env = Env { interface_network: &eth1, purpose: Purpose::Serve };
+        load(&dir.path().join("site.toml"), &env)
+    };
+    let says = |problems: Problems| {
+        problems.render(Look::Plain).replace(&dir.path().display().to_string(), "SITE")
+    };
+    let missing = says(read().unwrap_err());
+    assert!(missing.contains("files/web: this folder does not exist"), "{missing}");
+    assert!(missing.contains("files/web1/: this folder does not exist"), "{missing}");
+
+    put("files/web/etc/id.j2", "one line\nid = {{ args.id }}\n");
+    put("files/web1/etc/motd", "hello\n");
+    let bad = says(read().unwrap_err());
+    for part in ["SITE/files/web/etc/id.j2", "undefined value", "id = {{ args.id }}", "seat web2"] {
+        assert!(bad.contains(part), "{part} in {bad}");
+    }
+    put("files/web/etc/id.j2", "id = {{ args.id or machine }}\n");
+    let site = read().unwrap();
+    let role = site.roles.values().next().unwrap();
+    assert_eq!(role.files.as_ref().unwrap().read.files, 1);
+    assert!(site.watched.concerns(&dir.path().join("files/web/etc/id.j2")));
+    assert!(site.watched.concerns(&dir.path().join("files/web1/some/new")));
+    assert!(site.watched.folders.contains(&dir.path().join("files/web/etc")));
+
+    assert!(reload::diff(&site, &read().unwrap()).is_empty());
+    put("files/web1/etc/motd", "good evening\n");
+    let changes = reload::diff(&site, &read().unwrap());
+    assert!(changes.to_string().contains("seat web1: files.digest"), "{changes}");
+    assert_eq!(reload::judge(&changes, &|_| true), reload::Verdict::Apply);
+}

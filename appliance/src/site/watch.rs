@@ -185,8 +185,8 @@ fn matters(event: &Event, watched: &Watched) -> bool {
     let kind = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => true,
-        // A symbolic or hard link is never written to.
-        EventKind::Create(_) => event.paths.iter().any(|path| path.is_symlink()),
+        // A symbolic or hard link is never written to; a folder may be filled before it is watched.
+        EventKind::Create(_) => event.paths.iter().any(|path| path.is_symlink() || path.is_dir()),
         _ => false,
     };
     event.need_rescan() || kind && event.paths.iter().any(|path| watched.concerns(&plain(path)))

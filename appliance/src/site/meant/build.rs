@@ -8,6 +8,7 @@ use super::consoles::{Consoles, consoles};
 use super::machines::{by_bmc_mac, by_mac, machines, meant_class};
 use super::matrix::{groups, matrix, one_namespace};
 use super::{Admin, Net, Network, Role, RootMode, Seat, Site, addresses};
+use crate::files::Files;
 use crate::rollout::books::FAILURES;
 use crate::site::load::{Env, Watched};
 use crate::site::names::{NetworkName, RoleName, SeatName};
@@ -106,7 +107,8 @@ fn roles(written: &mut Written, problems: &mut Problems) -> Half<RoleName, Role>
             let root_size = role.root_size.map(|size| size.value).unwrap_or_default();
             let (cmdline, serial, loader) = (role.cmdline, role.serial, role.loader);
             let failures = role.failures.map_or(FAILURES, |failures| failures.value);
-            let role = Role { image, cmdline, root, root_size, failures, serial, loader };
+            let files = role.files.map(Files::of);
+            let role = Role { image, cmdline, root, root_size, failures, serial, loader, files };
             At::new(role, origin)
         });
         roles.insert(name, meant);
@@ -292,6 +294,7 @@ fn seats(
                 disks: seat.disks.clone(),
                 exclusive: seat.exclusive.as_ref().map(|word| word.value).unwrap_or_default(),
                 takeover: seat.takeover.as_ref().map(|word| word.value).unwrap_or_default(),
+                files: seat.files.clone().map(Files::of),
             };
             At::new(seat, origin.clone())
         });

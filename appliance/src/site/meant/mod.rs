@@ -18,6 +18,7 @@ use super::values::{ImageRef, Lease, RootSize, Serial, Unknown};
 use super::written::{
     DhcpOption, Exclusive, Identify, Kind, Mode, Nics, Place, Route, SeatNet, Takeover,
 };
+use crate::files::Files;
 
 mod addresses;
 mod build;
@@ -212,6 +213,9 @@ pub struct Role {
     pub serial: Option<At<Serial>>,
     /// Loader, where neither machine nor class says.
     pub loader: Option<At<String>>,
+    /// Laid over its root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
 }
 
 /// Where a root lives.
@@ -315,6 +319,9 @@ pub struct Seat {
     pub exclusive: Exclusive,
     /// Whether it moves by itself.
     pub takeover: Takeover,
+    /// Laid over its root, and over the files of its role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
 }
 
 /// Some machines by one name.

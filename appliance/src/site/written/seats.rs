@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use koboshi_pxe::menu::{fits_cmdline, is_argument, not_for_ipxe};
@@ -103,6 +104,7 @@ pub(in crate::site) struct Role {
     pub failures: Option<At<u32>>,
     pub serial: Option<At<Serial>>,
     pub loader: Option<At<String>>,
+    pub files: Option<At<PathBuf>>,
 }
 
 #[derive(Default, Clone)]
@@ -116,11 +118,13 @@ pub(in crate::site) struct Seat {
     pub disks: BTreeMap<String, At<String>>,
     pub exclusive: Option<At<Exclusive>>,
     pub takeover: Option<At<Takeover>>,
+    pub files: Option<At<PathBuf>>,
 }
 
 const ROLE_KEYS: &[&str] =
-    &["image", "cmdline", "root", "root-size", "nfs", "failures", "serial", "loader"];
-const SEAT_KEYS: &[&str] = &["role", "ip", "args", "nets", "disks", "exclusive", "takeover"];
+    &["image", "cmdline", "root", "root-size", "nfs", "failures", "serial", "loader", "files"];
+const SEAT_KEYS: &[&str] =
+    &["role", "ip", "args", "nets", "disks", "exclusive", "takeover", "files"];
 
 pub(super) fn role(
     walk: &mut Walk,
@@ -153,6 +157,7 @@ pub(super) fn role(
             "failures" => role.failures = walk.number("failures", value, 0..=100),
             "serial" => role.serial = walk.parsed("serial port", value),
             "loader" => role.loader = loader(walk, value),
+            "files" => role.files = walk.path("files", value),
             _ => walk.unknown("a role", key, ROLE_KEYS),
         }
     }
@@ -256,6 +261,7 @@ fn one_seat(walk: &mut Walk, name: &SeatName, value: &Value) -> Option<Seat> {
                     [("never", Takeover::Never), ("ask", Takeover::Ask), ("auto", Takeover::Auto)];
                 seat.takeover = walk.word("takeover", value, &words);
             }
+            "files" => seat.files = walk.path("files", value),
             _ => walk.unknown("a seat", key, SEAT_KEYS),
         }
     }
