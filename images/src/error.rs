@@ -103,6 +103,9 @@ pub enum Error {
         /// How.
         what: String,
     },
+    /// Secrets that nobody answers for.
+    #[error("{0}")]
+    Lint(Box<crate::Report>),
     /// A recipe that cannot be read.
     #[error(transparent)]
     Recipe(#[from] crate::BadRecipe),

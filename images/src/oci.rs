@@ -25,6 +25,10 @@ pub(crate) const MODULES: &str = "application/vnd.koboshi.modules.v1.cpio";
 pub(crate) const SQUASHED: &str = "application/vnd.koboshi.squashed.v1";
 pub(crate) const SQUASHFS: &str = "application/vnd.koboshi.root.v1.squashfs";
 
+/// Artifact type of the manifest that holds what is allowed in an image.
+pub(crate) const ALLOWANCES: &str = "application/vnd.koboshi.allowances.v1";
+pub(crate) const ALLOWANCES_JSON: &str = "application/vnd.koboshi.allowances.v1+json";
+
 /// The standard's own annotations.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(crate) const CREATED: &str = "org.opencontainers.image.created";
@@ -63,6 +67,8 @@ pub(crate) const A_UNPACKED: &str = "dev.koboshi.unpacked";
 pub(crate) const A_INODES: &str = "dev.koboshi.inodes";
 /// Ours, on a squashfs's manifest and its descriptor: digest of the root layer it was made from.
 pub(crate) const A_SQUASHFS_OF: &str = "dev.koboshi.squashfs-of";
+/// Ours, on the descriptor of allowances: the image they are of.
+pub(crate) const A_ALLOWED_IN: &str = "dev.koboshi.allowed-in";
 /// Ours, on the boot manifest.
 pub(crate) const A_RELEASE: &str = "dev.koboshi.kernel.release";
 

@@ -16,6 +16,15 @@ impl Store {
     pub fn publish(&self, name: &str, version: Option<u32>, by: &By) -> Result<Version, Error> {
         check_name(name)?;
         let wanted = ImageRef { name: name.to_owned(), version };
+        // Looked through before the lock is taken: what it holds cannot change, and this takes a while.
+        let candidate = self.show(&wanted.to_string())?;
+        if !candidate.current {
+            let report = self.lint_version(&candidate, &mut |_| ())?;
+            if report.stops() {
+                return Err(Error::Lint(Box::new(report)));
+            }
+        }
+        let wanted = ImageRef { version: Some(candidate.version), ..wanted };
         let held = self.lock()?;
         let mut index = self.index()?;
         let found = self.version(&index, pick(&index.manifests, &wanted)?)?;

@@ -1,7 +1,7 @@
 //! Images made of layers: OCI layouts and archives, docker archives. Every blob is checked against
 //! its digest before a byte of it is used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::oci::{self, Descriptor, Index, Manifest};
 use crate::source::untar::{self, End, Entry};
 use crate::source::{Limits, Reading};
 use crate::stack::{Came, DEPTH_MAX, Known, Source, Stage, Whole};
-use crate::tree::{Kind, Tree};
+use crate::tree::{Kind, Tree, normalise};
 
 /// An image of many platforms points at lists of lists; nobody nests deeper.
 const NESTING_MAX: usize = 4;
@@ -232,6 +232,30 @@ pub(super) fn apply(tree: &mut Tree, tar: &Span, reading: &mut Reading<'_>) -> R
             }
         }
     })
+}
+
+/// A layer without those below it. A hard link to a file of theirs brings no bytes of its own.
+pub(super) fn alone(tar: &Span, limits: Limits) -> Result<(Tree, BTreeSet<Vec<u8>>), Fault> {
+    let (mut tree, mut gone) = (Tree::new(limits), BTreeSet::new());
+    untar::each(tar, End::Digested, &mut |Entry { name, member }| {
+        let base = name.iter().rposition(|c| *c == b'/').map_or(0, |at| at + 1);
+        match name[base..].strip_prefix(b".wh.") {
+            // All of a directory: what is in it now is of this layer.
+            Some(b".wh..opq") => {
+                gone.insert(normalise(&name[..base])?);
+            }
+            Some(rest) if rest.starts_with(b".wh.") => {}
+            Some(rest) => {
+                gone.insert(normalise(&[&name[..base], rest].concat())?);
+            }
+            None => match tree.add(&name, member) {
+                Err(Fault::Link { .. }) => {}
+                other => return other,
+            },
+        }
+        Ok(())
+    })?;
+    Ok((tree, gone))
 }
 
 impl Blobs<'_> {

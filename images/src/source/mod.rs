@@ -8,6 +8,7 @@ mod sparse;
 pub(crate) mod spool;
 mod untar;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 
@@ -80,6 +81,15 @@ pub(crate) fn apply(
 ) -> Result<(), Fault> {
     let tar = reading.spool.plain(packed, &reading.limits, reading.progress)?;
     layers::apply(tree, &tar, reading)
+}
+
+/// A packed layer without those below it: its names, and what its whiteouts take away.
+pub(crate) fn alone(
+    packed: &Span,
+    reading: &mut Reading<'_>,
+) -> Result<(Tree, BTreeSet<Vec<u8>>), Fault> {
+    let tar = reading.spool.plain(packed, &reading.limits, reading.progress)?;
+    layers::alone(&tar, reading.limits)
 }
 
 /// Lays a directory over a tree, everything in it owned by root: a package somebody unpacked.
