@@ -19,10 +19,7 @@ impl Store {
         // Looked through before the lock is taken: what it holds cannot change, and this takes a while.
         let candidate = self.show(&wanted.to_string())?;
         if !candidate.current {
-            let report = self.lint_version(&candidate, &mut |_| ())?;
-            if report.stops() {
-                return Err(Error::Lint(Box::new(report)));
-            }
+            self.gate(&candidate)?;
         }
         let wanted = ImageRef { version: Some(candidate.version), ..wanted };
         let held = self.lock()?;

@@ -133,6 +133,7 @@ impl Store {
         stay: u64,
         by: &By,
     ) -> Result<(), Error> {
+        self.gate(&self.show(&format!("{name}@{version}"))?)?;
         self.say(name, version, "trial", by, |index, whole| {
             let track = track(&index.manifests, name);
             let refused = |why: String| Err(Error::Trial { name: name.to_owned(), why });
@@ -198,6 +199,7 @@ impl Store {
         machine: &str,
         by: &By,
     ) -> Result<(), Error> {
+        self.gate(&self.show(&format!("{name}@{version}"))?)?;
         self.say(name, version, &format!("pin {machine}"), by, |index, whole| {
             whole(self)?;
             let was = unpin(index, name, machine, Some(version));

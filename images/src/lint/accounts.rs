@@ -1,7 +1,7 @@
 //! Accounts: passwd(5), shadow(5), gshadow(5) and their backups, htpasswd, former passwords.
 
-use super::scan::Hit;
 use super::rules::{EMPTY_PASSWORD, PASSWORD_HASH};
+use super::scan::Hit;
 use super::text::lines;
 
 /// shadow(5), and passwd(5) where the second field is not yet `x`.
@@ -125,7 +125,8 @@ mod tests {
     use super::*;
 
     const SHA512: &str = "$6$1Yx0sW7yq8$Tq2Wf3yL9pQxq0bH7rKzJm5uVnCeXaS1dGfHjKlQwErTyUiOp0ZxCvBnMaSdFgHjKlQwErTyUiOpZxCvBnMaS.";
-    const YESCRYPT: &str = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7";
+    const YESCRYPT: &str =
+        "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7";
 
     fn users(hits: Vec<Hit>) -> Vec<(&'static str, String)> {
         hits.into_iter().map(|hit| (hit.rule.id, hit.note.unwrap())).collect()
@@ -161,7 +162,8 @@ mod tests {
             assert_eq!(crypt(format!("{hash}a").as_bytes()), None, "{hash}");
             assert_eq!(crypt(&hash.as_bytes()[..hash.len() - 1]), None, "{hash}");
         }
-        for bad in ["$1$2", "$6$", "$6$salt$", "$1$$2$$3$", &format!("$6$salt${}", "x".repeat(86))] {
+        for bad in ["$1$2", "$6$", "$6$salt$", "$1$$2$$3$", &format!("$6$salt${}", "x".repeat(86))]
+        {
             assert_eq!(crypt(bad.as_bytes()), None, "{bad}");
         }
         assert!(ldap(b"{SSHA}DkMTwBl+a/3DQTxCYEApdUtNXGgdUac3 ").is_some());
@@ -173,7 +175,8 @@ mod tests {
 
     #[test]
     fn htpasswd_lines() {
-        let text = b"# users\nadmin:$apr1$zUVqRg1Y$0123456789abcdefghijk.\nold:aBcDeFgHiJkLm\nbad\n:x\n";
+        let text =
+            b"# users\nadmin:$apr1$zUVqRg1Y$0123456789abcdefghijk.\nold:aBcDeFgHiJkLm\nbad\n:x\n";
         assert_eq!(users(htpasswd(text)).len(), 2);
     }
 }

@@ -5,13 +5,14 @@
 //! artefact of the layout, which the index leads to.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::Finding;
+use crate::log::{self, Act, By};
 use crate::oci::{self, Annotations, Descriptor, Index, Manifest};
 use crate::staging::Staging;
 use crate::store::Store;
-use crate::version::{check_name, timestamp};
+use crate::version::check_name;
 use crate::{Digest, Error};
 
 /// That something found in an image is meant to be there.
@@ -27,16 +28,11 @@ pub struct Allowance {
     #[serde(default)]
     pub who: Option<String>,
     /// When.
-    #[serde(serialize_with = "timestamp", deserialize_with = "read_back")]
     pub when: Timestamp,
     /// Why.
     pub why: String,
     /// The version it was found in.
     pub version: u32,
-}
-
-fn read_back<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
-    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
 
 impl Allowance {
@@ -71,8 +67,7 @@ impl Store {
         reference: &str,
         rule: &str,
         path: &str,
-        who: Option<String>,
-        why: &str,
+        by: &By,
     ) -> Result<Option<Allowance>, Error> {
         let version = self.show(reference)?;
         let report = self.lint_version(&version, &mut |_| ())?;
@@ -83,12 +78,13 @@ impl Store {
             rule: rule.to_owned(),
             path,
             evidence: found.evidence,
-            who,
+            who: by.author.clone(),
             when: Timestamp::now(),
-            why: why.to_owned(),
+            why: by.reason.clone().unwrap_or_default(),
             version: version.version,
         };
-        self.change(&version.name, &|all| {
+        let act = Act::on("allow", &version, &said(by, rule, &new.path));
+        self.change(act, &|all| {
             all.retain(|old| !old.covers(found));
             all.push(new.clone());
         })?;
@@ -96,17 +92,19 @@ impl Store {
     }
 
     /// Takes allowances back; says how many there were.
-    pub fn disallow(&self, name: &str, rule: &str, path: &str) -> Result<usize, Error> {
+    pub fn disallow(&self, name: &str, rule: &str, path: &str, by: &By) -> Result<usize, Error> {
         let path = format!("/{}", path.trim_start_matches('/'));
         let is_it = |one: &Allowance| one.rule == rule && one.path == path;
         let count = self.allowances(name)?.iter().filter(|one| is_it(one)).count();
         if count > 0 {
-            self.change(name, &|all| all.retain(|one| !is_it(one)))?;
+            let act = Act::on("disallow", &self.show(name)?, &said(by, rule, &path));
+            self.change(act, &|all| all.retain(|one| !is_it(one)))?;
         }
         Ok(count)
     }
 
-    fn change(&self, name: &str, edit: &dyn Fn(&mut Vec<Allowance>)) -> Result<(), Error> {
+    fn change(&self, act: Act, edit: &dyn Fn(&mut Vec<Allowance>)) -> Result<(), Error> {
+        let name = &act.image;
         // Whoever came between is seen at the commit, and this is done once more.
         loop {
             let before = self.entry(&self.index()?, name);
@@ -119,6 +117,7 @@ impl Store {
                 if same {
                     index.manifests.retain(|found| !is_of(found, name));
                     index.manifests.push(after);
+                    log::note(index, act.clone());
                 }
                 Ok((same, same))
             })?;
@@ -133,15 +132,17 @@ impl Store {
     }
 }
 
+/// As it stands in the log: what, and why.
+fn said(by: &By, rule: &str, path: &str) -> By {
+    let why = by.reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    By { author: by.author.clone(), reason: Some(format!("{rule} at {path}{why}")) }
+}
+
 fn is_of(found: &Descriptor, name: &str) -> bool {
     found.get(oci::A_ALLOWED_IN) == Some(name)
 }
 
-fn manifest(
-    staging: &mut Staging<'_>,
-    name: &str,
-    all: &[Allowance],
-) -> Result<Descriptor, Error> {
+fn manifest(staging: &mut Staging<'_>, name: &str, all: &[Allowance]) -> Result<Descriptor, Error> {
     let empty = staging.bytes(b"{}")?;
     let list = staging.bytes(&oci::to_bytes(&all))?;
     let manifest = Manifest {

@@ -2,8 +2,8 @@
 //! WireGuard, Java keystores, PKCS #12.
 
 use super::accounts::distinct;
-use super::rules::{GCP_KEY, KEYSTORE, PRIVATE_KEY, VPN_KEY};
 use super::markers::{Found, Window};
+use super::rules::{GCP_KEY, KEYSTORE, PRIVATE_KEY, VPN_KEY};
 use super::scan::Hit;
 
 /// A key shorter than this in base64 is a word in a program: Ed25519 in PKCS #8 takes 64.
@@ -244,7 +244,9 @@ mod tests {
     #[test]
     fn pem_needs_a_key_in_it() {
         let key = |label: &str, body: &str| {
-            format!("-----BEGIN {label}PRIVATE KEY-----\n{body}\n-----END {label}PRIVATE KEY-----\n")
+            format!(
+                "-----BEGIN {label}PRIVATE KEY-----\n{body}\n-----END {label}PRIVATE KEY-----\n"
+            )
         };
         let found = |text: &str| window(text, " PRIVATE KEY").map(|found| found.rule.id);
         assert_eq!(found(&format!("x {}", key("", BODY))), Some("private-key"));

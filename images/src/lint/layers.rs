@@ -19,7 +19,7 @@ use crate::oci::Manifest;
 use crate::source::{self, Limits, Reading, Spool};
 use crate::store::Store;
 use crate::tree::{Kind, Tree};
-use crate::version::Version;
+use crate::version::{Blob, Version};
 use crate::{Digest, Error};
 
 /// The linter's own text: another one finds other things.
@@ -62,6 +62,13 @@ impl Store {
         self.lint_version(&version, progress)
     }
 
+    /// An error that tells all of them, if there are secrets in a version that nobody answers for:
+    /// whatever lets a machine boot it asks here first.
+    pub(crate) fn gate(&self, version: &Version) -> Result<(), Error> {
+        let report = self.lint_version(version, &mut |_| ())?;
+        if report.stops() { Err(Error::Lint(Box::new(report))) } else { Ok(()) }
+    }
+
     /// Looks this version through.
     pub(crate) fn lint_version(
         &self,
@@ -73,13 +80,16 @@ impl Store {
         let layers = image
             .layers
             .iter()
-            .map(|layer| layer.digest.parse().map_err(|bad| damaged(format!("{bad}"))))
-            .collect::<Result<Vec<Digest>, Error>>()?;
+            .map(|layer| {
+                let digest = layer.digest.parse().map_err(|bad| damaged(format!("{bad}")))?;
+                Ok(Blob { digest, size: layer.size })
+            })
+            .collect::<Result<Vec<Blob>, Error>>()?;
         let mut findings: Vec<Finding> = Vec::new();
         for (at, layer) in layers.iter().enumerate() {
             let found = self.lint_layer(layer, progress)?;
             if !findings.is_empty() {
-                self.hide(layer, &mut findings, progress)?;
+                self.hide(&layer.digest, &mut findings, progress)?;
             }
             findings.extend(found.into_iter().map(|finding| Finding { layer: at + 1, ..finding }));
         }
@@ -102,10 +112,10 @@ impl Store {
     /// What is in a layer, from what was kept of the last look, or by a look.
     fn lint_layer(
         &self,
-        layer: &Digest,
+        layer: &Blob,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Finding>, Error> {
-        let kept = self.dir().join("lint").join(format!("{}.json", layer.hex()));
+        let kept = self.dir().join("lint").join(format!("{}.json", layer.digest.hex()));
         let known = File::open(&kept).ok().and_then(|file| {
             let mut bytes = Vec::new();
             file.take(KEPT_MAX).read_to_end(&mut bytes).ok()?;
@@ -114,7 +124,9 @@ impl Store {
         if let Some(known) = known {
             return Ok(known.findings);
         }
-        let (tree, _) = self.layer(layer, progress)?;
+        // What is kept under a digest must be of those bytes.
+        self.verify_blob(layer)?;
+        let (tree, _) = self.layer(&layer.digest, progress)?;
         let findings = scan::scan(&tree)?;
         // Where this cannot be kept, the next look takes as long as this one.
         let _ = self.keep(&kept, &Kept { linter: *SELF, findings: findings.clone() });

@@ -91,7 +91,10 @@ mod tests {
 
     #[test]
     fn netrc_in_one_line_or_many() {
-        assert_eq!(netrc(b"machine a login b password c3\nmachine d login e\n  password f4\n").len(), 2);
+        assert_eq!(
+            netrc(b"machine a login b password c3\nmachine d login e\n  password f4\n").len(),
+            2
+        );
         assert_eq!(netrc(b"# password x\nmachine a login b\n").len(), 0);
     }
 

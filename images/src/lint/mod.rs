@@ -104,7 +104,9 @@ fn quoted(path: &[u8]) -> String {
                 '\\' => out.push_str("\\\\"),
                 c if c.is_control() || "\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}".contains(c) => {
                     let mut bytes = [0; 4];
-                    c.encode_utf8(&mut bytes).bytes().for_each(|b| out.push_str(&format!("\\x{b:02x}")));
+                    c.encode_utf8(&mut bytes)
+                        .bytes()
+                        .for_each(|b| out.push_str(&format!("\\x{b:02x}")));
                 }
                 c => out.push(c),
             }
@@ -131,5 +133,5 @@ pub fn lint(path: &Path, work: &Path) -> Result<Vec<Finding>, Error> {
         warnings: Vec::new(),
         progress: &mut progress,
     };
-    scan::scan(&source::read(path, &mut reading)?)
+    scan::scan(source::read(path, &mut reading)?.root())
 }

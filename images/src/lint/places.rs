@@ -60,9 +60,22 @@ macro_rules! places {
 }
 
 const WPA: Look = Keys(&[
-    "psk", "password", "sae_password", "wpa_passphrase", "wpa_psk", "wpa-psk", "wpa-passphrase",
-    "wep_key0", "wep_key1", "wep-key0", "wireless-key", "Passphrase", "PreSharedKey",
-    "leap-password", "private-key-password", "preshared-key",
+    "psk",
+    "password",
+    "sae_password",
+    "wpa_passphrase",
+    "wpa_psk",
+    "wpa-psk",
+    "wpa-passphrase",
+    "wep_key0",
+    "wep_key1",
+    "wep-key0",
+    "wireless-key",
+    "Passphrase",
+    "PreSharedKey",
+    "leap-password",
+    "private-key-password",
+    "preshared-key",
 ]);
 const KUBE: Look = Keys(&["client-key-data", "token", "password", "id-token", "refresh-token"]);
 const AUTHS: Look = Json(&["auth", "identitytoken", "registrytoken", "password"]);

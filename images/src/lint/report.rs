@@ -42,10 +42,7 @@ impl Report {
 const PATHS: usize = 20;
 
 /// Findings by rule. `name`: of the image they are in, to say how they are allowed.
-pub(super) fn told<'a>(
-    name: Option<&str>,
-    findings: impl Iterator<Item = &'a Finding>,
-) -> String {
+pub(super) fn told<'a>(name: Option<&str>, findings: impl Iterator<Item = &'a Finding>) -> String {
     let mut rules: Vec<(&'static Rule, Vec<&Finding>)> = Vec::new();
     let mut at: BTreeMap<&str, usize> = BTreeMap::new();
     for finding in findings {

@@ -47,18 +47,36 @@ pub(super) fn public(path: &[u8]) -> bool {
         return false;
     }
     let published: [&[u8]; 10] = [
-        b"share/doc/", b"share/man/", b"share/info/", b"share/locale/", b"lib/modules/",
-        b"lib/firmware/", b"include/", b"share/mime/",
+        b"share/doc/",
+        b"share/man/",
+        b"share/info/",
+        b"share/locale/",
+        b"lib/modules/",
+        b"lib/firmware/",
+        b"include/",
+        b"share/mime/",
         // Manuals with hashes in their examples, and the tables made of them.
-        b"share/mysql/", b"var/lib/mysql/mysql/help_topic.",
+        b"share/mysql/",
+        b"var/lib/mysql/mysql/help_topic.",
     ];
     if published.iter().any(|dir| path.starts_with(dir)) {
         return true;
     }
     let shipped: [&[u8]; 5] = [b"share/", b"lib/", b"lib64/", b"libexec/", b"lib32/"];
     let of_tests: [&[u8]; 13] = [
-        b"test", b"tests", b"testing", b"testdata", b"test-data", b"test_data", b"testsuite", b"t",
-        b"example", b"examples", b"fixtures", b"demos", b"samples",
+        b"test",
+        b"tests",
+        b"testing",
+        b"testdata",
+        b"test-data",
+        b"test_data",
+        b"testsuite",
+        b"t",
+        b"example",
+        b"examples",
+        b"fixtures",
+        b"demos",
+        b"samples",
     ];
     shipped.iter().any(|dir| path.starts_with(dir))
         && path.split(|c| *c == b'/').rev().skip(1).any(|part| of_tests.contains(&part))

@@ -153,8 +153,11 @@ pub(super) fn slack_hook(window: &Window<'_>) -> Option<Found> {
         return None;
     };
     let note = Some("Slack webhook".to_owned());
-    (key.len() >= 20 && distinct(key) >= 9)
-        .then(|| Found { rule: &TOKEN, note, evidence: path.to_vec() })
+    (key.len() >= 20 && distinct(key) >= 9).then(|| Found {
+        rule: &TOKEN,
+        note,
+        evidence: path.to_vec(),
+    })
 }
 
 /// A signed JSON Web Token (RFC 7519), outside of /usr.

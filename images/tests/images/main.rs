@@ -4,6 +4,7 @@
 //! - `sources`: the same root by every road gives the same image;
 //! - `hostile`: archives of strangers, cut, bent, lying and bombs;
 //! - `layers`: OCI layouts and archives, docker archives;
+//! - `lint`: what must not be in an image;
 //! - `recipes`: roots built from a page of text;
 //! - `squash`: the root as a squashfs;
 //! - `stacked`: layers kept as layers, and skopeo carrying them;
@@ -13,6 +14,7 @@ mod collect;
 mod fixture;
 mod hostile;
 mod layers;
+mod lint;
 mod recipes;
 mod sources;
 mod squash;

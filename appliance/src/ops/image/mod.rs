@@ -12,6 +12,7 @@ use take::told;
 
 mod collect;
 mod diff;
+mod lint;
 mod list;
 mod progress;
 mod take;
@@ -78,6 +79,16 @@ pub enum Command {
     Ls(list::List),
     /// Show one version: its layers, what it was made from, why it stays
     Show(list::Show),
+    /// Look for keys, passwords, tokens and the like in an image; fails where a publish would
+    ///
+    /// Whoever reaches the provisioning network reads images, so a publish refuses them with secrets in.
+    /// What is only risky (files everybody may write to, setuid programs) is told and stops nothing.
+    Lint(lint::Lint),
+    /// Answer for something `image lint` finds, or list what is allowed
+    ///
+    /// An allowance is for the very thing that was found: another key at the same path is found again.
+    /// It holds for later versions of the image too.
+    Allow(lint::Allow),
     /// Let machines boot the newest version, or `web@3`
     Publish(trial::Publish),
     /// How versions do that are on trial on single machines
@@ -166,6 +177,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Ls(asked) => asked.run(),
         Command::Show(asked) => asked.run(),
+        Command::Lint(asked) => asked.run(),
+        Command::Allow(asked) => asked.run(),
         Command::Publish(asked) => asked.run(),
         Command::Trial(asked) => asked.run(),
         Command::Retry(asked) => asked.run(),

@@ -2,7 +2,7 @@
 
 use koboshi_images::{Imported, Store};
 
-use super::{by, mib, print};
+use super::{by, lint, mib, print};
 
 /// Says what came in, and publishes it where that was asked.
 pub(super) fn told(
@@ -27,7 +27,10 @@ pub(super) fn told(
         mib(version.boot.size())
     );
     if publish {
+        // It is in the store whether or not it may be booted.
+        print(&std::mem::take(&mut text))?;
         store.publish(name, Some(number), &by(reason))?;
+        lint::warn(store, &version.to_string())?;
         text.push_str(&format!("{name}@{number} is what machines boot now\n"));
     } else if version.published.is_none() {
         text.push_str(&format!("`koboshi image publish {name}` lets machines boot it\n"));

@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Args;
 use koboshi_images::{ImageRef, Store, Version};
 
-use super::{At, by, pretty, print};
+use super::{At, by, lint, pretty, print};
 use crate::api::{Client, ClientError};
 use crate::lab::appliance::own_path;
 use crate::ops::console::script::time;
@@ -75,6 +75,7 @@ impl Publish {
         let ended = store.tracks()?.remove(&wanted.name).and_then(|track| track.trial);
         let by = by(self.reason);
         let version = store.publish(&version.name, Some(version.version), &by)?;
+        lint::warn(&store, &version.to_string())?;
         let mut text = format!("{version} is what machines boot now\n");
         if let Some((other, _)) = ended {
             store.end_trial(&wanted.name, &by)?;
