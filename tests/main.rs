@@ -6,6 +6,7 @@
 //! - `program`: the command line: `check`, `explain`, `image`, exit codes. No root needed.
 //! - `console`: lines that a test plays, and who looks at them.
 //! - `ipmi`: power and what else is reached out of band, with simulated BMCs. Half of it needs no root.
+//! - `versions`: images from the first import to the last `rm`, and what the appliance keeps of them.
 //! - `soak`: real machines that take their time, by `make soak` only.
 //! - `world`: what the first two stand on: a site, an appliance, a rack.
 
@@ -14,5 +15,6 @@ mod console;
 mod ipmi;
 mod program;
 mod soak;
+mod versions;
 mod wire;
 mod world;

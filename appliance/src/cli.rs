@@ -109,17 +109,18 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::Status { who, watch, silent, at, format } => {
+        Command::Status { who, watch, silent, drifted, at, format } => {
             let client = Client::new(&at.state);
-            let query = ops::status::Query { who, silent };
+            let query = ops::status::Query { who, silent, drifted };
             loop {
                 let rows: Vec<ops::status::Row> = client.get("/status", &query).await?;
                 if watch && std::io::stdout().is_terminal() && !format.json {
                     print_bytes(b"\x1b[H\x1b[2J")?;
                 }
-                show(&rows, format.json, |rows| match silent {
-                    true => ops::status::show_all_silent(rows),
-                    false => ops::status::show(rows),
+                show(&rows, format.json, |rows| match (silent, drifted) {
+                    (true, _) => ops::status::show_all_silent(rows),
+                    (_, true) => ops::status::show_all_drifted(rows),
+                    _ => ops::status::show(rows),
                 })?;
                 let pending: ops::reload::Pending = client.get("/pending", &()).await?;
                 if !format.json {
@@ -131,7 +132,14 @@ async fn ask(command: Command) -> anyhow::Result<()> {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
-        Command::Boots { who, count, at, format } => {
+        Command::Boots { who, at_time, history, at, format, .. }
+            if history || at_time.is_some() =>
+        {
+            let query = ops::booted::Query { who, at: at_time };
+            let answer: ops::booted::Answer = Client::new(&at.state).get("/booted", &query).await?;
+            show(&answer, format.json, ops::booted::show)
+        }
+        Command::Boots { who, count, at, format, .. } => {
             let count = usize::try_from(count).unwrap_or(usize::MAX);
             let query = ops::boots::Query { who, count };
             let boots: Vec<ops::boots::Boot> = Client::new(&at.state).get("/boots", &query).await?;

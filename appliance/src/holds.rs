@@ -13,7 +13,7 @@ use crate::store::BootRecord;
 
 /// What nobody needs any more stays so long: a boot may have begun in between that the ledger has not heard
 /// of yet, and after a restart the last process's boots count until they are known.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(15);
 /// A machine that was not heard of for so long does not live. Heartbeats come every 20 seconds.
 const SILENT_MS: u64 = 24 * 3600 * 1000;
 
@@ -48,7 +48,7 @@ impl Keeper {
     /// What machines boot and run now.
     ///
     /// # Errors
-    /// The store could not be written.
+    /// The store could not be written; said once, until it can be again.
     pub fn boots(
         &self,
         machines: BTreeSet<MachineHold>,
@@ -56,7 +56,9 @@ impl Keeper {
     ) -> Result<(), Error> {
         let mut needs = self.needs();
         (needs.machines_now, needs.blobs_now) = (machines, blobs);
-        self.write(&mut needs)
+        let written = self.write(&mut needs);
+        let known = std::mem::replace(&mut needs.failed, written.is_err());
+        if known { Ok(()) } else { written }
     }
 
     fn write(&self, needs: &mut Needs) -> Result<(), Error> {
@@ -83,6 +85,8 @@ struct Needs {
     blobs: BTreeMap<Digest, Instant>,
     /// As it is in the file, but for the time.
     written: Option<Holds>,
+    /// It could not be written the last time.
+    failed: bool,
 }
 
 impl Needs {

@@ -533,6 +533,6 @@ pub(crate) fn ms(at: SystemTime) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 pub(crate) use tests::boot as tests_boot;

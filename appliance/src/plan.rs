@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::files::{self, Facts};
 use crate::publish::boot_subnet;
-use crate::site::{At, Mode, RoleName, Site};
+use crate::site::{At, Mode, Role, RoleName, Site};
 
 pub mod nics;
 mod versions;
@@ -116,6 +116,12 @@ impl Freeze for Planner {
         self.plan(mac, machine, seat, role, id, (address, network), extra)
     }
 
+    fn image(&self, machine: &str, role: &str) -> Option<String> {
+        let (name, ready) = self.roles.get_key_value(role)?;
+        let (ready, _) = self.ready((name, self.site.roles.get(name)?), ready, machine).ok()?;
+        Some(format!("{}@{}", ready.image.name, ready.image.version))
+    }
+
     fn uart(&self, entry: &Entry) -> Option<Uart> {
         let (machine, role) = match entry {
             Entry::Known(known) => {
@@ -172,6 +178,20 @@ impl Planner {
         Some(contract::Menu { lines: menu.lines(), asks })
     }
 
+    /// What a machine boots in a role, and why, where that is not what all boot.
+    fn ready<'a>(
+        &'a self,
+        (name, role): (&RoleName, &Role),
+        ready: &'a Result<Ready, String>,
+        machine: &str,
+    ) -> Result<(&'a Ready, Option<String>), String> {
+        let current = ready.as_ref().ok().map(|ready| ready.image.version);
+        match self.versions.of((name, role), current, machine) {
+            Some((other, because)) => Ok((other?, Some(because))),
+            None => Ok((ready.as_ref().map_err(Clone::clone)?, None)),
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "each is what one boot is promised")]
     fn plan(
         &self,
@@ -186,11 +206,7 @@ impl Planner {
         let no_role = || format!("the site has no role {role}");
         let (name, ready) = self.roles.get_key_value(role).ok_or_else(no_role)?;
         let role = self.site.roles.get(name).ok_or_else(no_role)?;
-        let current = ready.as_ref().ok().map(|ready| ready.image.version);
-        let (ready, because) = match self.versions.of((name, role), current, machine) {
-            Some((other, because)) => (other?, Some(because)),
-            None => (ready.as_ref().map_err(Clone::clone)?, None),
-        };
+        let (ready, because) = self.ready((name, role), ready, machine)?;
         let place = seat.and_then(|seat| self.site.seats.get(seat));
         let hardware = self.site.machines.get(machine).map(|machine| &machine.value);
         let hostname = seat
@@ -275,6 +291,7 @@ impl Planner {
             hostname,
             address,
             image: reference,
+            digest: Some(image.digest.to_string()),
             kernel: part("kernel", image.kernel.digest.0, image.kernel.size),
             segments: Vec::new(),
             roots: fetched(&orders.root),

@@ -3,6 +3,7 @@
 //! redb, behind verbs of the domain. One thread writes: it drains its queue, commits once, and only
 //! then lets the answers go, so an ACK that left has its lease on disk and a storm shares commits.
 
+mod booted;
 mod records;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTran
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{oneshot, watch};
 
+pub use booted::{Booted, BootedInto};
 pub use records::{BootRecord, Event, Holding, HostKeys, Late, Mark, OnConsole, Switched};
 
 use crate::hardware;
@@ -106,9 +108,11 @@ impl Store {
             write.open_table(EVENTS)?;
             write.open_table(HARDWARE)?;
             write.open_table(FIRMWARE)?;
+            write.open_table(booted::BOOTED)?;
             write.open_table(HOST_KEYS)?;
             write.open_table(COURSES)?;
         }
+        booted::migrate(&write)?;
         write.commit()?;
         let db = Arc::new(db);
         let (jobs, queue) = queue::sync_channel(4096);
@@ -203,10 +207,12 @@ impl Store {
             }
             for stranger in &strangers {
                 forget_boots(txn, stranger, 0)?;
+                booted::forget(txn, stranger)?;
                 txn.open_table(HARDWARE)?.remove(stranger.as_str())?;
                 txn.open_table(COURSES)?.remove(stranger.as_str())?;
             }
             put_boot(txn, &boot)?;
+            booted::open(txn, &boot)?;
             forget_boots(txn, &boot.machine, BOOTS_KEPT)?;
             holds.map(|holding| put_holding(txn, holding)).transpose()
         })
@@ -504,7 +510,7 @@ fn put_boot(txn: &WriteTransaction, boot: &BootRecord) -> Result<(), StoreError>
     txn.open_table(BOOTS)?.insert(boot.id.0.as_slice(), json(boot).as_slice())?;
     let key = boots_key(&boot.machine, boot.opened);
     txn.open_table(BOOTS_OF)?.insert(key.as_slice(), boot.id.0.as_slice())?;
-    Ok(())
+    booted::moved(txn, boot)
 }
 
 /// Forgets all boots of a machine but the newest `kept`.

@@ -104,6 +104,9 @@ pub struct Plan {
     pub address: Ipv4Addr,
     /// Image as a person says it: `web@3`.
     pub image: String,
+    /// Its digest, as a program says it. (Not known of plans that were written before it was kept.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// Why it is this version, where that is not the one that all boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,

@@ -119,6 +119,7 @@ fn routes(app: Arc<App>) -> Router {
     let v1 = Router::new()
         .route("/status", get(status))
         .route("/boots", get(boots))
+        .route("/booted", get(booted))
         .route("/events", get(events))
         .route("/counters", get(counters))
         .route("/pending", get(pending))
@@ -166,6 +167,15 @@ async fn boots(
 ) -> Result<Json<Vec<ops::boots::Boot>>, Refusal> {
     allow(&caller, Verb::Look, Some(&query.who))?;
     ops::boots::answer(&app, &query).map(Json)
+}
+
+async fn booted(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<ops::booted::Query>,
+) -> Result<Json<ops::booted::Answer>, Refusal> {
+    allow(&caller, Verb::Look, Some(&query.who))?;
+    ops::booted::answer(&app, &query).map(Json)
 }
 
 async fn explain(

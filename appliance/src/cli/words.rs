@@ -89,6 +89,9 @@ pub(super) enum Command {
         /// Only machines that ran and have not come back, as host lists, with what is known of each
         #[arg(long)]
         silent: bool,
+        /// Only machines that run another version of their image than they would boot now, as host lists
+        #[arg(long, conflicts_with = "silent")]
+        drifted: bool,
         #[command(flatten)]
         at: Where,
         #[command(flatten)]
@@ -101,6 +104,12 @@ pub(super) enum Command {
         /// How many
         #[arg(long, short = 'n', default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
+        /// What it had booted at a moment, however long ago: 02:00, 3d (ago), "2026-11-24 03:00"
+        #[arg(long = "at", value_name = "TIME", value_parser = crate::ops::log::moment, conflicts_with = "count")]
+        at_time: Option<u64>,
+        /// Every image it booted, ever, and when
+        #[arg(long, conflicts_with_all = ["count", "at_time"])]
+        history: bool,
         #[command(flatten)]
         at: Where,
         #[command(flatten)]

@@ -152,6 +152,7 @@ mod tests {
             hostname: "web1".into(),
             address: "10.77.0.11".parse().expect("one"),
             image: "web@1".into(),
+            digest: None,
             kernel: part("kernel"),
             segments: vec![],
             roots: vec![part("root")],

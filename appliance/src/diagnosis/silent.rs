@@ -178,6 +178,7 @@ mod tests {
             hostname: "web1".into(),
             address: Ipv4Addr::new(10, 77, 0, 11),
             image: "web@1".into(),
+            digest: None,
             kernel: part(),
             segments: vec![],
             roots: vec![part()],

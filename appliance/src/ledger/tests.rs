@@ -28,6 +28,7 @@ pub(crate) fn boot(machine: &str, id: u8) -> BootRecord {
         hostname: "web1".into(),
         address,
         image: "web@1".into(),
+        digest: None,
         kernel: part("kernel"),
         segments: vec![],
         roots: vec![part("root")],

@@ -26,25 +26,31 @@ pub type Boot = BootRecord;
 
 /// Answers from the store.
 pub fn answer(app: &App, query: &Query) -> Result<Vec<Boot>, Refusal> {
-    let site = app.site.load();
-    let mac = query.who.parse::<koboshi_pxe::Mac>().ok();
-    let by_mac = mac.and_then(|mac| site.machine_by_mac(mac)).map(|(name, _)| name.clone());
-    let machine = match by_mac.map_or_else(|| super::one(&site, &query.who), Ok) {
-        Ok(machine) => machine.to_string(),
-        // A machine the site does not know (it goes by its MAC), or knows no longer.
-        Err(error) => {
-            let name = mac.map_or_else(|| query.who.clone(), |mac| mac.to_string());
-            let known = app.store.boots_of(&name).is_ok_and(|boots| !boots.is_empty());
-            if !known && mac.is_none() {
-                return Err(error);
-            }
-            name
-        }
-    };
+    let machine = machine(app, &query.who)?;
     let mut boots =
         app.store.boots_of(&machine).map_err(|error| Refusal::failed(error.to_string()))?;
     boots.truncate(query.count);
     Ok(boots)
+}
+
+/// The name under which a machine's boots are kept.
+pub(super) fn machine(app: &App, who: &str) -> Result<String, Refusal> {
+    let site = app.site.load();
+    let mac = who.parse::<koboshi_pxe::Mac>().ok();
+    let by_mac = mac.and_then(|mac| site.machine_by_mac(mac)).map(|(name, _)| name.clone());
+    match by_mac.map_or_else(|| super::one(&site, who), Ok) {
+        Ok(machine) => Ok(machine.to_string()),
+        // A machine the site does not know (it goes by its MAC), or knows no longer.
+        Err(error) => {
+            let name = mac.map_or_else(|| who.to_string(), |mac| mac.to_string());
+            let known = app.store.boots_of(&name).is_ok_and(|boots| !boots.is_empty())
+                || app.store.booted(&name).is_ok_and(|boots| !boots.is_empty());
+            if !known && mac.is_none() {
+                return Err(error);
+            }
+            Ok(name)
+        }
+    }
 }
 
 /// Under the notes.

@@ -4,6 +4,7 @@
 pub mod adopt;
 pub mod bmc;
 pub mod bootdev;
+pub mod booted;
 pub mod boots;
 pub mod check;
 pub mod console;

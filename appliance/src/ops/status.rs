@@ -1,7 +1,7 @@
 //! `koboshi status`: every machine, the seat it is meant to have, the one it holds, how far its
 //! boot is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use koboshi_console::watch::Level;
 use koboshi_pxe::Mac;
@@ -19,6 +19,7 @@ use crate::diagnosis::Silence;
 use crate::diagnosis::silent::cases;
 use crate::hardware;
 use crate::ledger::{Ghost, now_ms};
+use crate::site::hostlist::fold;
 use crate::site::{MachineName, Place, Site};
 use crate::store::{BootRecord, Mark};
 
@@ -31,6 +32,9 @@ pub struct Query {
     /// Only machines that ran and have not come back.
     #[serde(default)]
     pub silent: bool,
+    /// Only machines that run another version of their image than they would boot now.
+    #[serde(default)]
+    pub drifted: bool,
 }
 
 /// One machine.
@@ -76,6 +80,9 @@ pub struct Row {
     /// It ran and has not come back: what is known, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silent: Option<Silence>,
+    /// The image it would boot now, where it runs another one or another version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drifted: Option<String>,
 }
 
 /// A machine that is up and has not been heard of for this long is said to be silent.
@@ -117,6 +124,8 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
     };
     let (hardware, evidence) = (app.ledger.hardware(), app.ledger.evidence());
     let made_of = |machine: &str| Some(hardware::summary(&hardware.get(machine)?.hardware));
+    let snapshot = app.desk.site();
+    let would = |machine: &str, role: &str| snapshot.freeze.image(machine, role);
     let mut rows = Vec::new();
     for (name, machine) in &site.machines {
         // A switch or PDU has a console and nothing to boot.
@@ -139,6 +148,7 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
         row.notes.extend(conflict(boot));
         row.notes.extend(haunted(name.as_str(), &ghosts, &holders));
         row.silent = silent.get(name.as_str()).cloned();
+        row.drifted = drifted(boot, &would);
         row.notes.extend(evidence.get(name.as_str()).into_iter().flatten().cloned());
         row.hardware = made_of(name.as_str());
         row.firmware = app.ledger.firmware(name.as_str());
@@ -155,11 +165,23 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
             row.notes.extend(evidence.get(&boot.machine).into_iter().flatten().cloned());
             row.hardware = made_of(&boot.machine);
             row.notes.extend(row.hardware.clone());
+            row.drifted = drifted(Some(boot), &would);
             rows.push(row);
         }
     }
     rows.retain(|row| !query.silent || row.silent.is_some());
+    rows.retain(|row| !query.drifted || row.drifted.is_some());
     Ok(rows)
+}
+
+/// What a machine that runs, or is on its way, would boot by now in the role it has.
+fn drifted(
+    boot: Option<&BootRecord>,
+    would: &impl Fn(&str, &str) -> Option<String>,
+) -> Option<String> {
+    let boot = boot.filter(|boot| !boot.over && boot.stage != Stage::Down)?;
+    let plan = boot.plan.as_ref()?;
+    would(&boot.machine, &plan.role).filter(|now| *now != plan.image)
 }
 
 /// Where it boots another version than all do, and why.
@@ -226,6 +248,7 @@ fn row(
         heard,
         notes,
         silent: None,
+        drifted: None,
         hardware: None,
         firmware: None,
         efi: None,
@@ -270,6 +293,7 @@ pub fn show(rows: &[Row]) -> String {
         .map(|row| {
             let mut notes = row.notes.clone();
             notes.extend(row.holds.iter().map(|seat| format!("holds {seat}")));
+            notes.extend(row.drifted.iter().map(|now| format!("drifted: it would boot {now} now")));
             vec![
                 row.machine.clone(),
                 row.seat.clone(),
@@ -287,7 +311,36 @@ pub fn show(rows: &[Row]) -> String {
         ["MACHINE", "SEAT", "ROLE", "IMAGE", "ADDRESS", "STAGE", "SINCE", "HEARD", "NOTES"];
     let mut text = table(&headings, &cells);
     text.push_str(&show_silent(rows));
+    text.push_str(&show_drifted(rows));
     text
+}
+
+/// Machines that run another version than they would boot now, by version, as host lists to paste.
+fn show_drifted(rows: &[Row]) -> String {
+    let mut cases: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for row in rows {
+        if let Some(now) = &row.drifted {
+            cases.entry((&row.image, now)).or_default().push(&row.machine);
+        }
+    }
+    let mut text = String::new();
+    for ((runs, now), machines) in cases {
+        let (count, hosts) = (machines.len(), fold(&machines));
+        let machines = if count == 1 { "1 machine has" } else { &format!("{count} machines have") };
+        text.push_str(&format!(
+            "\n{machines} drifted: {hosts}\n  {runs}, and {now} from the next boot on: \
+             `koboshi power {hosts} cycle`\n"
+        ));
+    }
+    text
+}
+
+/// For a terminal, of the machines that have drifted alone.
+pub fn show_all_drifted(rows: &[Row]) -> String {
+    match show_drifted(rows).trim_start_matches('\n') {
+        "" => "every machine runs what it would boot now\n".to_string(),
+        text => text.to_string(),
+    }
 }
 
 /// Machines that have not come back, by what there is to do about them, as host lists to paste.
@@ -306,5 +359,30 @@ pub fn show_all_silent(rows: &[Row]) -> String {
     match show_silent(rows).trim_start_matches('\n') {
         "" => "every machine that ran is heard of, or has the time to start still\n".to_string(),
         text => text.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_that_drifted_are_lists_to_paste() {
+        let row = |machine: &str, image: &str, drifted: Option<&str>| Row {
+            drifted: drifted.map(str::to_string),
+            image: image.to_string(),
+            ..row(machine, "-".into(), None, None, 0)
+        };
+        let rows = [
+            row("m01", "web@3", Some("web@4")),
+            row("m02", "web@3", Some("web@4")),
+            row("m03", "web@4", None),
+            row("m04", "web@5", Some("web@4")),
+        ];
+        let text = show_all_drifted(&rows);
+        let cases: Vec<&str> = text.lines().filter(|line| line.contains("drifted")).collect();
+        assert_eq!(cases, ["2 machines have drifted: m[01-02]", "1 machine has drifted: m04"]);
+        assert!(text.contains("web@3, and web@4 from the next boot on"), "{text}");
+        assert!(show_all_drifted(&rows[2..3]).contains("every machine"));
     }
 }

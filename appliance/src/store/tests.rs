@@ -109,3 +109,84 @@ async fn a_machines_oldest_boots_and_a_strangers_all_are_forgotten() {
     assert!(store.boots_of("m01").expect("read").is_empty());
     assert_eq!(store.boots_of("m02").expect("read").len(), 1);
 }
+
+fn into(machine: &str, opened: u64, image: &str) -> BootRecord {
+    let sample = crate::ledger::tests::boot(machine, 1);
+    let plan = sample.plan.as_ref().expect("it has a plan").as_ref().clone();
+    let plan = koboshi_pxe::boots::Plan { image: image.to_string(), ..plan };
+    let id = BootId([u8::try_from(opened % 250).expect("small"); 16]);
+    BootRecord { id, opened, plan: Some(Arc::new(plan)), ..sample }
+}
+
+#[tokio::test]
+async fn what_a_machine_booted_is_known_when_its_timelines_are_gone() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut store = Store::open(dir.path()).expect("a new state");
+    let open = async |store: &Store, boot: BootRecord| {
+        let done = store.open_boot(boot, vec![], vec![], None).await;
+        done.expect("queued").await.expect("written");
+    };
+    open(&store, into("m01", 1, "web@1")).await;
+    // It restarts all night.
+    for opened in 10..100 {
+        open(&store, into("m01", opened, "web@2")).await;
+    }
+    open(&store, into("m01", 200, "web@3")).await;
+    let mut up = into("m01", 300, "web@1");
+    open(&store, up.clone()).await;
+    up.stage = Stage::Up;
+    let mark =
+        |at, stage| Mark { at, stage, note: String::new(), late: None, power: None, console: None };
+    up.marks.push(mark(340, Stage::Up));
+    store.record_boot(up.clone()).await.expect("queued");
+    up.stage = Stage::Down;
+    up.marks = vec![mark(360, Stage::Down)];
+    store.record_boot(up).await.expect("queued");
+    open(&store, into("m02", 5, "db@1")).await;
+    let known = |store: &Store| -> Vec<(u64, String, u64)> {
+        let booted = store.booted("m01").expect("read");
+        let image = |one: &Booted| one.what.as_ref().map_or(String::new(), |w| w.image.clone());
+        booted.iter().map(|one| (one.opened, image(one), one.times)).collect()
+    };
+    let all = [
+        (300, "web@1", 1),
+        (200, "web@3", 1),
+        (99, "web@2", 89),
+        (10, "web@2", 1),
+        (1, "web@1", 1),
+    ];
+    let all = all.map(|(at, image, times)| (at, image.to_string(), times));
+    assert_eq!(known(&store), all);
+    assert_eq!(store.boots_of("m01").expect("read").len(), BOOTS_KEPT);
+    drop(store);
+    store = loop {
+        match Store::open(dir.path()) {
+            Ok(store) => break store,
+            Err(StoreError::Redb(_)) => thread::sleep(std::time::Duration::from_millis(5)),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(known(&store), all, "over a restart");
+    let newest = &store.booted("m01").expect("read")[0];
+    assert_eq!((newest.up, newest.down), (Some(340), Some(360)), "though its middle was forgotten");
+}
+
+#[tokio::test]
+async fn what_was_booted_before_it_was_written_down_is_taken_over_and_bounded() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(dir.path()).expect("a new state");
+    let done = store.submit(|txn| {
+        for opened in 1..=3 {
+            put_boot(txn, &into("m01", opened, &format!("web@{opened}")))?;
+        }
+        booted::migrate(txn)?;
+        for opened in 4..=1500 {
+            booted::open(txn, &into("m01", opened, &format!("web@{opened}")))?;
+        }
+        booted::open(txn, &record("02:00:00:00:00:01", 9))
+    });
+    done.await.expect("queued").await.expect("written");
+    let booted = store.booted("m01").expect("read");
+    assert_eq!((booted.len(), booted[0].opened, booted[999].opened), (1000, 1500, 501));
+    assert!(store.booted("02:00:00:00:00:01").expect("read").is_empty(), "a stranger's nothing");
+}

@@ -39,6 +39,7 @@ fn plan(address: Ipv4Addr) -> Arc<Plan> {
         hostname: "old1".into(),
         address,
         image: "web@1".into(),
+        digest: None,
         kernel: part("kernel"),
         segments: vec![part("common")],
         roots: vec![part("root")],

@@ -82,6 +82,9 @@ pub trait Freeze: Send + Sync {
 
     /// The serial line of a machine, if a loader can drive it (S24).
     fn uart(&self, entry: &Entry) -> Option<Uart>;
+
+    /// The image that a machine would boot now in this role, as a person says it: `web@3`.
+    fn image(&self, machine: &str, role: &str) -> Option<String>;
 }
 
 /// Reports a machine may make at once, and how many more each second after that.

@@ -24,6 +24,10 @@ impl Freeze for Plans {
         Uart::of(0, 115_200)
     }
 
+    fn image(&self, _: &str, _: &str) -> Option<String> {
+        Some("web@1".to_string())
+    }
+
     fn freeze(
         &self,
         _: Mac,
@@ -51,6 +55,7 @@ impl Freeze for Plans {
             hostname: seat.name,
             address,
             image: "web@1".into(),
+            digest: None,
             kernel: part("kernel", 1),
             segments: vec![part("common", 2), part("orders", 3)],
             roots: vec![part("root", 4)],

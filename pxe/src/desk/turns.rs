@@ -131,6 +131,7 @@ mod tests {
             hostname: "web".into(),
             address,
             image: "web@1".into(),
+            digest: None,
             kernel: part(10 * MB),
             segments: vec![],
             roots: vec![part(70 * MB)],

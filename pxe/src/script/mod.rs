@@ -126,6 +126,7 @@ mod testing {
             hostname: "web1".into(),
             address: Ipv4Addr::new(10, 77, 0, 11),
             image: "web@3".into(),
+            digest: None,
             kernel: part("kernel", 1),
             segments: vec![part("common", 2), part("orders", 3)],
             roots: vec![part("root", 4)],
