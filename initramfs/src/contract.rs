@@ -10,8 +10,11 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 // By path, since `koboshi-init` includes this file by path too.
+#[path = "duty.rs"]
+pub mod duty;
 #[path = "hardware.rs"]
 pub mod hardware;
+pub use duty::Duty;
 pub use hardware::Hardware;
 
 /// `koboshi.server=http://10.77.0.1:8080`
@@ -89,6 +92,9 @@ pub struct Orders {
     /// What whoever is at the console may choose, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub menu: Option<Menu>,
+    /// What is to be done once the system is up. The machine starts anew afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duty: Option<Duty>,
 }
 
 /// The menu on the console; the answer goes to `POST /choose/<boot-id>` as it was typed, and comes back
@@ -347,6 +353,20 @@ pub enum Phase {
         load5: u32,
         /// MiB of memory available.
         available_mib: u64,
+    },
+    /// It does what it was told to do once; as good as a heartbeat.
+    Working {
+        /// Each piece of that.
+        works: Vec<duty::Work>,
+    },
+    /// A disk is wiped, or will not be.
+    Wiped(Box<duty::Wiped>),
+    /// The order is carried out, or cannot be. The machine starts anew.
+    Finished {
+        /// As it was ordered.
+        well: bool,
+        /// In words.
+        message: String,
     },
     /// Something went wrong; what will happen next is in the text.
     Trouble {

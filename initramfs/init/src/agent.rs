@@ -14,11 +14,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::backoff;
-use crate::contract::Phase;
+use crate::contract::{Duty, Phase};
+use crate::duty;
 use crate::http::Server;
 use crate::report::Reporter;
 use crate::root::memory::Memory;
+use crate::{backoff, console, rescue};
 
 /// Where the agent lies: on the `/run` that moves into the new root.
 pub const PROGRAM: &str = "/run/koboshi/koboshi-init";
@@ -31,7 +32,8 @@ const SYSTEMCTL: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
 const LONG_START: Duration = Duration::from_secs(600);
 /// How long PID 1 must be the same to count as an init that stays.
 const STEADY: Duration = Duration::from_secs(3);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+/// For whoever reads the console, from the end of an order to the restart.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// What PID 1 leaves its agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,10 +44,13 @@ struct State {
     heartbeat: u32,
     /// Device and inode of the program PID 1 ran when it left this: ourselves.
     init: (u64, u64),
+    /// What is to be done once the system is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    duty: Option<Duty>,
 }
 
 /// Leaves the program and its state in `/run`, if there is somebody to report to.
-pub fn leave(reporter: &Reporter, heartbeat: u32) -> io::Result<()> {
+pub fn leave(reporter: &Reporter, heartbeat: u32, duty: Option<Duty>) -> io::Result<()> {
     let (Some(server), Some(boot)) = (reporter.server, &reporter.boot) else {
         return Err(io::Error::other("nobody to report to"));
     };
@@ -60,6 +65,7 @@ pub fn leave(reporter: &Reporter, heartbeat: u32) -> io::Result<()> {
         seq: reporter.seq,
         heartbeat,
         init,
+        duty,
     };
     fs::write(STATE, serde_json::to_vec(&state)?)
 }
@@ -93,7 +99,10 @@ fn live(state: &State) -> io::Result<()> {
         Reporter { server: Some(server), boot: Some(state.boot.clone()), seq: state.seq };
     let rung = match wait_until_up(state, &bell, &mut reporter) {
         Some(by) => {
-            say_up(&by, &bell, &mut reporter) || beat(state.heartbeat, &bell, &mut reporter)
+            let rings = |span| bell.rings_within(span);
+            duty::surely(&mut reporter, &rings, &Phase::Up { by })
+                || state.duty.as_ref().is_some_and(|order| ordered(order, &bell, &mut reporter))
+                || beat(state.heartbeat, &bell, &mut reporter)
         }
         None => true,
     };
@@ -101,6 +110,23 @@ fn live(state: &State) -> io::Result<()> {
         let _ = reporter.tell(Phase::Down);
     }
     Ok(())
+}
+
+/// Carries an order out and starts the machine anew. Comes back when told to stop meanwhile, with
+/// true, or where the kernel refuses.
+fn ordered(order: &Duty, bell: &Bell, reporter: &mut Reporter) -> bool {
+    console::open();
+    if duty::run(order, reporter, &|span| bell.rings_within(span)) {
+        return true;
+    }
+    console::say("starts the machine anew in 10 seconds");
+    if bell.rings_within(LAST_WORDS) {
+        return true;
+    }
+    let _ = reporter.tell(Phase::Down);
+    // Nothing of this system is worth an orderly end, and its init may wait for somebody.
+    rescue::power(rustix::system::RebootCommand::Restart);
+    false
 }
 
 /// Who says that the system is up; nothing if it goes down first.
@@ -129,25 +155,6 @@ fn wait_until_up(state: &State, bell: &Bell, reporter: &mut Reporter) -> Option<
             return None;
         }
     }
-}
-
-/// Until the appliance hears it; true if told to stop first.
-fn say_up(by: &str, bell: &Bell, reporter: &mut Reporter) -> bool {
-    for failures in 1.. {
-        if reporter.tell(Phase::Up { by: by.to_owned() }).is_ok() {
-            break;
-        }
-        // An appliance that is away for hours is asked once a minute.
-        let wait = if failures > 6 {
-            backoff::jitter(RETRY_MAX, backoff::random())
-        } else {
-            backoff::pause(failures, backoff::random())
-        };
-        if bell.rings_within(wait) {
-            return true;
-        }
-    }
-    false
 }
 
 /// For ever; true when told to stop.
@@ -347,6 +354,7 @@ mod tests {
             seq: 5,
             heartbeat: 30,
             init: (2, 3),
+            duty: None,
         };
         let text = serde_json::to_vec(&state).unwrap();
         assert_eq!(serde_json::from_slice::<State>(&text).unwrap(), state);

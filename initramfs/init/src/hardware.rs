@@ -84,7 +84,7 @@ fn cpu(cpuinfo: &str) -> Cpu {
 
 /// What is a disk: a block device of hardware with a size. An empty card reader and a BMC's virtual
 /// drive without an image have none; nvme's paths behind a multipath device are hidden.
-fn disks(root: &Path) -> Vec<Disk> {
+pub fn disks(root: &Path) -> Vec<Disk> {
     let mut disks = Vec::new();
     for entry in fs::read_dir(root.join("sys/block")).into_iter().flatten().flatten() {
         let (at, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());

@@ -3,8 +3,8 @@
 //! The moments of a boot, in order; each is a module of the same name:
 //! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`net`] → [`report`] and
 //! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`menu`] → [`root`] → [`disks`] → [`settle`] →
-//! [`switch`]. [`agent`] stays behind in the running system, and what answers which [`changes`] were made
-//! there; [`rescue`] is where a boot ends up that
+//! [`switch`]. [`agent`] stays behind in the running system, does its [`duty`] there where one was ordered,
+//! and what answers which [`changes`] were made there; [`rescue`] is where a boot ends up that
 //! cannot go on. What may hang is run as an [`errand`], what failed is tried again after a [`backoff`].
 
 #[path = "../../src/contract.rs"]
@@ -22,6 +22,7 @@ mod clock;
 mod cmdline;
 mod console;
 mod disks;
+mod duty;
 mod errand;
 mod hardware;
 mod http;
@@ -176,7 +177,7 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     if let Err(error) = changes::leave(&orders, reporter.boot.as_deref(), whole) {
         say(format!("what changes here will not be known: {error}"));
     }
-    if let Err(error) = agent::leave(reporter, orders.heartbeat) {
+    if let Err(error) = agent::leave(reporter, orders.heartbeat, orders.duty.clone()) {
         say(format!("no agent: {error}"));
     }
     say(format!("{} becomes {} by {init}", orders.hostname, orders.root.image));

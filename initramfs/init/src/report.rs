@@ -61,6 +61,7 @@ fn bounded(phase: Phase) -> Phase {
     match phase {
         Phase::Trouble { message } => Phase::Trouble { message: cut(message) },
         Phase::Rescue { message } => Phase::Rescue { message: cut(message) },
+        Phase::Finished { well, message } => Phase::Finished { well, message: cut(message) },
         other => other,
     }
 }
