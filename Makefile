@@ -50,6 +50,7 @@ rack-images: setup
 	$(CARGO) build --workspace --all-targets
 	target/debug/koboshi image build rescue --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
 	target/debug/koboshi image build rescue --name metal --kernel metal --state $(RACK)/state --cache $(RACK)/cache --publish
+	target/debug/koboshi image build wipe --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
 	target/debug/koboshi image build web --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
 
 # Real machines that take their time, and noisy consoles for SECONDS: too long for every change, right for every

@@ -20,6 +20,7 @@ use crate::{lab, serve};
 
 mod help;
 mod machines;
+mod maintain;
 mod words;
 
 use words::{Cli, Command, Export, Where};
@@ -79,6 +80,11 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Machines(command) => machines::run(command),
         Command::Image(command) => ops::image::run(command),
+        Command::Receipt(command) => {
+            let (text, well) = ops::receipt::run(command)?;
+            print_bytes(text.as_bytes())?;
+            code(u8::from(!well))
+        }
         Command::Lab(command) => lab::cli::run(command),
         Command::Completions { shell } => {
             let mut out = Vec::new();
@@ -282,7 +288,9 @@ async fn ask(command: Command) -> anyhow::Result<()> {
                 Client::new(&at.state).get("/known-hosts", &query).await?;
             show(&rows, format.json, |rows| ops::known_hosts::show(rows))
         }
+        Command::Maintain(words) => maintain::run(words).await,
         Command::Serve { .. }
+        | Command::Receipt(_)
         | Command::Check { .. }
         | Command::Machines(_)
         | Command::Image(_)

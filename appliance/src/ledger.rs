@@ -6,6 +6,7 @@ mod host_keys;
 mod power;
 mod reports;
 mod seats;
+pub mod tickets;
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -74,6 +75,8 @@ struct Inner {
     began: u64,
     /// Machines that report from a seat which they are not known to hold.
     ghosts: HashMap<String, Ghost>,
+    /// Orders for one boot.
+    orders: tickets::Orders,
 }
 
 /// A machine that reports from a seat by a boot that is over.
@@ -314,6 +317,7 @@ impl Ledger {
                     after: None,
                     fenced: false,
                 };
+                self.ticket_over(&record).await;
                 self.opened(record, holds, &over).await;
                 self.event("boot", Some(machine), what).await;
             }
@@ -451,6 +455,7 @@ impl Ledger {
             let told = self.rollout.reached(&record.machine, id, record.stage, note, at);
             self.keep(told).await;
         }
+        self.ticket_boots(&record, stage).await;
         if let Err(error) = self.store.record_boot(record).await {
             self.failed(&error);
         }

@@ -14,6 +14,8 @@
 //! bmcs      the BMCs of the site: one session each, opened when it is needed
 //! lines     the consoles that are always on
 //! ledger    timelines, holdings, events; `store` keeps them
+//! receipts  what was done to disks, signed
+//! maintenance  what can be ordered for one boot of a machine
 //! hardware  what machines say they are made of, and where that disagrees with the site
 //! diagnosis/  where a boot hangs and why, who has not come back
 //! identify  a stranger that is known by its BMC
@@ -44,11 +46,13 @@ pub mod lab;
 pub mod ledger;
 pub mod lines;
 pub mod loaders;
+pub mod maintenance;
 pub mod networks;
 pub mod ops;
 pub mod plan;
 pub mod programs;
 pub mod publish;
+pub mod receipts;
 pub mod rights;
 pub mod rollout;
 pub mod roots;

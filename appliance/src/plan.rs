@@ -10,7 +10,7 @@ use bytes::Bytes;
 use koboshi_images::Bootable;
 use koboshi_initramfs::contract::{self, Disk, Nic, Orders, Root};
 use koboshi_pxe::boots::{Part, Plan};
-use koboshi_pxe::decide::{Entry, Place, Unknown};
+use koboshi_pxe::decide::{Entry, Place, Ticket, Unknown};
 use koboshi_pxe::desk::Freeze;
 use koboshi_pxe::dhcp::Subnet;
 use koboshi_pxe::menu::{Becomes, Menu, Offered};
@@ -53,6 +53,8 @@ pub struct Planner {
     pub roles: BTreeMap<RoleName, Result<Ready, String>>,
     /// What single machines boot beside that.
     pub versions: Versions,
+    /// Images that orders for one boot want, by name, and why the others cannot be booted.
+    pub duties: BTreeMap<String, Result<Ready, String>>,
     /// Where our HTTP listens.
     pub http_port: u16,
     /// The common initramfs segment, with its digest.
@@ -86,8 +88,12 @@ impl Freeze for Planner {
                     return Err(format!("{} {}", known.name, held.says()));
                 }
                 Place::Nowhere => return Err(format!("the matrix gives {} no seat", known.name)),
+                Place::Ticket(ticket) => {
+                    let extra = Extra { ticket: Some(ticket), ..Extra::default() };
+                    (&known.name, None, &ticket.duty, extra)
+                }
                 Place::Typed { choice, seat } => {
-                    let extra = Extra { args: &choice.args, menu: None };
+                    let extra = Extra { args: &choice.args, ..Extra::default() };
                     match (&choice.becomes, seat) {
                         (Becomes::Role(role), _) => (&known.name, None, role, extra),
                         (Becomes::Seat, Some(seat)) => {
@@ -107,7 +113,7 @@ impl Freeze for Planner {
                 Unknown::Menu(roles) => (&guest, None, asking_role(roles)?, as_the_site_says),
                 Unknown::Typed(choice) => match &choice.becomes {
                     Becomes::Role(role) => {
-                        (&guest, None, role, Extra { args: &choice.args, menu: None })
+                        (&guest, None, role, Extra { args: &choice.args, ..Extra::default() })
                     }
                     Becomes::Seat => return Err("a stranger has no seat".to_string()),
                 },
@@ -135,7 +141,7 @@ impl Freeze for Planner {
                             seat.as_ref().and_then(|seat| self.site.roles.get(seat.role.as_str()))
                         }
                     },
-                    Place::Spare | Place::Nowhere => None,
+                    Place::Spare | Place::Nowhere | Place::Ticket(_) => None,
                 };
                 (self.site.machines.get(known.name.as_str()), role)
             }
@@ -148,6 +154,10 @@ impl Freeze for Planner {
         let serial = self.site.serial(machine, role.map(|role| &role.value)).value;
         Uart::of(serial.unit()?, serial.speed)
     }
+
+    fn no_image(&self, image: &str) -> Option<String> {
+        self.duty(image).err()
+    }
 }
 
 /// What a plan holds beside what the site says.
@@ -157,9 +167,17 @@ struct Extra<'a> {
     args: &'a [(String, String)],
     /// What may be chosen there.
     menu: Option<contract::Menu>,
+    /// The order it is for: the role is its duty then.
+    ticket: Option<&'a Ticket>,
 }
 
 impl Planner {
+    /// The image of an order for one boot.
+    fn duty(&self, image: &str) -> Result<&Ready, String> {
+        let none = || format!("no image {image:?} is for orders");
+        self.duties.get(image).ok_or_else(none)?.as_ref().map_err(Clone::clone)
+    }
+
     /// What `koboshi-init` may offer on the machine's console.
     fn menu(&self, entry: &Entry) -> Option<contract::Menu> {
         let (menu, asks) = match entry {
@@ -203,15 +221,25 @@ impl Planner {
         (address, network): (Ipv4Addr, &Subnet),
         extra: Extra<'_>,
     ) -> Result<Plan, String> {
-        let no_role = || format!("the site has no role {role}");
-        let (name, ready) = self.roles.get_key_value(role).ok_or_else(no_role)?;
-        let role = self.site.roles.get(name).ok_or_else(no_role)?;
-        let (ready, because) = self.ready((name, role), ready, machine)?;
+        let name = role;
+        let (ready, because, role) = match extra.ticket {
+            Some(ticket) => (self.duty(&ticket.image)?, None, None),
+            None => {
+                let no_role = || format!("the site has no role {role}");
+                let (name, ready) = self.roles.get_key_value(role).ok_or_else(no_role)?;
+                let role = self.site.roles.get(name).ok_or_else(no_role)?;
+                let (ready, because) = self.ready((name, role), ready, machine)?;
+                (ready, because, Some(role))
+            }
+        };
+        let order = extra.ticket.filter(|ticket| !ticket.order.is_empty());
+        let duty = order.map(|ticket| serde_json::from_str(&ticket.order));
+        let duty = duty.transpose().map_err(|error| format!("its order does not read: {error}"))?;
         let place = seat.and_then(|seat| self.site.seats.get(seat));
         let hardware = self.site.machines.get(machine).map(|machine| &machine.value);
         let hostname = seat
             .map_or_else(|| format!("{name}-{}", mac.to_string().replace(':', "")), str::to_string);
-        let serial = self.site.serial(hardware, Some(role)).value.to_string();
+        let serial = self.site.serial(hardware, role.map(|role| &role.value)).value.to_string();
         let mut args: BTreeMap<String, String> = place
             .map(|seat| {
                 seat.args.iter().map(|(key, text)| (key.clone(), text.value.clone())).collect()
@@ -264,6 +292,7 @@ impl Planner {
             args: args.clone(),
             heartbeat: HEARTBEAT,
             menu: extra.menu,
+            duty,
         };
         let own = self.files(machine, seat, name.as_str(), &orders)?;
         orders.root.files = own.iter().map(files::Archive::blob).collect();
@@ -282,7 +311,8 @@ impl Planner {
             "panic=10".to_string(),
         ];
         cmdline.extend(args.iter().map(|(key, value)| argument(key, value)));
-        cmdline.extend(role.cmdline.as_ref().map(|words| words.value.clone()));
+        let words = role.and_then(|role| role.cmdline.as_ref());
+        cmdline.extend(words.map(|words| words.value.clone()));
 
         let mut plan = Plan {
             machine: machine.to_string(),
@@ -297,6 +327,7 @@ impl Planner {
             roots: fetched(&orders.root),
             cmdline: cmdline.join(" "),
             revision: self.revision,
+            ticket: extra.ticket.map(|ticket| ticket.id),
             orders: text,
             because,
             blobs: HashMap::new(),

@@ -16,6 +16,7 @@ use crate::caveats::caveats;
 use crate::holds;
 use crate::home::Homes;
 use crate::loaders;
+use crate::maintenance;
 use crate::networks;
 use crate::plan::{self, Planner, Versions};
 use crate::rollout::{Rollout, Told};
@@ -195,11 +196,17 @@ pub fn read(
     let hosts = plan::hosts(&site);
     blobs.insert(hosts.1, Content::Bytes(hosts.0.clone()));
     let menu_of = menu.clone();
+    let duty = |image: &&str| (image.to_string(), roots::for_duty(images, image));
+    let duties: BTreeMap<_, _> = maintenance::IMAGES.iter().map(duty).collect();
+    for ready in duties.values().flatten() {
+        blobs.extend(ready.blobs.clone());
+    }
     let planner = Arc::new(Planner {
         site,
         revision,
         roles,
         versions,
+        duties,
         http_port,
         common,
         hosts,

@@ -72,6 +72,8 @@ pub enum Verb {
     Fence,
     /// Switch a machine: power, boot device, watchdog.
     Operate,
+    /// Order a machine out of its seat for one boot, its disks wiped by it, perhaps.
+    Maintain,
     /// Change a BMC: its network, its accounts, its log.
     Administer,
 }
@@ -104,7 +106,7 @@ mod tests {
         let stranger = Principal::Local { uid: 65_534 };
         assert!(may(&stranger, Verb::Look, None) && may(&stranger, Verb::Watch, Some("m01")));
         assert!(!may(&stranger, Verb::Change, Some("m01")));
-        for verb in [Verb::Fence, Verb::Operate, Verb::Administer] {
+        for verb in [Verb::Fence, Verb::Operate, Verb::Maintain, Verb::Administer] {
             assert!(!may(&stranger, verb, Some("m01")), "{verb:?}");
         }
         assert!(may(&Principal::Local { uid: 0 }, Verb::Change, None));

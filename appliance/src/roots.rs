@@ -1,7 +1,7 @@
 //! Where a role's root comes from: its image's archive or squashfs, or a server's export. What is not
 //! there yet keeps the role's machines waiting, with words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, ToSocketAddrs};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -15,6 +15,8 @@ use crate::site::{NfsRoot, Role, RootMode, Site};
 
 /// A name server that does not answer must not hold up a reload for longer.
 const LOOK_UP: Duration = Duration::from_secs(3);
+/// Of memory, for the root of an order.
+const DUTY_SIZE: &str = "80%";
 
 /// A role's image with its blobs and its root, or in words what is missing.
 pub fn ready(images: &Images, role: &Role) -> Result<Ready, String> {
@@ -55,14 +57,40 @@ pub fn ready_as(images: &Images, role: &Role, reference: &str) -> Result<Ready, 
         RootMode::Overlay => image.squashed().unwrap_or_default(),
         RootMode::Nfs(_) => Vec::new(),
     };
+    Ok(Ready { blobs: blobs(images, &image, rooted), image, root })
+}
+
+/// Where the blobs lie that a machine fetches.
+fn blobs(
+    images: &Images,
+    image: &Bootable,
+    rooted: Vec<koboshi_images::Blob>,
+) -> HashMap<[u8; 32], Content> {
     let blobs = [image.kernel].into_iter().chain(image.segments.iter().copied()).chain(rooted);
-    let blobs = blobs
-        .map(|blob| {
-            let path = Arc::new(images.blob_path(&blob.digest));
-            (blob.digest.0, Content::File { path, size: blob.size })
-        })
-        .collect();
-    Ok(Ready { image, blobs, root })
+    let file = |blob: koboshi_images::Blob| {
+        let path = Arc::new(images.blob_path(&blob.digest));
+        (blob.digest.0, Content::File { path, size: blob.size })
+    };
+    blobs.map(file).collect()
+}
+
+/// The image of an order for one boot: it needs no role in the site file.
+pub fn for_duty(images: &Images, name: &str) -> Result<Ready, String> {
+    let image = images.resolve(name).map_err(|error| {
+        format!(
+            "{error}: `koboshi image build {name} --publish` makes the one that comes with koboshi"
+        )
+    })?;
+    let layers = image.layers.iter().map(|layer| blob(&layer.blob)).collect();
+    let root = Root {
+        image: format!("{}@{}", image.name, image.version),
+        tmpfs: DUTY_SIZE.to_string(),
+        digest: image.digest.to_string(),
+        from: Source::Archive { layers, unpacked: image.unpacked() },
+        files: Vec::new(),
+    };
+    let rooted: Vec<_> = image.layers.iter().map(|layer| layer.blob).collect();
+    Ok(Ready { blobs: blobs(images, &image, rooted), image, root })
 }
 
 fn blob(blob: &koboshi_images::Blob) -> Blob {

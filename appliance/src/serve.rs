@@ -33,6 +33,7 @@ use crate::identify::Identities;
 use crate::ledger::{Ledger, Wish};
 use crate::lines::Lines;
 use crate::publish;
+use crate::receipts::Receipts;
 use crate::rollout::{self, Rollout};
 use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
@@ -83,9 +84,12 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     hold(&desk, store.holdings().context("reading the holdings")?, &newest);
     let hardware = store.hardware().context("reading what machines are made of")?;
     let ledger = Ledger::new(store.clone(), newest, hardware);
+    let tickets = store.tickets().context("reading the orders")?;
     let ledger = ledger.knowing(Learned::from_boots(lessons)).telling(rollout.clone());
+    let ledger = ledger.ordering(tickets, Receipts::of(&options.state), site.name.as_str());
     let ledger = Arc::new(ledger);
     ledger.keep(reading.told).await;
+    ledger.orders_in_force(&desk).await;
 
     let bmcs = Bmcs::remembering(&options.state.join("bmcs"), |text| tracing::warn!("{text}"));
     let bmcs = bmcs.context("reading what is known of BMCs")?;
@@ -472,6 +476,7 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
                 }
                 squasher.look().await;
                 app.hold().await;
+                app.ledger.forget_tickets(&app.desk).await;
                 let now = stamp(&index);
                 if now != known {
                     known = now;

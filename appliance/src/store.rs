@@ -5,6 +5,7 @@
 
 mod booted;
 mod records;
+mod tickets;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use booted::{Booted, BootedInto};
 pub use records::{BootRecord, Event, Holding, HostKeys, Late, Mark, OnConsole, Switched};
+pub use tickets::{Ticket, TicketState};
 
 use crate::hardware;
 use crate::rollout::Course;
@@ -111,6 +113,7 @@ impl Store {
             write.open_table(booted::BOOTED)?;
             write.open_table(HOST_KEYS)?;
             write.open_table(COURSES)?;
+            write.open_table(tickets::TICKETS)?;
         }
         booted::migrate(&write)?;
         write.commit()?;

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use crate::Modules;
 
 /// The recipes that come with koboshi.
-const SHIPPED: [(&str, &str); 2] = [
+const SHIPPED: [(&str, &str); 3] = [
     ("rescue", include_str!("../recipes/rescue.toml")),
     ("web", include_str!("../recipes/web.toml")),
+    ("wipe", include_str!("../recipes/wipe.toml")),
 ];
 
 /// A recipe that cannot be read.

@@ -122,6 +122,9 @@ pub struct Plan {
     pub cmdline: String,
     /// Which reading of the site it was made from.
     pub revision: u64,
+    /// The order that it carries out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<u64>,
     /// What the machine is told beside its command line, as the appliance wrote it. Opaque here,
     /// and kept, so that the segment made from it can be made again after a restart.
     pub orders: String,
@@ -134,6 +137,11 @@ impl Plan {
     /// Kernel, segments and root, if it is fetched.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         std::iter::once(&self.kernel).chain(&self.segments).chain(&self.roots)
+    }
+
+    /// A program of its own instead of Linux: nothing runs there that could report.
+    pub fn is_bare(&self) -> bool {
+        self.segments.is_empty()
     }
 
     /// Bytes of the root that are fetched.

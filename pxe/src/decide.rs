@@ -17,7 +17,7 @@ use crate::boots::{Plan, Stage};
 use crate::loader::{self, Language};
 use crate::menu::{Becomes, Choice};
 
-pub use entry::{Entry, Exclusive, Known, Place, Seat, Unknown};
+pub use entry::{Entry, Exclusive, Known, Place, Seat, Ticket, Unknown};
 pub use rules::Rule;
 
 /// What the client said.
@@ -236,6 +236,8 @@ pub fn typed(facts: &Facts, entry: &Entry, live: Option<&Live>) -> Option<Entry>
         Entry::Known(known) => {
             let seat = match (&known.place, &choice.becomes) {
                 (Place::Seat(seat), Becomes::Seat) => Some(seat.clone()),
+                // An order came after it was typed, and goes before it.
+                (Place::Ticket(_), _) => return None,
                 // Its seat is another machine's by now, or none at all: it waits as it would.
                 (_, Becomes::Seat) => return None,
                 (_, Becomes::Role(_)) => None,
@@ -313,6 +315,12 @@ fn standing_of<'a>(entry: &'a Entry, because: &mut Vec<Rule>) -> Option<Wanted<'
                     because.push(address.map_or(Rule::PoolAddress, Rule::SeatAddress));
                     let seat = seat.as_ref().map(|seat| seat.name.as_str());
                     Some(Wanted { seat, address, loader, nothing_because: None })
+                }
+                Place::Ticket(ticket) => {
+                    because.extend([Rule::Ticket(ticket.duty.clone()), Rule::PoolAddress]);
+                    let nothing_because = ticket.trouble.clone();
+                    because.extend(nothing_because.clone().map(Rule::RoleTrouble));
+                    Some(Wanted { seat: None, address: None, loader, nothing_because })
                 }
                 Place::Spare => {
                     because.push(Rule::MatrixSpare);

@@ -5,6 +5,7 @@ mod blank;
 mod discover;
 mod gate;
 pub mod loaders;
+mod maintain;
 mod networks;
 mod nics;
 mod power;

@@ -131,6 +131,8 @@ fn routes(app: Arc<App>) -> Router {
         .route("/seat", post(seat))
         .route("/adopt", post(adopt))
         .route("/fence", post(fence))
+        .route("/maintain", get(maintained).post(maintain))
+        .route("/maintain/cancel", post(cancel))
         .route("/reload", post(reload))
         .route("/known-hosts", get(known_hosts))
         .merge(super::attach::routes())
@@ -248,6 +250,36 @@ async fn fence(
     let verb = if query.dry { Verb::Look } else { Verb::Fence };
     allow(&caller, verb, Some(&query.machine))?;
     ops::fence::answer(&app, &query, &caller.name()).await.map(Json)
+}
+
+async fn maintain(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Json(query): Json<ops::maintain::Query>,
+) -> Result<Json<ops::maintain::Answer>, Refusal> {
+    let verb = if query.dry { Verb::Look } else { Verb::Maintain };
+    allow(&caller, verb, Some(&query.machine))?;
+    if query.now {
+        allow(&caller, Verb::Operate, Some(&query.machine))?;
+    }
+    ops::maintain::answer(&app, query, &caller.name()).await.map(Json)
+}
+
+async fn cancel(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Json(query): Json<ops::maintain::Cancel>,
+) -> Result<Json<ops::maintain::Row>, Refusal> {
+    allow(&caller, Verb::Maintain, Some(&query.machine))?;
+    ops::maintain::cancel(&app, &query, &caller.name()).await.map(Json)
+}
+
+async fn maintained(
+    State(app): Api,
+    ConnectInfo(caller): From,
+) -> Result<Json<Vec<ops::maintain::Row>>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    Ok(Json(ops::maintain::list(&app)))
 }
 
 async fn reload(

@@ -57,3 +57,16 @@ So that ssh asks the appliance itself, each time (OpenSSH 8.5 or newer), in ~/.s
       KnownHostsCommand /usr/bin/koboshi export known-hosts --host %H
       UserKnownHostsFile none
       StrictHostKeyChecking yes";
+
+/// Of `koboshi maintain`.
+pub(super) const MAINTAIN: &str = "\
+An order is for the machine's next netboot, once: it boots the order's image instead of its seat's, does the work, and
+starts anew into what it was. Images that orders want are made by `koboshi image build wipe --publish`; the site file
+needs no role for them. `koboshi status --watch` shows how far a wipe is, its console too.
+
+  koboshi maintain m07 wipe --serial CZ123 --now    all fixed disks; not a byte on a machine with another serial number
+  koboshi maintain m07 wipe --serial CZ123 --disk S4RFX --method discard,random
+  koboshi maintain m07 rescue --seat web1           a shell, though it runs in web1
+  koboshi maintain                                  what is ordered, and what came of it
+  koboshi maintain m07 --cancel
+  koboshi receipt verify                            whether receipts are as they were signed";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use koboshi_console::sysrq::Keys;
 
-use super::{help, machines};
+use super::{help, machines, maintain};
 use crate::{lab, ops};
 
 /// Boots diskless machines into roles, and says what they do.
@@ -283,6 +283,12 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Order a machine for one boot: wipe its disks, a shell. Without MACHINE: what is ordered, and how far it is
+    #[command(after_help = help::MAINTAIN)]
+    Maintain(maintain::Words),
+    /// Show and verify signed receipts of what was done to disks
+    #[command(subcommand)]
+    Receipt(ops::receipt::Command),
     #[command(flatten)]
     Machines(machines::Command),
     /// Import, build, publish and show images

@@ -158,6 +158,7 @@ mod tests {
             roots: vec![part("root")],
             cmdline: String::new(),
             revision: 1,
+            ticket: None,
             orders: String::new(),
             because: None,
             blobs: Default::default(),

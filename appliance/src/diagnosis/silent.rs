@@ -184,6 +184,7 @@ mod tests {
             roots: vec![part()],
             cmdline: String::new(),
             revision: 1,
+            ticket: None,
             orders: String::new(),
             because: None,
             blobs: Default::default(),

@@ -56,12 +56,16 @@ impl Ledger {
             }
             phase => phase,
         };
+        if let Phase::Working { .. } = phase {
+            // As good as a heartbeat.
+            self.keep_lease(wishes, mac);
+        }
+        if self.ticket_report((id, mac), &phase).await {
+            return;
+        }
         let (stage, mut note) = words(&phase);
         if let Phase::Heartbeat { .. } = phase {
-            // The pool's lease of a machine that runs no DHCP client lives by its heartbeats.
-            if wishes.try_send(Wish::Keep(mac)).is_err() {
-                self.failures.fetch_add(1, Ordering::Relaxed);
-            }
+            self.keep_lease(wishes, mac);
             self.rollout.heard(&machine, id);
             if last == Stage::Up && !missed {
                 return;
@@ -85,6 +89,13 @@ impl Ledger {
                 self.event("down", Some(machine), "shuts down in good order".to_string()).await;
             }
             _ => {}
+        }
+    }
+
+    /// The pool's lease of a machine that runs no DHCP client lives by its heartbeats.
+    fn keep_lease(&self, wishes: &mpsc::Sender<Wish>, mac: Mac) {
+        if wishes.try_send(Wish::Keep(mac)).is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -168,6 +179,10 @@ pub(super) fn words(phase: &Phase) -> (Stage, String) {
         Phase::Switching => (Stage::Switching, String::new()),
         Phase::Up { by } => (Stage::Up, clean(by)),
         Phase::Heartbeat { .. } => (Stage::Up, "heartbeat".to_string()),
+        // Kept with the ticket.
+        Phase::Working { .. } => (Stage::Up, "works".to_string()),
+        Phase::Wiped(disk) => (Stage::Up, clean(&disk.note)),
+        Phase::Finished { message, .. } => (Stage::Up, clean(message)),
         Phase::Trouble { message } => (Stage::Trouble, clean(message)),
         Phase::Rescue { message } => (Stage::Rescue, clean(message)),
         Phase::Down => (Stage::Down, String::new()),

@@ -34,6 +34,7 @@ pub(crate) fn boot(machine: &str, id: u8) -> BootRecord {
         roots: vec![part("root")],
         cmdline: String::new(),
         revision: 1,
+        ticket: None,
         orders: String::new(),
         because: None,
         blobs: HashMap::new(),

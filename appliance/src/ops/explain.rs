@@ -425,7 +425,7 @@ fn line<'a>(site: &'a Site, mac: Mac, entry: &Entry, rule: &Rule) -> Option<&'a 
         Rule::MacIsMulticast | Rule::Malformed(_) => {
             publish::boot_subnet(site).map(|subnet| &subnet.origin)
         }
-        Rule::Typed(_) => None,
+        Rule::Typed(_) | Rule::Ticket(_) => None,
         Rule::FrozenPlan
         | Rule::LoaderByArch(..)
         | Rule::NoLoader(_)

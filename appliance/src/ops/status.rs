@@ -12,6 +12,7 @@ use koboshi_pxe::firmware::Firmware;
 use koboshi_pxe::seats::Holder;
 use serde::{Deserialize, Serialize};
 
+use super::maintain;
 use super::table::{ago, table};
 use crate::api::Refusal;
 use crate::app::App;
@@ -147,6 +148,8 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
         row.notes.extend(version(app, &site, name));
         row.notes.extend(conflict(boot));
         row.notes.extend(haunted(name.as_str(), &ghosts, &holders));
+        let ticket = app.ledger.ticket(name.as_str());
+        row.notes.extend(ticket.and_then(|(ticket, works)| maintain::note(&ticket, &works)));
         row.silent = silent.get(name.as_str()).cloned();
         row.drifted = drifted(boot, &would);
         row.notes.extend(evidence.get(name.as_str()).into_iter().flatten().cloned());
@@ -225,6 +228,7 @@ fn row(
     }
     if let (Some(boot), Some(plan)) = (boot, plan)
         && plan.seat.is_none()
+        && plan.ticket.is_none()
         && boot.machine != boot.mac.to_string()
     {
         let empty = if seat == "-" || seat == "spare" { "" } else { "; its seat is empty" };

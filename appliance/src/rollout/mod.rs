@@ -82,7 +82,8 @@ impl Rollout {
 
     /// A boot begins.
     pub fn opened(&self, boot: &BootRecord) -> Vec<Told> {
-        let plan = boot.plan.as_ref();
+        // An order's image is nobody's version: it comes and goes with the order.
+        let plan = boot.plan.as_ref().filter(|plan| plan.ticket.is_none());
         let promised = (plan.map(|plan| &*plan.image), plan.map_or("", |plan| &*plan.role));
         self.books().opened(&boot.machine, boot.id, promised, boot.opened, Instant::now())
     }

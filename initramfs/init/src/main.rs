@@ -3,8 +3,8 @@
 //! The moments of a boot, in order; each is a module of the same name:
 //! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`net`] → [`report`] and
 //! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`menu`] → [`root`] → [`disks`] → [`settle`] →
-//! [`switch`]. [`agent`] stays behind in the running system, does its [`duty`] there where one was ordered,
-//! and what answers which [`changes`] were made there; [`rescue`] is where a boot ends up that
+//! [`switch`]. [`agent`] stays behind in the running system and does its [`duty`], where one was ordered, and
+//! so does what answers which [`changes`] were made there; [`rescue`] is where a boot ends up that
 //! cannot go on. What may hang is run as an [`errand`], what failed is tried again after a [`backoff`].
 
 #[path = "../../src/contract.rs"]

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -29,6 +30,7 @@ impl Entry {
                 // Who holds it is said by whoever makes the plan.
                 Place::Taken(..) | Place::Spare | Place::Nowhere => None,
                 Place::Typed { seat, .. } => seat.as_ref()?.trouble.as_deref(),
+                Place::Ticket(ticket) => ticket.trouble.as_deref(),
             },
             Entry::Unknown(policy) => match policy.as_ref() {
                 Unknown::Role { trouble, .. } => trouble.as_deref(),
@@ -91,6 +93,26 @@ pub enum Place {
         /// Its own seat, if that is what was chosen.
         seat: Option<Seat>,
     },
+    /// An operator's order for its next boot. The site never says this either.
+    Ticket(Arc<Ticket>),
+}
+
+/// An order for one boot of a machine. It stands until a boot of it has reported, and not until one
+/// has begun: anybody can begin one in a machine's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// Never used twice.
+    pub id: u64,
+    /// `wipe`: what it is to do.
+    pub duty: String,
+    /// The image that does it.
+    pub image: String,
+    /// What the machine is told of it, as the appliance wrote it. Opaque here.
+    pub order: String,
+    /// Why that cannot be booted now, in words, if it cannot.
+    pub trouble: Option<String>,
+    /// It is for nobody from then on.
+    pub until: SystemTime,
 }
 
 impl Place {
@@ -99,7 +121,7 @@ impl Place {
         match self {
             Place::Seat(seat) => seat.address,
             Place::Typed { seat, .. } => seat.as_ref()?.address,
-            Place::Taken(..) | Place::Spare | Place::Nowhere => None,
+            Place::Taken(..) | Place::Spare | Place::Nowhere | Place::Ticket(_) => None,
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum Rule {
     MenuAsks,
     /// This was typed there.
     Typed(String),
+    /// An operator ordered this for its next boot.
+    Ticket(String),
     /// A boot is under way and its plan holds, whatever the site says since.
     FrozenPlan,
     /// The machine or its class names the loader.
@@ -74,6 +76,9 @@ impl fmt::Display for Rule {
             Rule::RoleTrouble(why) => write!(f, "it cannot be booted now: {why}"),
             Rule::MenuAsks => f.write_str("whoever is at its console is asked what it shall be"),
             Rule::Typed(says) => write!(f, "{says} was typed at the machine's console"),
+            Rule::Ticket(duty) => {
+                write!(f, "a ticket orders {duty} for its next boot, once (`koboshi maintain`)")
+            }
             Rule::FrozenPlan => f.write_str("a boot is under way, and its plan holds"),
             Rule::LoaderNamed(file) => write!(f, "the site names the loader {file}"),
             Rule::LoaderMisfit(file) => {

@@ -45,6 +45,7 @@ fn plan(address: Ipv4Addr) -> Arc<Plan> {
         roots: vec![part("root")],
         cmdline: String::new(),
         revision: 1,
+        ticket: None,
         orders: String::new(),
         because: None,
         blobs: Default::default(),

@@ -99,6 +99,7 @@ impl Desk {
     fn blob_moved(&self, mac: Mac, digest: &[u8; 32], note: String) {
         let stage = self.inner().boots.of_mut(mac).and_then(|boot| boot.fetched(digest));
         if let Some(stage) = stage {
+            self.inner().handed_over(mac, stage);
             self.advance(mac, stage, note);
         }
     }

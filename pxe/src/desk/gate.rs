@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::{Desk, HEARD_MAX, Inner, News, Snapshot};
 use crate::boots::Boot;
 use crate::content::BootId;
-use crate::decide::{Entry, Exclusive, Facts, Known, Live, Place, Step, decide};
+use crate::decide::{Asks, Client, Entry, Exclusive, Facts, Known, Live, Place, Step, decide};
 use crate::dhcp::Subnet;
 use crate::held::How;
 use crate::mac::Mac;
@@ -194,7 +194,11 @@ impl Inner {
 
     /// The same for a client that stands on this network.
     pub(super) fn ask_on(&self, site: &Snapshot, facts: &Facts, stands: Option<&Subnet>) -> Step {
-        let entry = self.entry_on(site, facts.mac, stands);
+        let entry = match facts.asks {
+            // A running system keeps its place: an order is for its next boot.
+            Asks::Dhcp { client: Client::System, .. } => self.seated(site, facts.mac, stands),
+            _ => self.entry_on(site, facts.mac, stands),
+        };
         // A frozen plan is of the network the boot began on: plugged into another, it begins anew.
         let live = self.live(&entry, facts.mac).filter(|live| {
             let (Some(subnet), Some(plan)) = (stands, &live.plan) else { return true };
@@ -208,8 +212,14 @@ impl Inner {
         self.entry_on(site, mac, None)
     }
 
-    /// The same for a client that stands on this network.
+    /// The same for a client that stands on this network; or what it was ordered to do before that.
     pub(super) fn entry_on(&self, site: &Snapshot, mac: Mac, stands: Option<&Subnet>) -> Entry {
+        let entry = self.seated(site, mac, stands);
+        self.ordered(site, &entry).unwrap_or(entry)
+    }
+
+    /// What it is whenever nothing else is ordered.
+    fn seated(&self, site: &Snapshot, mac: Mac, stands: Option<&Subnet>) -> Entry {
         let entry = match stands {
             Some(subnet) => site.entry_on(mac, subnet),
             None => site.entry(mac),

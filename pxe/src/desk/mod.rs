@@ -10,6 +10,7 @@ mod orders;
 mod place;
 pub mod said;
 mod stand;
+mod tickets;
 mod turns;
 mod wire;
 
@@ -27,7 +28,9 @@ pub use self::choose::NoChoice;
 use crate::Mac;
 use crate::boots::{Boot, Boots, Plan, Stage};
 use crate::content::{BootId, Content};
-use crate::decide::{Action, Asks, Client, Entry, Facts, Known, Live, Step, Unknown, typed};
+use crate::decide::{
+    Action, Asks, Client, Entry, Facts, Known, Live, Step, Ticket, Unknown, typed,
+};
 use crate::dhcp::Subnet;
 use crate::firmware::Firmware;
 use crate::menu::Offered;
@@ -85,6 +88,12 @@ pub trait Freeze: Send + Sync {
 
     /// The image that a machine would boot now in this role, as a person says it: `web@3`.
     fn image(&self, machine: &str, role: &str) -> Option<String>;
+
+    /// Why the image of a ticket cannot be booted now, if it cannot.
+    fn no_image(&self, image: &str) -> Option<String> {
+        let _ = image;
+        None
+    }
 }
 
 /// Reports a machine may make at once, and how many more each second after that.
@@ -113,6 +122,7 @@ enum Subject {
 struct Inner {
     boots: Boots,
     seats: Seats,
+    tickets: HashMap<String, Ticket>,
     budgets: HashMap<BootId, (f64, Instant)>,
     heard: HashMap<(Subject, &'static str), Instant>,
     questions: HashMap<Mac, Question>,
@@ -377,6 +387,9 @@ impl Desk {
             inner.rate.fetched(bytes, let_in, Instant::now());
         }
         inner.says_down(id, stage == Stage::Down);
+        if stage >= Stage::Init {
+            inner.ticket_taken(id);
+        }
         true
     }
 

@@ -80,8 +80,9 @@ impl Desk {
         }
         let (server, name) = (&server, mac.to_string());
         Some(match (language, &orders) {
-            (Language::Ipxe, Orders::Boot(..)) => {
-                match site.menu_of(&site.entry(mac)).filter(|_| own) {
+            (Language::Ipxe, Orders::Boot(_, plan, _)) => {
+                let asks = own && plan.ticket.is_none();
+                match site.menu_of(&site.entry(mac)).filter(|_| asks) {
                     Some(menu) => ipxe::menu::before_boot(&boots, server, mac, &menu),
                     None => boots,
                 }

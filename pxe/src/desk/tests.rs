@@ -45,12 +45,20 @@ impl Freeze for Plans {
                 let (name, role) = ("guest".to_string(), role.clone());
                 Seat { name, role, address: None, exclusive: Exclusive::Fence, trouble: None }
             }
+            Place::Ticket(order) => {
+                let (name, role) = ("guest".to_string(), order.duty.clone());
+                Seat { name, role, address: None, exclusive: Exclusive::Fence, trouble: None }
+            }
             _ => return Err("no seat".into()),
+        };
+        let ticket = match &known.place {
+            Place::Ticket(order) => Some(order.id),
+            _ => None,
         };
         let part = |name: &str, byte| Part { name: name.into(), sha256: [byte; 32], size: 4 };
         Ok(Plan {
             machine: known.name.clone(),
-            seat: Some(seat.name.clone()),
+            seat: ticket.is_none().then(|| seat.name.clone()),
             role: seat.role.clone(),
             hostname: seat.name,
             address,
@@ -61,6 +69,7 @@ impl Freeze for Plans {
             roots: vec![part("root", 4)],
             cmdline: format!("koboshi.boot={id} koboshi.role={}", seat.role),
             revision: 1,
+            ticket,
             orders: String::new(),
             because: None,
             blobs: [([3; 32], Content::Bytes(Bytes::from_static(b"mine")))].into(),

@@ -137,6 +137,7 @@ mod tests {
             roots: vec![part(70 * MB)],
             cmdline: String::new(),
             revision: 1,
+            ticket: None,
             orders: String::new(),
             because: None,
             blobs: HashMap::new(),

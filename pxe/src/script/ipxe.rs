@@ -154,6 +154,7 @@ mod tests {
             roots: vec![part("root", 4)],
             cmdline: "console=ttyS0,115200 id=100".into(),
             revision: 1,
+            ticket: None,
             orders: String::new(),
             because: None,
             blobs: Default::default(),

@@ -132,6 +132,7 @@ mod testing {
             roots: vec![part("root", 4)],
             cmdline: cmdline.into(),
             revision: 1,
+            ticket: None,
             orders: String::new(),
             because: None,
             blobs: Default::default(),

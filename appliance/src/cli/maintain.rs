@@ -1,0 +1,220 @@
+//! `koboshi maintain`: what may be typed, and who is asked before something is lost for good.
+
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use koboshi_initramfs::contract::duty::{Step, Verify};
+
+use super::{Code, show};
+use crate::api::{Client, ClientError, Refusal};
+use crate::maintenance::Asked;
+use crate::ops::maintain::{self, Answer, Cancel, Query, Row};
+
+/// See the module.
+#[derive(Debug, Args)]
+pub(crate) struct Words {
+    /// Machine
+    machine: Option<String>,
+    #[command(subcommand)]
+    duty: Option<Duty>,
+    /// Take its order back, unless it is under way
+    #[arg(long, requires = "machine")]
+    cancel: bool,
+    /// Start the machine anew at once, from the network, by its BMC
+    #[arg(long, global = true)]
+    now: bool,
+    /// The seat it runs in: you know that it will be empty meanwhile
+    #[arg(long, value_name = "SEAT", global = true)]
+    seat: Option<String>,
+    /// The order is good for so long: 24h, 90m, 7d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = expires, global = true)]
+    expires: u64,
+    /// Only say what would be done
+    #[arg(long, global = true)]
+    dry: bool,
+    /// State directory of the appliance
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/koboshi",
+        env = "KOBOSHI_STATE",
+        global = true
+    )]
+    state: PathBuf,
+    /// For programs
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Duty {
+    /// Wipe disks, read them back, and sign a receipt
+    Wipe {
+        /// The machine's serial number, as on its sticker: nothing is written on a machine that has another one.
+        /// Asked for if it is not given
+        #[arg(long)]
+        serial: Option<String>,
+        /// Only the disk with this serial number; more than once for more. All that are fixed in the machine if none
+        #[arg(long = "disk", value_name = "SERIAL")]
+        disks: Vec<String>,
+        /// What is done to each disk, in order
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "zeros")]
+        method: Vec<Method>,
+        /// How much is read back at the end
+        #[arg(long, value_enum, default_value = "all")]
+        verify: ReadBack,
+    },
+    /// A shell on the console, in the image `rescue`
+    Rescue,
+}
+
+/// A step of a wipe.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Method {
+    /// Every byte becomes 0
+    Zeros,
+    /// Every byte becomes pseudo-random
+    Random,
+    /// A flash disk forgets by itself; one that cannot is overwritten with zeros
+    Discard,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ReadBack {
+    /// Every byte
+    All,
+    /// Beginning, end, and a thousand places between
+    Samples,
+    /// Nothing
+    None,
+}
+
+fn expires(text: &str) -> Result<u64, String> {
+    let wrong = || "like 90m, 24h or 7d".to_string();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit = match unit {
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    let ms = number.checked_mul(unit).filter(|ms| (60_000..=365 * 86_400_000).contains(ms));
+    ms.ok_or_else(|| "a minute to a year".to_string())
+}
+
+/// Runs what was typed.
+pub(super) async fn run(words: Words) -> anyhow::Result<()> {
+    let client = Client::new(&words.state);
+    let Some(machine) = words.machine.clone() else {
+        if words.duty.is_some() {
+            return usage("which machine? koboshi maintain m07 wipe");
+        }
+        let rows: Vec<Row> = client.get("/maintain", &()).await?;
+        return show(&rows, words.json, |rows| maintain::show_list(rows));
+    };
+    if words.cancel {
+        let row: Row = client.post("/maintain/cancel", &Cancel { machine }).await?;
+        return show(&row, words.json, |row| {
+            format!("{}: {} is {}\n", row.ticket.machine, row.ticket.duty, row.ticket.says)
+        });
+    }
+    let Some(duty) = words.duty else {
+        let rows: Vec<Row> = client.get("/maintain", &()).await?;
+        let its: Vec<Row> = rows.into_iter().filter(|row| row.ticket.machine == machine).collect();
+        return show(&its, words.json, |rows| maintain::show_list(rows));
+    };
+    let asked = match duty {
+        Duty::Rescue => Asked::Rescue,
+        Duty::Wipe { serial, disks, method, verify } => {
+            let steps = method.into_iter().map(|method| match method {
+                Method::Zeros => Step::Zeros,
+                Method::Random => Step::Random,
+                Method::Discard => Step::Discard,
+            });
+            let verify = match verify {
+                ReadBack::All => Verify::All,
+                ReadBack::Samples => Verify::Samples,
+                ReadBack::None => Verify::None,
+            };
+            let named = serial.clone().unwrap_or_else(|| "-".to_string());
+            let mut asked = Asked::Wipe { serial: named, disks, steps: steps.collect(), verify };
+            if serial.is_none() && !words.dry {
+                let (seat, now, expires) = (words.seat.clone(), words.now, words.expires);
+                let (machine, duty) = (machine.clone(), asked.clone());
+                let look = Query { machine, duty, seat, now, dry: true, expires };
+                let look: Answer = client.post("/maintain", &look).await?;
+                let typed = serial_of(&look)?;
+                if let Asked::Wipe { serial, .. } = &mut asked {
+                    *serial = typed;
+                }
+            }
+            asked
+        }
+    };
+    let (seat, now, dry, expires) = (words.seat, words.now, words.dry, words.expires);
+    let mut query = Query { machine, duty: asked, seat, now, dry, expires };
+    let answer: Answer = loop {
+        match client.post("/maintain", &query).await {
+            Err(ClientError::Refused(refusal)) if refusal.is_unsure() && query.seat.is_none() => {
+                query.seat = Some(seat_of(&refusal)?);
+            }
+            answer => break answer?,
+        }
+    };
+    show(&answer, words.json, maintain::show)
+}
+
+fn usage<T>(what: &str) -> anyhow::Result<T> {
+    eprintln!("koboshi: {what}");
+    Err(Code(2).into())
+}
+
+/// Shows what is known of the machine, and asks for its serial number.
+fn serial_of(look: &Answer) -> anyhow::Result<String> {
+    if !std::io::stdin().is_terminal() {
+        return usage("nobody is there to be asked: --serial NUMBER says which machine is meant");
+    }
+    eprint!("{}", maintain::show(look));
+    eprint!(
+        "ALL DATA on its fixed disks will be lost.\nType the machine's serial number, from its sticker: "
+    );
+    typed()
+}
+
+/// Asks for the seat that will be empty.
+fn seat_of(refusal: &Refusal) -> anyhow::Result<String> {
+    if !std::io::stdin().is_terminal() {
+        return usage(&ClientError::Refused(refusal.clone()).to_string());
+    }
+    eprint!("{}.\nType that seat's name: ", refusal.error);
+    typed()
+}
+
+fn typed() -> anyhow::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().lock().read_line(&mut text)?;
+    match text.trim() {
+        "" => {
+            eprintln!("koboshi: nothing was done");
+            Err(Code(1).into())
+        }
+        text => Ok(text.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_good_for_a_time() {
+        assert_eq!(expires("90m"), Ok(5_400_000));
+        assert_eq!(expires("24h"), Ok(86_400_000));
+        assert_eq!(expires("7d"), Ok(604_800_000));
+        for bad in ["", "h", "24", "0h", "-1h", "400d", "1é", "99999999999999999999d", "1.5h"] {
+            assert!(expires(bad).is_err(), "{bad}");
+        }
+    }
+}
