@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn role(desk: &Desk) -> String {
-        desk.boot_of(MAC).expect("a boot").plan.clone().expect("a plan").role.clone()
+        desk.boot_of(MAC).expect("a boot").plan.expect("a plan").role.clone()
     }
 
     #[test]

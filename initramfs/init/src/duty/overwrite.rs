@@ -391,7 +391,7 @@ mod tests {
     fn a_bad_sector_costs_itself_alone() {
         let blocks = (CHUNK / BLOCK) as u64;
         let bad = BTreeSet::from([0, 7, blocks - 1, blocks, blocks + 1]);
-        let fake = Fake { bad: bad.clone(), ..Fake::new(2 * CHUNK) };
+        let fake = Fake { bad, ..Fake::new(2 * CHUNK) };
         let outcome = done(&fake, &[Step::Zeros], Verify::All);
         assert!(!outcome.is_well());
         assert_eq!((outcome.bad, outcome.differing, outcome.unread), (5, 5, 0));
