@@ -215,6 +215,7 @@ mod tests {
             args: BTreeMap::from([("id".into(), "100".into())]),
             heartbeat: 30,
             menu: None,
+            duty: None,
         }
     }
 
