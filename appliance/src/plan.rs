@@ -294,7 +294,11 @@ impl Planner {
             menu: extra.menu,
             duty,
         };
-        let own = self.files(machine, seat, name.as_str(), &orders)?;
+        // An order's image is as it was made, whatever role has its name.
+        let own = match extra.ticket {
+            Some(_) => Vec::new(),
+            None => self.files(machine, seat, name, &orders)?,
+        };
         orders.root.files = own.iter().map(files::Archive::blob).collect();
         let text = serde_json::to_string(&orders).expect("orders hold nothing that JSON cannot");
 
