@@ -2,6 +2,7 @@
 //!
 //! - `boot`: real firmware, from power-on to a running role. New claims go into an existing boot
 //!   where they can: a boot costs half a minute of both cores.
+//! - `syslog`: what machines log, by reference senders.
 //! - `wire`: the appliance on a network with reference clients, without machines.
 //! - `program`: the command line: `check`, `explain`, `image`, exit codes. No root needed.
 //! - `console`: lines that a test plays, and who looks at them.
@@ -15,6 +16,7 @@ mod console;
 mod ipmi;
 mod program;
 mod soak;
+mod syslog;
 mod versions;
 mod wire;
 mod world;

@@ -25,6 +25,7 @@ use crate::rollout::Rollout;
 use crate::site::{self, Problems, Site, Watched, reload};
 use crate::ssh;
 use crate::store::{BootRecord, Store};
+use crate::syslog::Syslog;
 use crate::tickets::Tickets;
 
 /// Heartbeats come every 20 seconds.
@@ -72,6 +73,8 @@ pub struct App {
     pub bmcs: Arc<Bmcs>,
     /// Consoles of the site.
     pub lines: Lines,
+    /// What machines log.
+    pub syslog: Syslog,
     /// Where people come to them by SSH.
     pub ssh: ssh::Door,
     /// For browsers.
@@ -207,6 +210,7 @@ impl App {
             Err(error) => return Reloaded::Refused { report: error, errors: 1 },
         };
         self.lines.follow(site.clone());
+        self.syslog.set_bounds(site.logs.into());
         self.site.store(site);
         self.pending.store(Arc::default());
         if lines.is_empty() {

@@ -187,6 +187,8 @@ async fn ask(command: Command) -> anyhow::Result<()> {
         }
         Command::Log {
             who,
+            from,
+            priority,
             follow,
             since,
             until,
@@ -204,7 +206,20 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let last = last.or((!all).then_some(100));
             let cast = export == Some(ops::log::Export::Cast);
             let raw = raw || cast;
-            let query = ops::log::Query { who, since, until, grep, context, last, follow, raw };
+            let logged = priority.map_or(ops::log::From::Console, |_| ops::log::From::Syslog);
+            let from = from.unwrap_or(logged);
+            let query = ops::log::Query {
+                who,
+                since,
+                until,
+                grep,
+                context,
+                last,
+                follow,
+                raw,
+                from,
+                priority,
+            };
             log(&at.state, query, times, export, json).await
         }
         Command::Console { who: Some(who), watch, url: true, at, json, .. } => {

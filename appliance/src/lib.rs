@@ -23,6 +23,7 @@
 //! api/      /api/v1 on the Unix socket, and its client
 //! ops/      one module an operation: what it is asked, what it answers, how that is shown
 //! holds     what is needed of the image store, for whoever removes versions
+//! syslog/   what machines log, a directory each
 //! keystrokes  what operators type, where the site wants it kept
 //! programs  a socket of bytes for each console
 //! web       the admin address: consoles for browsers, by `tickets`
@@ -61,5 +62,6 @@ pub mod site;
 pub mod squasher;
 pub mod ssh;
 pub mod store;
+pub mod syslog;
 pub mod tickets;
 pub mod web;

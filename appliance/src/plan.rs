@@ -291,6 +291,8 @@ impl Planner {
                 .unwrap_or_default(),
             args: args.clone(),
             heartbeat: HEARTBEAT,
+            syslog: self.site.net.syslog,
+            netconsole: self.site.net.netconsole,
             menu: extra.menu,
             duty,
         };

@@ -39,8 +39,9 @@ use crate::site::watch::SiteWatcher;
 use crate::site::{Mode, Site};
 use crate::squasher::Squasher;
 use crate::store::{BootRecord, Holding, Store};
+use crate::syslog::Syslog;
 use crate::tickets::Tickets;
-use crate::{api, diagnosis, identify, keystrokes, plan, programs, ssh, web};
+use crate::{api, diagnosis, identify, keystrokes, plan, programs, ssh, syslog, web};
 
 /// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
 const NEWS: usize = 16_384;
@@ -116,6 +117,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         counters: Counters::default(),
         bmcs: Arc::new(bmcs),
         lines: Lines::new(site.clone(), &options.state).context("a thread for logs of consoles")?,
+        syslog: Syslog::new(&options.state, site.logs.into()).context("a thread for logs")?,
         ssh: ssh::Door::default(),
         identities: Identities::default(),
         tickets: Tickets::default(),
@@ -170,6 +172,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(ssh::run(app.clone(), cancel.clone()));
     tasks.spawn(seen(app.clone(), cancel.clone()));
     tasks.spawn(rollout::watch::run(app.clone(), cancel.clone()));
+    tasks.spawn(logs(app.clone(), cancel.clone()));
 
     let at: Vec<String> = homes.http().iter().map(ToString::to_string).collect();
     let at = at.join(", ");
@@ -411,6 +414,11 @@ async fn for_programs(app: Arc<App>, cancel: CancellationToken) -> anyhow::Resul
 
 async fn consoles(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<()> {
     app.lines.run(app.bmcs.clone(), app.ledger.clone(), cancel).await;
+    Ok(())
+}
+
+async fn logs(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<()> {
+    syslog::run(app, cancel).await;
     Ok(())
 }
 

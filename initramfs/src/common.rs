@@ -214,6 +214,8 @@ mod tests {
             disks: vec![Disk { at: "/data".into(), what: "LABEL=db".into() }],
             args: BTreeMap::from([("id".into(), "100".into())]),
             heartbeat: 30,
+            syslog: Some(514),
+            netconsole: None,
             menu: None,
             duty: None,
         }

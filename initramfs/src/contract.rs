@@ -89,6 +89,12 @@ pub struct Orders {
     pub args: BTreeMap<String, String>,
     /// Seconds between heartbeats once up.
     pub heartbeat: u32,
+    /// The port of our syslog, if we listen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syslog: Option<u16>,
+    /// The port to which the kernel shall send by itself, if it shall.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netconsole: Option<u16>,
     /// What whoever is at the console may choose, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub menu: Option<Menu>,

@@ -34,7 +34,15 @@ escape sequences, carriage returns and backspaces done. The files are what machi
   koboshi log m01 -f                           and what it says from now on
   koboshi log @all --since 10m --grep panic --context 3
   koboshi log m[01-40] --since 02:00 --until 02:15 --times
-  koboshi log m01 --since 1h --export cast > m01.cast";
+  koboshi log m01 --since 1h --export cast > m01.cast
+
+What machines log by syslog is kept beside it, by the address it comes from ([net] syslog, netconsole; [logs] size, total):
+grep -r oom STATE/syslog. A sender that is no machine of the site has its address for a name.
+
+  koboshi log m01 --from syslog -f
+  koboshi log @web --priority err --since 1h   errors and what is graver
+  koboshi log m07 --from all --since 02:00     console and logs in the order of time
+  koboshi log @unknown --from syslog           of no machine: --from syslog 10.77.0.240, for one";
 
 /// Of `koboshi export known-hosts`.
 pub(super) const KNOWN_HOSTS: &str = "\

@@ -194,11 +194,17 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what machines said on their consoles: by time, by pattern, as it comes
+    /// Show what machines said on their consoles, or logged: by time, by pattern, as it comes
     #[command(after_help = help::LOG)]
     Log {
         /// Machines (m[01-40]), a seat, @group, @role or @all
         who: String,
+        /// On their consoles, by syslog, or both in the order of time [default: console]
+        #[arg(long, value_name = "console|syslog|all")]
+        from: Option<ops::log::From>,
+        /// Of what they logged, only what is so grave or graver: err, warning, crit, …
+        #[arg(long, short, value_name = "SEVERITY", conflicts_with = "raw")]
+        priority: Option<crate::syslog::Severity>,
         /// Stay and tell what they say
         #[arg(long, short)]
         follow: bool,

@@ -88,6 +88,8 @@ pub struct Row {
 
 /// A machine that is up and has not been heard of for this long is said to be silent.
 const SILENT_MS: u64 = 90_000;
+/// That log messages of a machine were dropped is said for so long.
+const UNHEARD_MS: u64 = 600_000;
 
 /// Answers from the site in force and the ledger.
 pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
@@ -150,6 +152,7 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
         row.notes.extend(haunted(name.as_str(), &ghosts, &holders));
         let ticket = app.ledger.ticket(name.as_str());
         row.notes.extend(ticket.and_then(|(ticket, works)| maintain::note(&ticket, &works)));
+        row.notes.extend(unheard(app.syslog.dropped(name.as_str())));
         row.silent = silent.get(name.as_str()).cloned();
         row.drifted = drifted(boot, &would);
         row.notes.extend(evidence.get(name.as_str()).into_iter().flatten().cloned());
@@ -286,6 +289,12 @@ fn haunted(machine: &str, ghosts: &[(String, Ghost)], holders: &[Holder]) -> Vec
         shared.then(|| format!("CONFLICT: {name} still reports from {seat}; switch {name} off"))
     };
     ghosts.filter_map(note).collect()
+}
+
+/// Some of what it logged was dropped, and not long ago.
+fn unheard(dropped: Option<(u64, u64)>) -> Option<String> {
+    let (_, many) = dropped.filter(|(at, _)| now_ms().saturating_sub(*at) < UNHEARD_MS)?;
+    Some(format!("{many} of its log messages were dropped: koboshi log --from syslog says why"))
 }
 
 /// For a terminal.

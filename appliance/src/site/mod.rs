@@ -35,8 +35,8 @@ pub(crate) mod tests;
 pub use hardware::{Bmc, Cipher, Console, Fence, Outlet, Power, Secret, SwitchPort};
 pub use load::{Env, Purpose, SiteFile, Watched, load};
 pub use meant::{
-    Admin, Class, Consoles, Group, Machine, Net, Network, NfsRoot, Nobody, Reach, Resolved, Role,
-    RootMode, Seat, Site, Subnet, Watch, image_missing,
+    Admin, Class, Consoles, Group, Logs, Machine, Net, Network, NfsRoot, Nobody, Reach, Resolved,
+    Role, RootMode, Seat, Site, Subnet, Watch, image_missing,
 };
 pub use names::{ClassName, GroupName, MachineName, NetworkName, RoleName, SeatName};
 pub use network::{Cidr, Pool};

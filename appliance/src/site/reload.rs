@@ -106,6 +106,7 @@ pub fn diff(old: &Site, new: &Site) -> Changes {
     settings("networks", json(&old.networks), json(&new.networks));
     settings("admin", json(&old.admin), json(&new.admin));
     settings("console", json(&old.consoles), json(&new.consoles));
+    settings("logs", json(&old.logs), json(&new.logs));
     settings("classes", json(&old.classes), json(&new.classes));
     settings("roles", json(&old.roles), json(&new.roles));
     settings("groups", json(&old.groups), json(&new.groups));
@@ -225,6 +226,7 @@ fn restart(old: &Site, new: &Site) -> Vec<String> {
     say("http-port", old.net.http_port.to_string(), new.net.http_port.to_string());
     let port = |port: Option<u16>| port.map_or("none".to_string(), |port| port.to_string());
     say("the syslog port", port(old.net.syslog), port(new.net.syslog));
+    say("the netconsole port", port(old.net.netconsole), port(new.net.netconsole));
     let mode = |site: &Site| json(&site.net.mode).as_str().unwrap_or_default().to_string();
     say("mode", mode(old), mode(new));
     say("[admin] listen", old.admin.listen.to_string(), new.admin.listen.to_string());

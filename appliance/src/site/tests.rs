@@ -199,6 +199,20 @@ fn the_keys_that_the_whole_format_leaves_out_are_known_too() {
     }
 }
 
+#[test]
+fn logs_of_machines_are_received_and_bounded_unless_the_site_says_otherwise() {
+    let plain = site(SMALL);
+    assert_eq!((plain.net.syslog, plain.net.netconsole), (Some(514), None));
+    assert_eq!((plain.logs.size, plain.logs.total), (16 << 20, 4 << 30));
+    let net = SMALL.replace("eth1\"\n", "eth1\"\nsyslog = 0\nnetconsole = 6666\n");
+    let own = site(&format!("{net}[logs]\nsize = \"1m\"\ntotal = \"64m\"\n"));
+    assert_eq!((own.net.syslog, own.net.netconsole), (None, Some(6666)));
+    assert_eq!((own.logs.size, own.logs.total), (1 << 20, 64 << 20));
+    let less = errors(&format!("{SMALL}[logs]\ntotal = \"1m\"\nsizes = 1\n"));
+    assert!(less.contains("total is less than the size that one machine's"), "{less}");
+    assert!(less.contains("sizes"), "{less}");
+}
+
 const SMALL: &str = "[net]\ninterface = \"eth1\"\n[roles.web]\nimage = \"web\"\n";
 
 fn errors(text: &str) -> String {

@@ -42,6 +42,24 @@ impl Desk {
         self.inner().seats.iter().cloned().collect()
     }
 
+    /// The machine at an address: it holds the seat there, or boots there. One that the site does not know is
+    /// called by its MAC.
+    pub fn at(&self, address: Ipv4Addr) -> Option<String> {
+        let site = self.site.load();
+        let inner = self.inner();
+        if let Some(holder) = inner.seats.at(address) {
+            return Some(holder.machine.clone());
+        }
+        let mac = inner.boots.at(address)?.mac;
+        let known = site.machines.get(&mac).map(|known| known.name.clone());
+        Some(known.unwrap_or_else(|| mac.to_string()))
+    }
+
+    /// The machine that holds a seat.
+    pub fn holder(&self, seat: &str) -> Option<String> {
+        self.inner().seats.of(seat).map(|holder| holder.machine.clone())
+    }
+
     /// Puts back what a machine held before a restart of the appliance. False if another one holds
     /// it by now.
     pub fn holds(&self, holder: Holder) -> bool {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::consoles::{Consoles, consoles};
+use super::logs::logs;
 use super::machines::{by_bmc_mac, by_mac, machines, meant_class};
 use super::matrix::{groups, matrix, one_namespace};
 use super::{Admin, Net, Network, Role, RootMode, Seat, Site, addresses};
@@ -50,6 +51,7 @@ pub(in crate::site) fn build(
     let listen = written.listen.map_or(([127, 0, 0, 1], 7070).into(), |listen| listen.value);
     let ssh = written.ssh.map_or(([127, 0, 0, 1], 2222).into(), |ssh| ssh.value);
     let console = std::mem::take(&mut written.console);
+    let logs = logs(&written.logs, problems);
     let mut site = Site {
         name: written.name.map_or_else(|| "koboshi".to_string(), |name| name.value),
         domain,
@@ -60,6 +62,7 @@ pub(in crate::site) fn build(
         networks: networks.into_iter().filter_map(|(name, net)| Some((name, net?))).collect(),
         admin: Admin { listen, ssh },
         consoles: Consoles::default(),
+        logs,
         classes: classes.into_iter().map(|(name, class)| (name, class.map(meant_class))).collect(),
         roles: roles.into_iter().filter_map(|(name, role)| Some((name, role?))).collect(),
         machines,
@@ -77,6 +80,9 @@ pub(in crate::site) fn build(
     site.consoles = consoles(console, &site, problems);
     site
 }
+
+/// Where syslog listens if the site says nothing else (RFC 5426).
+const SYSLOG: u16 = 514;
 
 /// Things that are known by name but too wrong to be used: nobody is told they are missing.
 type Half<K, V> = BTreeMap<K, Option<At<V>>>;
@@ -214,6 +220,7 @@ fn net(written: &Written, roles: &Half<RoleName, Role>, problems: &mut Problems)
         let problem = problem.label("nothing to choose");
         problems.push(problem.help("menu = [\"rescue\"] in [net], of roles under [roles]"));
     }
+    let port = |port: u16| (port != 0).then_some(port);
     let ignored = !matches!(&net.unknown, Some(unknown) if unknown.value == Unknown::Discover);
     if let Some(At { value: Identify::Bmc, origin }) = &net.identify
         && ignored
@@ -230,7 +237,8 @@ fn net(written: &Written, roles: &Half<RoleName, Role>, problems: &mut Problems)
         unknown: net.unknown.as_ref().map(|unknown| unknown.value.clone()).unwrap_or_default(),
         unknown_at: net.unknown.as_ref().map(|unknown| At::new((), unknown.origin.clone())),
         menu,
-        syslog: net.syslog.as_ref().map(|port| port.value),
+        syslog: port(net.syslog.as_ref().map_or(SYSLOG, |port| port.value)),
+        netconsole: port(net.netconsole.as_ref().map_or(0, |port| port.value)),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::files::Files;
 mod addresses;
 mod build;
 mod consoles;
+mod logs;
 mod machines;
 mod matrix;
 mod who;
@@ -30,6 +31,7 @@ mod who;
 pub(super) use build::build;
 pub use build::image_missing;
 pub use consoles::{Consoles, Watch};
+pub use logs::Logs;
 pub use who::Nobody;
 
 /// A whole site. Its origins keep the text of its files, so it can explain itself after they changed.
@@ -53,6 +55,8 @@ pub struct Site {
     pub admin: Admin,
     /// How consoles are kept.
     pub consoles: Consoles,
+    /// How much is kept of what machines log.
+    pub logs: Logs,
     /// What machines of one model share.
     pub classes: BTreeMap<ClassName, At<Class>>,
     /// What seats run.
@@ -105,8 +109,10 @@ pub struct Net {
     /// Roles that whoever is at a machine's console may choose. Without it a machine of the site has
     /// no menu, and a machine nobody knows is offered every role by `unknown = "menu"`.
     pub menu: Option<Vec<At<RoleName>>>,
-    /// Where syslog listens, if it does.
+    /// Where syslog listens, if it does (`syslog = 0`: it does not).
     pub syslog: Option<u16>,
+    /// Where kernels are heard that send by themselves (netconsole), and machines of ours are told to.
+    pub netconsole: Option<u16>,
 }
 
 /// How a subnet is reached.

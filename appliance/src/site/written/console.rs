@@ -124,12 +124,13 @@ fn compiles(text: &str) -> Result<String, Malformed> {
     })
 }
 
-fn log_size(text: &str) -> Result<u64, Malformed> {
+/// A size of logs on disk, bytes.
+pub(super) fn log_size(text: &str) -> Result<u64, Malformed> {
     let bad = |help| Malformed::new(format!("{} is no size for a log", shown(text))).help(help);
     match text.parse() {
         Ok(RootSize::Bytes(bytes)) if (LOG_LEAST..=LOG_MOST).contains(&bytes) => Ok(bytes),
-        Ok(RootSize::Bytes(_)) => Err(bad("between 64k and 1t for each line")),
-        Ok(RootSize::Percent(_)) | Err(_) => Err(bad("a size like 16m or 1g, for each line")),
+        Ok(RootSize::Bytes(_)) => Err(bad("between 64k and 1t")),
+        Ok(RootSize::Percent(_)) | Err(_) => Err(bad("a size like 16m or 1g")),
     }
 }
 

@@ -15,6 +15,7 @@ use super::origin::{At, Origin, Source};
 use super::problem::{Problem, Problems};
 
 mod console;
+mod logs;
 mod machines;
 mod net;
 mod nics;
@@ -22,6 +23,7 @@ mod seats;
 mod walk;
 
 pub(super) use console::ConsoleTable;
+pub(super) use logs::LogsTable;
 pub(super) use machines::{Class, Machine};
 pub use net::{DhcpOption, Identify, Kind, Mode, Route};
 pub(super) use net::{Network, SubnetTable};
@@ -42,6 +44,7 @@ pub(super) struct Written {
     pub listen: Option<At<SocketAddr>>,
     pub ssh: Option<At<SocketAddr>>,
     pub console: console::ConsoleTable,
+    pub logs: logs::LogsTable,
     pub bmc: Option<At<BmcPart>>,
     pub classes: BTreeMap<ClassName, At<Class>>,
     pub roles: BTreeMap<RoleName, At<Role>>,
@@ -60,8 +63,8 @@ pub(super) struct Row {
 }
 
 const TOP_KEYS: &[&str] = &[
-    "site", "net", "networks", "admin", "console", "defaults", "classes", "roles", "machines",
-    "groups", "seats", "matrix",
+    "site", "net", "networks", "admin", "console", "logs", "defaults", "classes", "roles",
+    "machines", "groups", "seats", "matrix",
 ];
 const SITE_KEYS: &[&str] = &["name", "domain", "ssh-keys", "include", "loaders"];
 const ADMIN_KEYS: &[&str] = &["listen", "ssh"];
@@ -87,6 +90,7 @@ impl Written {
                 }),
                 "admin" => self.admin(&mut walk, value),
                 "console" => console::console(&mut walk, &mut self.console, value),
+                "logs" => logs::logs(&mut walk, &mut self.logs, value),
                 "defaults" => self.defaults(&mut walk, value),
                 "classes" => each(&mut walk, "classes", value, |walk, key, value| {
                     machines::class(walk, &mut self.classes, key, value);

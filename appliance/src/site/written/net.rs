@@ -86,6 +86,7 @@ pub(in crate::site) struct NetTable {
     pub identify: Option<At<Identify>>,
     pub menu: Option<At<Vec<At<RoleName>>>>,
     pub syslog: Option<At<u16>>,
+    pub netconsole: Option<At<u16>>,
     /// The one subnet of the shorthand.
     pub own: SubnetTable,
     pub subnets: Vec<At<SubnetTable>>,
@@ -129,6 +130,7 @@ const NET_KEYS: &[&str] = &[
     "identify",
     "menu",
     "syslog",
+    "netconsole",
     "subnet",
     "relay",
     "domain",
@@ -187,8 +189,12 @@ pub(super) fn net(walk: &mut Walk, net: &mut NetTable, value: &Value) {
                 walk.once(&mut net.menu, "menu", Some(roles));
             }
             "syslog" => {
-                let port = walk.number("syslog", value, 1..=65_535);
+                let port = walk.number("syslog", value, 0..=65_535);
                 walk.once(&mut net.syslog, "syslog", port);
+            }
+            "netconsole" => {
+                let port = walk.number("netconsole", value, 0..=65_535);
+                walk.once(&mut net.netconsole, "netconsole", port);
             }
             "subnet" => {
                 let subnets = walk.list("net.subnet", value, |walk, _, value| subnet(walk, value));

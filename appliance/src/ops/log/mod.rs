@@ -1,16 +1,23 @@
-//! `koboshi log`: what machines said on their consoles, by time, by pattern, as it comes; from the appliance,
-//! or from the files themselves where none runs.
+//! `koboshi log`: what machines said on their consoles and what they logged, by time, by pattern, as it comes;
+//! from the appliance, or from the files themselves where none runs.
 
-use std::collections::VecDeque;
+mod logged;
+mod out;
+
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use koboshi_console::log::{Cast, Find, Plain, directory, pattern};
 use koboshi_console::{Mark, Piece, Start, Viewer, What};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+
+use logged::Logged;
+pub use logged::Said;
+use out::Out;
 
 use super::console::Seen;
 use super::table::clock;
@@ -18,6 +25,7 @@ use crate::api::Refusal;
 use crate::app::App;
 use crate::lines::logs;
 use crate::site::hostlist;
+use crate::syslog::{self, Severity, UNKNOWN};
 
 /// Rows that wait for a slow reader.
 const ROWS: usize = 256;
@@ -53,6 +61,44 @@ pub struct Query {
     /// Characters as they came, not lines.
     #[serde(default)]
     pub raw: bool,
+    /// Where they said it.
+    #[serde(default)]
+    pub from: From,
+    /// Of what they logged, only what is so grave or graver.
+    #[serde(default)]
+    pub priority: Option<Severity>,
+}
+
+/// Where machines say things.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum From {
+    /// On their consoles
+    #[default]
+    Console,
+    /// By syslog, and by netconsole where no program is left to log
+    Syslog,
+    /// Both, in the order of time
+    All,
+}
+
+impl From {
+    fn consoles(self) -> bool {
+        self != From::Syslog
+    }
+
+    fn syslog(self) -> bool {
+        self != From::Console
+    }
+}
+
+/// What is read of one machine.
+pub struct Source {
+    machine: String,
+    /// Its console.
+    viewer: Option<Viewer>,
+    /// The directory of what it logged.
+    logged: Option<PathBuf>,
 }
 
 /// Something a machine said, or that happened to its console: one of the four.
@@ -63,6 +109,9 @@ pub struct Row {
     /// A line of text, safe to show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,
+    /// Of a line that it logged: what it says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syslog: Option<Box<Said>>,
     /// When; characters as they came; what happened.
     #[serde(flatten)]
     pub seen: Seen,
@@ -82,33 +131,62 @@ pub fn sources(
     app: &App,
     query: &Query,
     allow: impl Fn(&str) -> Result<(), Refusal>,
-) -> Result<Vec<(String, Viewer)>, Refusal> {
+) -> Result<Vec<Source>, Refusal> {
     let start = check(query)?;
-    let named = app.site.load().who(&query.who);
-    let machines = named.map_err(|error| Refusal::not_found(error.to_string(), None))?;
+    let machines = match app.site.load().who(&query.who) {
+        Ok(machines) => machines,
+        Err(nobody) => {
+            let strangers = strangers(&app.state, query);
+            if strangers.is_empty() {
+                return Err(Refusal::not_found(nobody.to_string(), None));
+            }
+            strangers.iter().try_for_each(|place| allow(place))?;
+            return Ok(strangers
+                .into_iter()
+                .filter_map(|place| stranger(&app.state, place))
+                .collect());
+        }
+    };
     machines.iter().try_for_each(|machine| allow(machine.as_str()))?;
     let root = logs(&app.state);
-    let all = machines.into_iter().filter_map(|machine| {
-        let viewer = match app.lines.handle(&machine) {
-            Some(line) => line.history(start),
-            None => Viewer::of_files(directory(&root, machine.as_str()).ok()?, start),
+    let all = machines.into_iter().map(|machine| {
+        let viewer = || match app.lines.handle(&machine) {
+            Some(line) => Some(line.history(start)),
+            None => Some(Viewer::of_files(directory(&root, machine.as_str()).ok()?, start)),
         };
-        Some((machine.to_string(), viewer))
+        let viewer = if query.from.consoles() { viewer() } else { None };
+        let logged = query.from.syslog();
+        let logged = logged.then(|| syslog::directory(&app.state, machine.as_str()).ok()).flatten();
+        Source { machine: machine.to_string(), viewer, logged }
     });
     Ok(all.collect())
 }
 
 /// The same without an appliance: the names are directories. To be called within a runtime.
-pub fn files(state: &Path, query: &Query) -> Result<Vec<(String, Viewer)>, Refusal> {
+pub fn files(state: &Path, query: &Query) -> Result<Vec<Source>, Refusal> {
     let start = check(query)?;
     let root = logs(state);
-    let found = std::fs::read_dir(&root).into_iter().flatten().flatten();
-    let mut found: Vec<String> =
-        found.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut found = Vec::new();
+    if query.from.consoles() {
+        let folders = std::fs::read_dir(&root).into_iter().flatten().flatten();
+        found.extend(folders.filter_map(|entry| entry.file_name().into_string().ok()));
+    }
+    if query.from.syslog() {
+        let strange = |place: &String| !place.starts_with(&format!("{UNKNOWN}/"));
+        found.extend(syslog::places(state).into_iter().filter(strange));
+    }
     found.sort();
+    found.dedup();
     let names = match query.who.as_str() {
         "@all" => found.clone(),
         who => {
+            let strangers = strangers(state, query);
+            if !strangers.is_empty() {
+                return Ok(strangers
+                    .into_iter()
+                    .filter_map(|place| stranger(state, place))
+                    .collect());
+            }
             let hosts = hostlist::expand(who);
             let hosts = hosts.map_err(|error| Refusal::not_found(error.to_string(), None))?;
             hosts.into_iter().map(|host| host.name).collect()
@@ -118,23 +196,50 @@ pub fn files(state: &Path, query: &Query) -> Result<Vec<(String, Viewer)>, Refus
     for name in names {
         if !found.contains(&name) {
             let help = "no appliance answers, and without one only machines with a log are known";
-            let error = format!("{name} has no log under {}", root.display());
+            let error = format!("{name} has no log under {}", state.display());
             return Err(Refusal::not_found(error, Some(help.to_string())));
         }
-        let dir = directory(&root, &name).map_err(|error| Refusal::failed(error.to_string()))?;
-        all.push((name, Viewer::of_files(dir, start)));
+        let bad = |error: io::Error| Refusal::failed(error.to_string());
+        let dir = directory(&root, &name).map_err(bad)?;
+        let viewer = query.from.consoles().then(|| Viewer::of_files(dir, start));
+        let logged = syslog::directory(state, &name).map_err(bad)?;
+        let logged = query.from.syslog().then_some(logged);
+        all.push(Source { machine: name, viewer, logged });
     }
     Ok(all)
 }
 
+/// Senders that are no machines of the site: `@unknown`, an address, a MAC.
+fn strangers(state: &Path, query: &Query) -> Vec<String> {
+    if !query.from.syslog() {
+        return Vec::new();
+    }
+    let who = query.who.trim_start_matches(&format!("{UNKNOWN}/")).replace(':', "-");
+    let unknown = |place: &str| place.strip_prefix(UNKNOWN)?.strip_prefix('/').map(str::to_string);
+    let places = syslog::places(state).into_iter().filter(|place| match unknown(place) {
+        Some(address) => query.who == "@unknown" || address == who,
+        None => *place == who,
+    });
+    places.collect()
+}
+
+fn stranger(state: &Path, place: String) -> Option<Source> {
+    let logged = syslog::directory(state, &place).ok()?;
+    Some(Source { machine: place, viewer: None, logged: Some(logged) })
+}
+
 /// Whether any log is there.
 pub fn has_any(state: &Path) -> bool {
-    logs(state).is_dir()
+    logs(state).is_dir() || syslog::root(state).is_dir()
 }
 
 fn check(query: &Query) -> Result<Start, Refusal> {
     if let Some(grep) = &query.grep {
         pattern(grep).map_err(|why| Refusal::not_found(format!("--grep: {why}"), None))?;
+    }
+    if query.from.syslog() && query.raw {
+        let error = "--raw and a cast are of characters, as consoles have them: --from console";
+        return Err(Refusal::not_found(error.to_string(), None));
     }
     Ok(match (query.since, &query.grep, query.until, query.last) {
         (Some(since), ..) => Start::Since(since),
@@ -144,50 +249,69 @@ fn check(query: &Query) -> Result<Start, Refusal> {
 }
 
 /// Begins: the history of each machine, one after the other, then what they say, if it is followed.
-pub fn begin(query: Query, sources: Vec<(String, Viewer)>) -> mpsc::Receiver<Row> {
-    let (rows, out) = mpsc::channel(ROWS);
+pub fn begin(query: Query, sources: Vec<Source>) -> mpsc::Receiver<Row> {
+    let (rows, told) = mpsc::channel(ROWS);
     tokio::spawn(async move {
         let mut followed = FuturesUnordered::new();
-        for (machine, viewer) in sources {
-            let mut reading = Reading::new(&query, machine, viewer, rows.clone());
-            if !reading.history().await {
+        for Source { machine, viewer, logged } in sources {
+            let out = Out::new(&query, rows.clone());
+            let console = viewer.map(|viewer| Reading::new(&query, machine.clone(), viewer, out));
+            let out = Out::new(&query, rows.clone());
+            let logged = logged.map(|dir| Logged::new(&query, machine, dir, out));
+            let goes_on = match (console, logged) {
+                (Some(mut console), Some(mut logged)) => {
+                    let both = out::merged(&query, &mut console, &mut logged, &rows).await;
+                    if both && query.follow {
+                        followed.push(console.follow().boxed());
+                        followed.push(logged.follow().boxed());
+                    }
+                    both
+                }
+                (Some(mut console), None) => {
+                    let goes_on = console.history().await && console.out.end().await;
+                    if goes_on && query.follow {
+                        followed.push(console.follow().boxed());
+                    }
+                    goes_on
+                }
+                (None, Some(mut logged)) => {
+                    let goes_on = logged.history().await && logged.out.end().await;
+                    if goes_on && query.follow {
+                        followed.push(logged.follow().boxed());
+                    }
+                    goes_on
+                }
+                (None, None) => true,
+            };
+            if !goes_on {
                 return;
-            }
-            if query.follow {
-                followed.push(reading.follow());
             }
         }
         while followed.next().await.is_some() {}
     });
-    out
+    told
 }
 
 struct Reading {
     machine: String,
     viewer: Viewer,
-    rows: mpsc::Sender<Row>,
+    out: Out,
     plain: Plain,
     find: Find<Row>,
-    /// The last rows, while they may not be the last.
-    last: Option<(usize, VecDeque<Row>)>,
     until: u64,
     since: u64,
     raw: bool,
 }
 
 impl Reading {
-    fn new(query: &Query, machine: String, viewer: Viewer, rows: mpsc::Sender<Row>) -> Reading {
+    fn new(query: &Query, machine: String, viewer: Viewer, out: Out) -> Reading {
         let grep = query.grep.as_ref().and_then(|grep| pattern(grep).ok());
         Reading {
             machine,
             viewer,
-            rows,
+            out,
             plain: Plain::default(),
             find: Find::new(grep, query.context.min(CONTEXT_MOST)),
-            last: query
-                .last
-                .filter(|_| !query.raw)
-                .map(|last| (last.min(LAST_MOST), VecDeque::new())),
             until: query.until.unwrap_or(u64::MAX),
             since: query.since.unwrap_or(0),
             raw: query.raw,
@@ -205,15 +329,7 @@ impl Reading {
                 return false;
             }
         }
-        if !self.prompt().await {
-            return false;
-        }
-        for row in self.last.take().map(|(_, rows)| rows).unwrap_or_default() {
-            if self.rows.send(row).await.is_err() {
-                return false;
-            }
-        }
-        true
+        self.prompt().await
     }
 
     /// What is said from now on, until the line ends or nobody listens.
@@ -221,7 +337,7 @@ impl Reading {
         loop {
             let next = tokio::select! {
                 next = tokio::time::timeout(PROMPT, self.viewer.next()) => next,
-                () = self.rows.closed() => return,
+                () = self.out.closed() => return,
             };
             let goes_on = match next {
                 Err(_) => self.prompt().await,
@@ -243,8 +359,8 @@ impl Reading {
 
     async fn piece(&mut self, piece: Piece) -> bool {
         if self.raw {
-            let row = Row { machine: self.machine.clone(), line: None, seen: Seen::from(piece) };
-            return self.give(vec![row]).await;
+            let (machine, seen) = (self.machine.clone(), Seen::from(piece));
+            return self.out.give(vec![Row { machine, line: None, syslog: None, seen }]).await;
         }
         match piece.what {
             What::Text(text) => {
@@ -259,7 +375,7 @@ impl Reading {
                 let mut rows = Vec::new();
                 let row = self.row(piece.at, None, Some(mark));
                 self.find.other(row, &mut rows);
-                self.give(rows).await
+                self.out.give(rows).await
             }
         }
     }
@@ -270,28 +386,12 @@ impl Reading {
             let row = self.row(line.at, Some(line.text.clone()), None);
             self.find.line(&line.text, row, &mut rows);
         }
-        self.give(rows).await
+        self.out.give(rows).await
     }
 
     fn row(&self, at: u64, line: Option<String>, mark: Option<Mark>) -> Row {
         let seen = Seen { at, text: None, bytes: None, mark };
-        Row { machine: self.machine.clone(), line, seen }
-    }
-
-    async fn give(&mut self, rows: Vec<Row>) -> bool {
-        for row in rows {
-            if let Some((most, last)) = &mut self.last {
-                if last.len() >= *most {
-                    last.pop_front();
-                }
-                if *most > 0 {
-                    last.push_back(row);
-                }
-            } else if self.rows.send(row).await.is_err() {
-                return false;
-            }
-        }
-        !self.rows.is_closed()
+        Row { machine: self.machine.clone(), line, syslog: None, seen }
     }
 }
 
@@ -334,8 +434,12 @@ impl Show {
         if self.names {
             line += &format!("{}: ", row.machine);
         }
-        if self.times {
+        // A line that was logged has no place on a screen to tell its time by.
+        if self.times || row.syslog.is_some() {
             line += &format!("{}  ", precise(row.seen.at));
+        }
+        if let Some(said) = &row.syslog {
+            line += &said.mark();
         }
         match (&row.line, &row.seen.mark) {
             (Some(text), _) => line += text,
