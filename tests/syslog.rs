@@ -75,7 +75,8 @@ async fn line(world: &World, place: &str, with: &str) -> String {
         if let Some(line) = kept.lines().find(|line| line.contains(with)) {
             return line.to_string();
         }
-        assert!(begun.elapsed() < CEILING, "no {with:?} of {place}: {kept}\n{}", world.log());
+        let tail: Vec<&str> = kept.lines().rev().take(20).collect();
+        assert!(begun.elapsed() < CEILING, "no {with:?} of {place}: {tail:?}\n{}", world.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -140,7 +141,8 @@ fn what_machines_log_is_in_a_directory_for_each_by_the_address_it_came_from() {
             shown.lines().next().is_some_and(|line| line.ends_with("daemon.err nginx: by 3164")),
             "{shown}"
         );
-        let shown = world.ok(&["log", "@all", "--from", "syslog", "--grep", "panic|lie", "--json"]);
+        let shown =
+            world.ok(&["log", "@all", "--from", "syslog", "--grep", "panic|liar", "--json"]);
         let rows: Vec<serde_json::Value> =
             shown.lines().map(|row| serde_json::from_str(row).expect("JSON")).collect();
         let machines: Vec<&str> = rows.iter().filter_map(|row| row["machine"].as_str()).collect();
@@ -203,7 +205,7 @@ fn what_machines_log_is_in_a_directory_for_each_by_the_address_it_came_from() {
         let shown = world.ok(&["log", "m01", "--from", "syslog"]);
         assert!(shown.contains("app: meanwhile"), "{shown}");
         world.serve().await;
-        sh(&m02, &format!("{logger} --tcp --octet-count -t app 'after the restart'"));
+        sh(&m01, &format!("{logger} --tcp --octet-count -t app 'after the restart'"));
         line(&world, "m02", "after the restart").await;
         assert!(world.stop().await);
     });

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -14,9 +15,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Duty, Phase};
+use crate::contract::{Duty, Orders, Phase};
 use crate::duty;
 use crate::http::Server;
+use crate::logs::{self, Forwarder};
 use crate::report::Reporter;
 use crate::root::memory::Memory;
 use crate::{backoff, console, rescue};
@@ -34,6 +36,8 @@ const LONG_START: Duration = Duration::from_secs(600);
 const STEADY: Duration = Duration::from_secs(3);
 /// For whoever reads the console, from the end of an order to the restart.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+/// What does not go at once deserves no word before this.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What PID 1 leaves its agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,10 +51,16 @@ struct State {
     /// What is to be done once the system is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     duty: Option<Duty>,
+    /// The appliance's port of syslog, if it listens.
+    #[serde(default)]
+    syslog: Option<u16>,
+    /// The port for what the kernel prints, if the site wants that.
+    #[serde(default)]
+    netconsole: Option<u16>,
 }
 
 /// Leaves the program and its state in `/run`, if there is somebody to report to.
-pub fn leave(reporter: &Reporter, heartbeat: u32, duty: Option<Duty>) -> io::Result<()> {
+pub fn leave(reporter: &Reporter, orders: &Orders) -> io::Result<()> {
     let (Some(server), Some(boot)) = (reporter.server, &reporter.boot) else {
         return Err(io::Error::other("nobody to report to"));
     };
@@ -63,10 +73,15 @@ pub fn leave(reporter: &Reporter, heartbeat: u32, duty: Option<Duty>) -> io::Res
         server: format!("http://{}", server.0),
         boot: boot.clone(),
         seq: reporter.seq,
-        heartbeat,
+        heartbeat: orders.heartbeat,
         init,
-        duty,
+        duty: orders.duty.clone(),
+        syslog: orders.syslog,
+        netconsole: orders.netconsole,
     };
+    if state.syslog.is_some() {
+        logs::prepare()?;
+    }
     fs::write(STATE, serde_json::to_vec(&state)?)
 }
 
@@ -97,12 +112,13 @@ fn live(state: &State) -> io::Result<()> {
     let server = Server::parse(&state.server).map_err(io::Error::other)?;
     let mut reporter =
         Reporter { server: Some(server), boot: Some(state.boot.clone()), seq: state.seq };
-    let rung = match wait_until_up(state, &bell, &mut reporter) {
+    let mut outlets = Outlets::new(state, server.0.ip());
+    let rung = match wait_until_up(state, &bell, &mut reporter, &mut outlets) {
         Some(by) => {
             let rings = |span| bell.rings_within(span);
             duty::surely(&mut reporter, &rings, &Phase::Up { by })
                 || state.duty.as_ref().is_some_and(|order| ordered(order, &bell, &mut reporter))
-                || beat(state.heartbeat, &bell, &mut reporter)
+                || beat(state.heartbeat, &bell, &mut reporter, &mut outlets)
         }
         None => true,
     };
@@ -130,11 +146,17 @@ fn ordered(order: &Duty, bell: &Bell, reporter: &mut Reporter) -> bool {
 }
 
 /// Who says that the system is up; nothing if it goes down first.
-fn wait_until_up(state: &State, bell: &Bell, reporter: &mut Reporter) -> Option<String> {
+fn wait_until_up(
+    state: &State,
+    bell: &Bell,
+    reporter: &mut Reporter,
+    outlets: &mut Outlets,
+) -> Option<String> {
     let begun = Instant::now();
     let mut steady = Steady::new(state.init);
     let mut complained = false;
     loop {
+        outlets.mind(reporter);
         if Path::new("/run/systemd/system").exists() {
             if let Some(by) = systemd_says(&system_state().unwrap_or_default()) {
                 return Some(by.to_owned());
@@ -158,17 +180,57 @@ fn wait_until_up(state: &State, bell: &Bell, reporter: &mut Reporter) -> Option<
 }
 
 /// For ever; true when told to stop.
-fn beat(seconds: u32, bell: &Bell, reporter: &mut Reporter) -> bool {
+fn beat(seconds: u32, bell: &Bell, reporter: &mut Reporter, outlets: &mut Outlets) -> bool {
     let span = Duration::from_secs(u64::from(seconds.max(1)));
     loop {
         if bell.rings_within(backoff::jitter(span, backoff::random())) {
             return true;
         }
+        outlets.mind(reporter);
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let _ = reporter.tell(Phase::Heartbeat {
             load5: load5(&load),
             available_mib: Memory::now().available >> 20,
         });
+    }
+}
+
+/// What the machine says goes to the appliance: its logs by a child, and what its kernel prints.
+struct Outlets {
+    ours: (u64, u64),
+    forwarder: Option<Forwarder>,
+    netconsole: Option<SocketAddr>,
+    begun: Instant,
+    complained: bool,
+}
+
+impl Outlets {
+    fn new(state: &State, server: IpAddr) -> Outlets {
+        let at = |port| SocketAddr::new(server, port);
+        Outlets {
+            ours: state.init,
+            forwarder: state.syslog.map(|port| Forwarder::new(at(port))),
+            netconsole: state.netconsole.map(at),
+            begun: Instant::now(),
+            complained: false,
+        }
+    }
+
+    fn mind(&mut self, reporter: &mut Reporter) {
+        // Until its init is there, this is the system of nobody.
+        if program_of_init() == Some(self.ours) {
+            return;
+        }
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.mind();
+        }
+        let Some(to) = self.netconsole else { return };
+        let Err(why) = logs::netconsole::arm(to) else { return };
+        if self.begun.elapsed() > PATIENCE && !self.complained {
+            self.complained = true;
+            let message = format!("netconsole is not armed: {why}; trying on");
+            let _ = reporter.tell(Phase::Trouble { message });
+        }
     }
 }
 
@@ -219,7 +281,7 @@ fn program_of_init() -> Option<(u64, u64)> {
 }
 
 /// systemd is PID 1 a moment before it makes `/run/systemd/system`.
-fn init_is_systemd() -> bool {
+pub fn init_is_systemd() -> bool {
     fs::read_link("/proc/1/exe").is_ok_and(|path| path.ends_with("systemd"))
 }
 
@@ -259,10 +321,10 @@ impl Steady {
 }
 
 /// SIGTERM and SIGINT as something to wait for; SIGHUP is not for us.
-struct Bell(SignalFd);
+pub struct Bell(SignalFd);
 
 impl Bell {
-    fn new() -> io::Result<Bell> {
+    pub fn new() -> io::Result<Bell> {
         let mut stop = SigSet::empty();
         stop.add(Signal::SIGTERM);
         stop.add(Signal::SIGINT);
@@ -270,6 +332,16 @@ impl Bell {
         blocked.add(Signal::SIGHUP);
         blocked.thread_block()?;
         Ok(Bell(SignalFd::with_flags(&stop, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+    }
+
+    /// To wait for it beside others.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// It was waited for, and rang.
+    pub fn heard(&self) {
+        let _ = self.0.read_signal();
     }
 
     fn rings_within(&self, span: Duration) -> bool {
@@ -355,6 +427,8 @@ mod tests {
             heartbeat: 30,
             init: (2, 3),
             duty: None,
+            syslog: Some(514),
+            netconsole: None,
         };
         let text = serde_json::to_vec(&state).unwrap();
         assert_eq!(serde_json::from_slice::<State>(&text).unwrap(), state);

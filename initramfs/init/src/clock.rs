@@ -30,6 +30,23 @@ pub fn uptime() -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
+/// Of a time since 1970: `2026-11-25T14:03:27.123456Z` (RFC 3339).
+pub fn stamp(at: Duration) -> String {
+    // Days to a date, as in http://howardhinnant.github.io/date_algorithms.html (civil_from_days).
+    let (days, second) = (at.as_secs() / 86_400, at.as_secs() % 86_400);
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let micros = at.subsec_micros();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+}
+
 /// Where the clock should stand instead. A `Date` before `floor` is of an appliance whose own
 /// clock is off: it wrote the orders later than it says it is now.
 pub fn correction(now: u64, date: Option<u64>, floor: u64) -> Option<u64> {

@@ -3,8 +3,8 @@
 //! The moments of a boot, in order; each is a module of the same name:
 //! [`mounts`] and [`console`] → [`cmdline`] and [`orders`] → [`modules`] → [`net`] → [`report`] and
 //! [`clock`] (over [`http`]) → [`hardware`] and [`bmc`] → [`menu`] → [`root`] → [`disks`] → [`settle`] →
-//! [`switch`]. [`agent`] stays behind in the running system and does its [`duty`], where one was ordered, and
-//! so does what answers which [`changes`] were made there; [`rescue`] is where a boot ends up that
+//! [`switch`]. [`agent`] stays behind in the running system and does its [`duty`], where one was ordered; with it
+//! stay [`logs`], and what answers which [`changes`] were made there; [`rescue`] is where a boot ends up that
 //! cannot go on. What may hang is run as an [`errand`], what failed is tried again after a [`backoff`].
 
 #[path = "../../src/contract.rs"]
@@ -26,6 +26,7 @@ mod duty;
 mod errand;
 mod hardware;
 mod http;
+mod logs;
 mod menu;
 mod modules;
 mod mounts;
@@ -60,6 +61,9 @@ fn main() -> ExitCode {
     }
     if std::env::args().nth(1).as_deref() == Some(changes::WORD) && !is_init() {
         return changes::run(std::env::args());
+    }
+    if std::env::args().nth(1).as_deref() == Some(logs::WORD) && !is_init() {
+        return logs::run(std::env::args().nth(2));
     }
     if !is_init()
         && let Some(code) = errand::run(std::env::args())
@@ -177,7 +181,7 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     if let Err(error) = changes::leave(&orders, reporter.boot.as_deref(), whole) {
         say(format!("what changes here will not be known: {error}"));
     }
-    if let Err(error) = agent::leave(reporter, orders.heartbeat, orders.duty.clone()) {
+    if let Err(error) = agent::leave(reporter, &orders) {
         say(format!("no agent: {error}"));
     }
     say(format!("{} becomes {} by {init}", orders.hostname, orders.root.image));
