@@ -69,6 +69,8 @@ const NAMES: &[&str] = &[
     "virtio_net",
     "net_failover",
     "xen_netfront",
+    // A kernel that panics says so to the appliance.
+    "netconsole",
     "dummy",
     "veth",
     "af_packet",

@@ -21,6 +21,7 @@ cidr = "10.77.0.0/24"
 pool = "10.77.0.200-10.77.0.220"
 ntp = ["10.77.0.1"]
 unknown = "own"
+netconsole = 6666
 
 [roles.web]
 image = "web"
@@ -122,8 +123,17 @@ fn blank_machines_become_their_seats_and_swap_them() {
             let said = shell.run(command).await;
             assert!(said.contains(expected), "{command}: {said}");
         }
+        // What it logs is in its own directory on the appliance, from its kernel's first word on (S15).
+        shell.run("logger -t claim -p daemon.err 'said by tool1'").await;
+        let said = logged(&world, "m02", "tool1 claim - - - said by tool1").await;
+        assert!(said.contains(" daemon.err tcp "), "{said}");
+        for words in ["kernel - - [kmsg seq=", "web1 nginx", "web1 systemd 1"] {
+            logged(&world, "m01", words).await;
+        }
+
         // The appliance is gone, and nobody minds (S10).
         world.kill().await;
+        shell.run("logger -t claim 'said to nobody'").await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(world.curl("http://10.77.0.11/").contains("web1"));
         assert_eq!(shell.run("hostname").await, "tool1");
@@ -136,6 +146,19 @@ fn blank_machines_become_their_seats_and_swap_them() {
             assert!(std::time::Instant::now() < deadline, "no heartbeat:\n{}", world.log());
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+
+        // What was said meanwhile waited there.
+        logged(&world, "m02", "said to nobody").await;
+        // A panic, of which no program is left to tell.
+        let mut dying = world.machine("m02").viewer();
+        dying
+            .send("echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger\n")
+            .await
+            .expect("typed");
+        let last = logged(&world, "m02", "Kernel panic - not syncing: sysrq triggered crash").await;
+        assert!(last.contains(" netconsole "), "{last}");
+        let of_m01 = world.ok(&["log", "m01", "--from", "syslog", "--since", "1h"]);
+        assert!(!of_m01.contains("claim") && !of_m01.contains("Kernel panic"), "{of_m01}");
 
         // Two lines swapped: nothing happens to running machines without a word from us.
         let site = std::fs::read_to_string(&world.site).expect("the site file");
@@ -159,6 +182,26 @@ fn blank_machines_become_their_seats_and_swap_them() {
         assert_eq!(shell.run("hostname").await, "tool1");
         assert!(world.stop().await, "SIGTERM ends it well:\n{}", world.log());
     });
+}
+
+/// What a machine logged: the line with these words, once it is there.
+async fn logged(world: &World, machine: &str, words: &str) -> String {
+    let deadline = std::time::Instant::now() + Duration::from_secs(90);
+    loop {
+        let folder = world.state.join("syslog").join(machine);
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let text: String =
+            files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect();
+        if let Some(line) = text.lines().find(|line| line.contains(words)) {
+            return line.to_string();
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{machine} did not log {words:?}:\n{text}\n{}",
+            world.log()
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// EDK2's own PXE stack (S1, S2); a root that was altered on its way is fetched again, never

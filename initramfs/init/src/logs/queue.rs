@@ -101,7 +101,7 @@ mod tests {
         }
         assert!(queue.send(|_| Err(io::ErrorKind::ConnectionReset.into())).is_err());
         queue.again();
-        assert_eq!(wire, "3 one6 z".as_bytes());
+        assert_eq!(wire, "3 one6 ".as_bytes());
         let mut rest = Vec::new();
         queue.send(|bytes| io::Write::write(&mut rest, bytes)).unwrap();
         assert_eq!(rest, "6 zw\u{f6}lf".as_bytes());
