@@ -127,7 +127,7 @@ fn blank_machines_become_their_seats_and_swap_them() {
         shell.run("logger -t claim -p daemon.err 'said by tool1'").await;
         let said = logged(&world, "m02", "tool1 claim - - - said by tool1").await;
         assert!(said.contains(" daemon.err tcp "), "{said}");
-        for words in ["kernel - - [kmsg seq=", "web1 nginx", "web1 systemd 1"] {
+        for words in ["kernel - - [kmsg seq=", "Started nginx.service", "web1 systemd 1"] {
             logged(&world, "m01", words).await;
         }
 
@@ -150,7 +150,7 @@ fn blank_machines_become_their_seats_and_swap_them() {
         // What was said meanwhile waited there.
         logged(&world, "m02", "said to nobody").await;
         // A panic, of which no program is left to tell.
-        let mut dying = world.machine("m02").viewer();
+        let dying = world.machine("m02").viewer();
         dying
             .send("echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger\n")
             .await

@@ -171,7 +171,7 @@ impl Shared {
                 (std::mem::take(&mut waiting.lines), waiting.bounds, waiting.end);
             waiting.bytes = 0;
             drop(waiting);
-            let (failed, why, refused) = dirs.write(lines, bounds);
+            let Written { failed, why, refused } = dirs.write(lines, bounds);
             let fails = why.is_some();
             let mut waiting = self.waiting();
             waiting.lost += refused;
@@ -203,6 +203,15 @@ impl Shared {
     }
 }
 
+/// What came of writing.
+struct Written {
+    /// What could not be written, to be tried again; and why.
+    failed: Vec<(String, Vec<u8>)>,
+    why: Option<String>,
+    /// Messages that were refused for good.
+    refused: u64,
+}
+
 /// All directories, as the thread has them.
 struct Dirs {
     root: PathBuf,
@@ -224,12 +233,7 @@ impl Dirs {
         Dirs { root: root.to_path_buf(), dirs, total, most_open: 1 }
     }
 
-    /// Hands back what could not be written, and why, and how many messages were refused for good.
-    fn write(
-        &mut self,
-        lines: HashMap<String, Vec<u8>>,
-        bounds: Bounds,
-    ) -> (Vec<(String, Vec<u8>)>, Option<String>, u64) {
+    fn write(&mut self, lines: HashMap<String, Vec<u8>>, bounds: Bounds) -> Written {
         let (mut failed, mut why, mut refused) = (Vec::new(), None, 0);
         let (at, now) = (now_ms(), Instant::now());
         for (place, lines) in lines {
@@ -265,7 +269,7 @@ impl Dirs {
         if self.dirs.values().filter(|dir| dir.is_open()).count() > self.most_open {
             self.dirs.values_mut().for_each(Dir::close);
         }
-        (failed, why, refused)
+        Written { failed, why, refused }
     }
 
     /// Whether there may be a directory of this name.

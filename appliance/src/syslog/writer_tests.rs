@@ -41,8 +41,8 @@ fn all_together_are_bounded_and_the_oldest_goes() {
     let lines = |number: u64| format!("{number:0999}\n").into_bytes();
     for number in 0..200 {
         let all = (0..10).map(|machine| (format!("m{machine}"), lines(number))).collect();
-        let (failed, why, refused) = dirs.write(all, bounds);
-        assert_eq!((failed.len(), why, refused), (0, None, 0));
+        let written = dirs.write(all, bounds);
+        assert_eq!((written.failed.len(), written.why, written.refused), (0, None, 0));
         assert!(dirs.total <= bounds.total);
     }
     assert_eq!(dirs.total, size(root));
@@ -65,10 +65,10 @@ fn strangers_are_bounded_and_machines_are_none() {
     let from = |number: usize| format!("{UNKNOWN}/10.9.{}.{}", number / 256, number % 256);
     let one = |place: String| HashMap::from([(place, b"x\n".to_vec())]);
     for number in 0..STRANGERS {
-        assert_eq!(dirs.write(one(from(number)), bounds).2, 0);
+        assert_eq!(dirs.write(one(from(number)), bounds).refused, 0);
     }
-    assert_eq!(dirs.write(one(from(STRANGERS)), bounds).2, 1);
-    assert_eq!(dirs.write(one("m01".to_string()), bounds).2, 0);
+    assert_eq!(dirs.write(one(from(STRANGERS)), bounds).refused, 1);
+    assert_eq!(dirs.write(one("m01".to_string()), bounds).refused, 0);
     assert!(dirs.admit(&from(STRANGERS), now_ms() + QUIET_MS + 60_000), "one was quiet");
     assert_eq!(places(folder.path()).len(), STRANGERS, "it went, and m01 is there");
 }
