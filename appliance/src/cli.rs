@@ -409,7 +409,8 @@ fn explain_offline(
 ) -> anyhow::Result<()> {
     let site = std::sync::Arc::new(load(site, site::Purpose::Check)?);
     let desk = ops::explain::desk_of(&site, &at.state)?;
-    let answer = ops::explain::explain(&site, &desk, query, None).map_err(ClientError::Refused)?;
+    let answer =
+        ops::explain::explain(&site, &desk, query, None, None).map_err(ClientError::Refused)?;
     show(&answer, json, ops::explain::show)
 }
 

@@ -16,6 +16,8 @@ pub mod duty;
 pub mod hardware;
 pub use duty::Duty;
 pub use hardware::Hardware;
+#[path = "room.rs"]
+pub mod room;
 
 /// `koboshi.server=http://10.77.0.1:8080`
 pub const KEY_SERVER: &str = "koboshi.server";

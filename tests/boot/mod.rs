@@ -4,6 +4,7 @@
 mod blank;
 mod discover;
 mod gate;
+mod layers;
 pub mod loaders;
 mod maintain;
 mod networks;

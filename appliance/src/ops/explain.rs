@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use koboshi_initramfs::contract::Hardware;
+use koboshi_initramfs::contract::room::never_fits;
+use koboshi_initramfs::contract::{Hardware, Orders};
 use koboshi_pxe::Mac;
 use koboshi_pxe::decide::{self, Action, Arch, Asks, Entry, Facts, Loader, Rule, Step};
 use koboshi_pxe::desk::{self, Desk, Network};
@@ -44,6 +45,9 @@ pub struct Explanation {
     /// Why it would boot nothing.
     #[serde(default)]
     pub nothing: Option<String>,
+    /// Why the root of that has no room in its memory, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<String>,
     /// What it is made of, by its last boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
@@ -104,22 +108,29 @@ pub fn answer(app: &App, query: &Query) -> Result<Explanation, Refusal> {
         Client::Machine(Some(name), _) => app.ledger.firmware(name),
         _ => None,
     };
-    let mut explanation = explain(&site, &app.desk, query, firmware)?;
-    if let Client::Machine(name, mac) = client {
-        let machine = name.unwrap_or_else(|| mac.to_string());
-        let record = app.ledger.hardware().remove(&machine);
-        explanation.hardware = record.map(|record| record.hardware);
+    let machine = match client {
+        Client::Machine(name, mac) => Some(name.unwrap_or_else(|| mac.to_string())),
+        Client::Malformed(_) => None,
+    };
+    let record = machine.as_ref().and_then(|machine| app.ledger.hardware().remove(machine));
+    let hardware = record.map(|record| record.hardware);
+    let memory = hardware.as_ref().map(|hardware| hardware.memory_mib << 20);
+    let mut explanation = explain(&site, &app.desk, query, firmware, memory)?;
+    if let Some(machine) = machine {
+        explanation.hardware = hardware;
         explanation.evidence = app.ledger.evidence().remove(&machine).unwrap_or_default();
     }
     Ok(explanation)
 }
 
-/// Explains, for the architecture asked for, or that which the machine's firmware is known to have.
+/// Explains, for the architecture asked for, or that which the machine's firmware is known to have. `memory`: bytes
+/// that the machine has, if that is known.
 pub fn explain(
     site: &Site,
     desk: &Desk,
     query: &Query,
     firmware: Option<Firmware>,
+    memory: Option<u64>,
 ) -> Result<Explanation, Refusal> {
     let (name, mac) = match find(site, &query.who)? {
         Client::Machine(name, mac) => (name, mac),
@@ -228,6 +239,10 @@ pub fn explain(
             }
         }
     }
+    let orders = frozen.as_ref().ok().and_then(|plan| serde_json::from_str(&plan.orders).ok());
+    let orders: Option<Orders> = orders;
+    let room = orders.as_ref().zip(memory.filter(|memory| *memory > 0));
+    let room = room.and_then(|(orders, memory)| never_fits(&orders.root, memory).err());
     let plan = frozen.ok().map(|plan| PlanShown {
         parts: plan.parts().map(|part| (part.name.clone(), part.size)).collect(),
         version: version(site, &plan).rule,
@@ -235,16 +250,14 @@ pub fn explain(
         role: plan.role,
         image: plan.image,
         cmdline: plan.cmdline,
-        links: serde_json::from_str(&plan.orders)
-            .map(|orders| crate::plan::nics::in_words(&orders))
-            .unwrap_or_default(),
+        links: orders.as_ref().map(crate::plan::nics::in_words).unwrap_or_default(),
     });
     let who = match name {
         Some(name) => format!("{name} ({mac})"),
         None => format!("{mac}, which no machine has"),
     };
     let (hardware, evidence) = (None, Vec::new());
-    Ok(Explanation { who, steps, plan, nothing, hardware, firmware, evidence })
+    Ok(Explanation { who, steps, plan, nothing, room, hardware, firmware, evidence })
 }
 
 /// Why a boot that begins now gets this version of its image.
@@ -293,6 +306,7 @@ fn malformed(site: &Site, who: &str, why: String) -> Explanation {
         steps: vec![step],
         plan: None,
         nothing: None,
+        room: None,
         hardware: None,
         firmware: None,
         evidence: Vec::new(),
@@ -325,6 +339,7 @@ fn of_bmc(site: &Site, mac: Mac, bmc: &desk::Bmc) -> Explanation {
         plan: None,
         nothing: Some("a BMC boots nothing of ours".to_string()),
         evidence: Vec::new(),
+        room: None,
         hardware: None,
         firmware: None,
     }
@@ -465,6 +480,9 @@ pub fn show(explanation: &Explanation) -> String {
             let why = explanation.nothing.as_deref().unwrap_or("it is no client");
             text.push_str(&format!("\na boot that began now would find nothing to boot: {why}\n"));
         }
+    }
+    if let Some(room) = &explanation.room {
+        text.push_str(&format!("WARNING: it would not boot: {room}\n"));
     }
     if let Some(hardware) = &explanation.hardware {
         text.push_str("\nit says of itself\n");

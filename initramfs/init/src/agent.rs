@@ -15,12 +15,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
+use crate::contract::room::Memory;
 use crate::contract::{Duty, Orders, Phase};
 use crate::duty;
 use crate::http::Server;
 use crate::logs::{self, Forwarder};
 use crate::report::Reporter;
-use crate::root::memory::Memory;
 use crate::{backoff, console, rescue};
 
 /// Where the agent lies: on the `/run` that moves into the new root.

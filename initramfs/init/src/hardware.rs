@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::contract::REPORT_MAX;
 use crate::contract::hardware::{Cpu, Disk, Firmware, Hardware, Port};
+use crate::contract::room::Memory;
 use crate::net::link;
-use crate::root::memory::Memory;
 
 /// Longest text of one field. A vendor's longest product name has 60 characters.
 const TEXT_MAX: usize = 64;

@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 
 use cmdline::Cmdline;
 use console::{Pause, pause, say};
+use contract::room::Memory;
 use contract::{HOSTS_PATH, Hardware, ORDERS_PATH, Orders, Phase};
 use http::Server;
 use modules::Modules;
@@ -53,7 +54,6 @@ use net::link::Card;
 use net::links::Network;
 use report::Reporter;
 use rescue::Stop;
-use root::memory::Memory;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(agent::WORD) && !is_init() {

@@ -20,9 +20,9 @@ use crate::console::say;
 use crate::contract::Phase;
 use crate::contract::duty::{WORKS_MAX, Wipe, Wiped, Work};
 use crate::contract::hardware::{Disk, Hardware};
+use crate::contract::room::Memory;
 use crate::hardware;
 use crate::report::Reporter;
-use crate::root::memory::Memory;
 
 /// Disks at a time: a shelf has 60 to 100, and each wants two chunks of memory.
 const AT_ONCE: usize = 64;

@@ -68,6 +68,8 @@ fn garbage_is_an_error_and_not_a_head() {
 #[test]
 fn ranges() {
     assert_eq!(content_range("bytes 0-0/1"), Some((0, 1)));
+    let large = "bytes 5368709120-6442450943/6442450944";
+    assert_eq!(content_range(large), Some((5 << 30, 6 << 30)));
     for bad in ["", "bytes */10", "bytes 1-2/*", "lines 1-2/3", "bytes -1-2/3", "bytes 1/3"] {
         assert_eq!(content_range(bad), None, "{bad}");
     }

@@ -3,7 +3,6 @@
 
 pub mod archive;
 pub mod fetch;
-pub mod memory;
 pub mod nfs;
 pub mod progress;
 pub mod remove;
@@ -16,6 +15,7 @@ use std::time::Duration;
 
 use crate::cmdline::Cmdline;
 use crate::console::{Pause, pause, say};
+use crate::contract::room::{self, Memory};
 use crate::contract::{Blob, Orders, Phase, Source};
 use crate::http::Server;
 use crate::modules::Modules;
@@ -25,7 +25,6 @@ use crate::rescue::Stop;
 use crate::{clock, tell};
 use archive::{NoRoot, Ready};
 use fetch::Event;
-use memory::Memory;
 use nfs::Export;
 use progress::{Course, rate};
 
@@ -44,8 +43,8 @@ pub fn build(
     let memory = Memory::now();
     match &root.from {
         Source::Archive { layers, unpacked } => {
-            memory::check(*unpacked, &root.tmpfs, memory).map_err(Stop::Because)?;
-            let bound = memory::tmpfs_bytes(&root.tmpfs, memory.total).map_err(Stop::Because)?;
+            room::check(*unpacked, &root.tmpfs, memory).map_err(Stop::Because)?;
+            let bound = room::tmpfs_bytes(&root.tmpfs, memory.total).map_err(Stop::Because)?;
             say_fetch(server, orders, layers);
             let place = Path::new(mounts::NEW_ROOT);
             let mut fresh = || mounts::fresh_root(&root.tmpfs);
@@ -66,7 +65,7 @@ pub fn build(
         Source::Squashfs { layers } => {
             squashfs::load(layers, modules, line);
             let size = layers.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.size));
-            let upper = memory::above(size, &root.tmpfs, memory).map_err(Stop::Because)?;
+            let upper = room::above(size, &root.tmpfs, memory).map_err(Stop::Because)?;
             say_fetch(server, orders, layers);
             // Whatever a try before this one mounted.
             let no_place = |error| Stop::Because(format!("no place for the root: {error}"));
@@ -88,7 +87,7 @@ pub fn build(
         }
         Source::Nfs { server, path, options, read_only } => {
             let upper = match read_only {
-                true => memory::above(0, &root.tmpfs, memory).map_err(Stop::Because)?,
+                true => room::above(0, &root.tmpfs, memory).map_err(Stop::Because)?,
                 false => 0,
             };
             let export = Export {

@@ -11,12 +11,16 @@ const MAKE: &str = "koboshi-ssh-host-keys.service";
 const SHOW: &str = "koboshi-ssh-host-keys-shown.service";
 
 /// Ed25519, because every client of the last ten years knows it, and it costs no time to make. Keys that are there
-/// (made by the image's own units, or kept on a server) stay.
+/// (made by the image's own units, or kept on a server) stay. Before basic.target, which waits for sockets: a
+/// service behind it that has to be there before one of them would be a cycle.
 const MAKE_TEXT: &str = r#"# koboshi: written at boot
 [Unit]
 Description=SSH host key of this machine
-After=sshd-keygen.target
-Before=ssh.service sshd.service ssh.socket sshd.socket
+DefaultDependencies=no
+Requires=sysinit.target
+After=sysinit.target
+Before=ssh.service sshd.service ssh.socket sshd.socket sshd-keygen@ed25519.service shutdown.target
+Conflicts=shutdown.target
 ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
 
 [Service]

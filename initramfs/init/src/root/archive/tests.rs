@@ -373,3 +373,60 @@ fn files_are_laid_over_once_they_are_right() {
     assert!(matches!(outcome, Err(NoRoot::Unusable(_))), "{outcome:?}");
     assert_eq!(asked.lock().unwrap().len(), 1);
 }
+
+/// Nothing on the way of the bytes counts in 32 bits: zeros of four and a half gigabytes, cut behind the fourth.
+#[test]
+fn a_blob_over_four_gigabytes_is_resumed_where_it_was_cut() {
+    const SIZE: u64 = 9 << 29;
+    const CUT: u64 = (4 << 30) + 12_345;
+    let sha256 = "4a106567656aef43130523c2c13d109f772dd3cd4e5330e9c589e387b347a7dd".to_owned();
+    let blob = Blob { path: "/blob".to_owned(), sha256, size: SIZE };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server(listener.local_addr().unwrap());
+    let answers = thread::spawn(move || {
+        let zeros = vec![0; 1 << 20];
+        [
+            (0, CUT, "200 OK".to_owned()),
+            (
+                CUT,
+                SIZE,
+                format!("206 Partial Content\r\nContent-Range: bytes {CUT}-{}/{SIZE}", SIZE - 1),
+            ),
+        ]
+        .map(|(from, to, status)| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let n = stream.read(&mut request).unwrap();
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", SIZE - from);
+            stream.write_all(head.as_bytes()).unwrap();
+            let mut left = to - from;
+            while left > 0 {
+                let piece = left.min(zeros.len() as u64);
+                stream.write_all(&zeros[..piece as usize]).unwrap();
+                left -= piece;
+            }
+            String::from_utf8_lossy(&request[..n]).into_owned()
+        })
+    });
+    let mut place = || tempfile::tempfile().map_err(|error| error.to_string());
+    let mut take = |_: &File, stream: &mut Stream<'_>, _: usize, bytes: &mut u64| {
+        *bytes = io::copy(stream, &mut io::sink()).map_err(|error| error.to_string())?;
+        Ok(())
+    };
+    let blobs = std::slice::from_ref(&blob);
+    let course = &mut Course::new(blobs);
+    let mut hear = |event| {
+        if let Event::Progress(line) = event {
+            assert!(line.contains("of 4831 MB"), "{line}");
+        }
+        true
+    };
+    let ready = until_right(server, blobs, "t@1", &mut place, &mut take, course, QUICK, &mut hear);
+    let ready = ready.unwrap();
+    assert_eq!((ready.made, ready.attempts), (SIZE, 2));
+    let [first, second] = answers.join().unwrap();
+    assert!(
+        !first.contains("Range") && second.contains(&format!("Range: bytes={CUT}-")),
+        "{second}"
+    );
+}

@@ -1,6 +1,9 @@
-//! Will the root fit? Asked before the first byte is fetched, answered in missing MiB.
+//! Will a root fit? Asked by the machine before the first byte is fetched, and by the appliance of a machine
+//! whose memory it knows; answered in missing MiB.
 
 use std::fs;
+
+use super::{Root, Source};
 
 /// What fetching and unpacking take beside the root: a zstd window, socket buffers, page tables,
 /// and enough for the system to start in.
@@ -34,6 +37,21 @@ impl Memory {
                 .map_or(0, |kib| kib.saturating_mul(1024))
         };
         Memory { total: field("MemTotal"), available: field("MemAvailable") }
+    }
+}
+
+/// Whether a root cannot fit into a machine of which only this is known: what its kernel and the system take
+/// is not counted, so what is missing here is the least.
+pub fn never_fits(root: &Root, total: u64) -> Result<(), String> {
+    let memory = Memory { total, available: total };
+    match &root.from {
+        Source::Archive { unpacked, .. } => check(*unpacked, &root.tmpfs, memory),
+        Source::Squashfs { layers } => {
+            let size = layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
+            above(size, &root.tmpfs, memory).map(drop)
+        }
+        Source::Nfs { read_only: true, .. } => above(0, &root.tmpfs, memory).map(drop),
+        Source::Nfs { .. } => Ok(()),
     }
 }
 
@@ -186,6 +204,34 @@ mod tests {
         assert!(above(u64::MAX, "0", memory).is_err());
         assert!(above(0, "0", memory).is_err(), "without a bound there is none");
         assert_eq!(above(MIB, "0%", memory), Ok(PAGE));
+    }
+
+    #[test]
+    fn what_never_fits() {
+        let blob = |size| super::super::Blob { path: String::new(), sha256: String::new(), size };
+        let root = |from, tmpfs: &str| Root {
+            image: "web@3".to_owned(),
+            tmpfs: tmpfs.to_owned(),
+            digest: String::new(),
+            from,
+            files: Vec::new(),
+        };
+        let archive = |unpacked| Source::Archive { layers: vec![blob(1)], unpacked };
+        let total = 4096 * MIB;
+        assert_eq!(never_fits(&root(archive(3000 * MIB), "80%"), total), Ok(()));
+        // Sizes beyond 32 bits are sizes like others.
+        let large = never_fits(&root(archive(6 << 30), "80%"), total).unwrap_err();
+        assert!(large.ends_with("2080 MiB are missing"), "{large}");
+        assert_eq!(never_fits(&root(archive(6 << 30), "80%"), 16 << 30), Ok(()));
+        let stack = Source::Squashfs { layers: vec![blob(3 << 30), blob(2 << 30)] };
+        assert!(never_fits(&root(stack.clone(), "80%"), total).is_err());
+        assert_eq!(never_fits(&root(stack, "80%"), 8 << 30), Ok(()));
+        let nfs = |read_only| {
+            let (path, options) = (String::new(), String::new());
+            Source::Nfs { server: [10, 0, 0, 9].into(), path, options, read_only }
+        };
+        assert!(never_fits(&root(nfs(true), "8g"), total).is_err());
+        assert_eq!(never_fits(&root(nfs(false), "8g"), total), Ok(()));
     }
 
     #[test]
