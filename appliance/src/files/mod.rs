@@ -8,8 +8,8 @@
 //! pack    files as a tar compressed with zstd: of the same files always the same bytes
 //! ```
 //!
-//! They are as public as images: whoever reaches the provisioning network can fetch them. Nothing in them may be
-//! a secret.
+//! They are as public as images: whoever reaches the provisioning network can fetch them. So nothing in them is a
+//! secret, and what the linter of images takes for one is refused.
 
 mod pack;
 mod read;

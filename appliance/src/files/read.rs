@@ -117,7 +117,35 @@ pub fn read(path: &Path) -> Found {
         }
     }
     found.folder.fixed = pack(&fixed);
+    if found.bad.is_empty() && found.folder.files > 0 {
+        found.bad = secrets(path);
+    }
     found
+}
+
+/// What an image would not be published for. There is no list of what is allowed all the same: whatever has to be
+/// there belongs into an image, where somebody answers for it.
+fn secrets(path: &Path) -> Vec<Bad> {
+    let bad = |path: PathBuf, what: String| Bad { path, line: None, what };
+    let findings = match koboshi_images::lint(path, &std::env::temp_dir()) {
+        Ok(findings) => findings,
+        Err(error) => {
+            return vec![bad(
+                path.to_path_buf(),
+                format!("not looked through for secrets: {error}"),
+            )];
+        }
+    };
+    let kept = |finding: &&koboshi_images::Finding| {
+        finding.stops() && !finding.path.split('/').any(left_behind)
+    };
+    let told = |finding: &koboshi_images::Finding| {
+        let line = finding.line.map(|line| format!(", line {line}")).unwrap_or_default();
+        let rule = finding.rule;
+        let what = format!("{}{line}: {} ({})", rule.what, rule.why, rule.todo);
+        bad(path.join(finding.path.trim_start_matches('/')), what)
+    };
+    findings.iter().filter(kept).map(told).collect()
 }
 
 struct Walk<'a> {

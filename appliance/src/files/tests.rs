@@ -161,3 +161,17 @@ fn what_is_no_file_and_what_is_too_much() {
     let empty = folder(&[]);
     assert_eq!(good(empty.path()).archives(&facts()).expect("nothing"), []);
 }
+
+/// Whoever reaches the provisioning network can fetch them.
+#[test]
+fn a_secret_is_refused() {
+    let key = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW\n-----END OPENSSH PRIVATE KEY-----\n";
+    let shadow = "root:$6$saltsalt$QKVyzZVEhzdNyHWcTJMrl2MNJ5JLFh0WvSh3cHLJNSy4EYrcmS6g6kzb8CmdWo0QWtZ0P0PyUtWpTwVYNwNDt/:19000:0:99999:7:::\n";
+    for (name, text) in [("etc/ssh/ssh_host_ed25519_key", key), ("etc/shadow", shadow)] {
+        let dir = folder(&[(name, text)]);
+        let bad = read(dir.path()).bad;
+        assert!(!bad.is_empty() && bad[0].path == dir.path().join(name), "{name}: {bad:?}");
+    }
+    let dir = folder(&[(".git/key", key), ("etc/motd", "hello")]);
+    assert_eq!(read(dir.path()).bad, []);
+}
