@@ -1,7 +1,7 @@
 //! Carries bytes, files and time between an engine and a line, until it is over.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -13,6 +13,9 @@ use super::{Answer, Engine, Failure, Next};
 
 /// While what is to be sent waits, so much is taken of what comes.
 const WAITING: usize = 256 * 1024;
+/// A line that takes nothing for so long takes nothing any more: its program died with the line's buffers full, or
+/// flow control holds it. (Whoever cancelled meanwhile was heard, and is believed then.)
+const STALLED: Duration = Duration::from_secs(20);
 
 /// A line, as somebody has it who reads and types there.
 #[derive(Debug)]
@@ -120,6 +123,8 @@ fn gone() -> Failure {
 /// Sends, and hears meanwhile: both sides may be full of what the other one has to take.
 async fn send(engine: &mut dyn Engine, ends: &mut Ends, bytes: Bytes) -> Result<(), Failure> {
     let mut waiting = 0;
+    let stalled = tokio::time::sleep(STALLED);
+    tokio::pin!(stalled);
     loop {
         tokio::select! {
             room = ends.types.reserve() => {
@@ -129,6 +134,10 @@ async fn send(engine: &mut dyn Engine, ends: &mut Ends, bytes: Bytes) -> Result<
             Some(came) = ends.says.recv(), if waiting < WAITING => {
                 waiting += came.len();
                 engine.came(&came);
+            }
+            () = &mut stalled => {
+                let span = STALLED.as_secs();
+                return Err(Failure::Here(format!("the line takes nothing since {span} s")));
             }
         }
     }
