@@ -1,7 +1,7 @@
 //! A version that is no good meets one machine and goes away by itself; a good one comes to all.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -44,11 +44,8 @@ fn a_bad_version_goes_by_itself_and_a_good_one_comes_to_all() {
         let first = newest(&world);
         let (bad, good) = (first + 1, first + 2);
         let root = world.rack.dir().join("root");
-        unpack(&world, &root);
-        let init = root.join("usr/sbin/init");
-        std::fs::remove_file(&init).expect("an init");
-        std::fs::write(&init, "#!/bin/sh\necho this one is no good\nexit 1\n").expect("written");
-        std::fs::set_permissions(&init, PermissionsExt::from_mode(0o755)).expect("a program");
+        let init = unpack(&world, &root);
+        breaks(&init);
         import(&world, &root);
         world.serve().await;
         let refused = world.run(&["image", "publish", "rescue", "--canary", "m99"]);
@@ -148,8 +145,15 @@ fn import(world: &World, root: &Path) {
     world.ok(&["image", "import", "rescue", path]);
 }
 
-/// The rescue image's root with its kernel, to be changed.
-fn unpack(world: &World, to: &Path) {
+/// An init that exits at once.
+fn breaks(init: &Path) {
+    std::fs::remove_file(init).expect("an init");
+    std::fs::write(init, "#!/bin/sh\necho this one is no good\nexit 1\n").expect("written");
+    std::fs::set_permissions(init, PermissionsExt::from_mode(0o755)).expect("a program");
+}
+
+/// The rescue image's root with its kernel, to be changed. Returns its init.
+fn unpack(world: &World, to: &Path) -> PathBuf {
     std::fs::create_dir_all(to).expect("a directory");
     let shown = world.json(&["image", "show", "rescue"]);
     let boot = &shown["boot"];
@@ -166,4 +170,41 @@ fn unpack(world: &World, to: &Path) {
     let release = boot["kernel_release"].as_str().expect("a release");
     let kernel = to.join(format!("boot/vmlinuz-{release}"));
     std::fs::copy(blob(&boot["kernel"]["digest"]), kernel).expect("the kernel");
+    to.join("usr/sbin/init")
+}
+
+/// An image is tested before metal sees it: one that panics does not pass, and is not published where only what
+/// was tested is; one that comes up passes, with what its console has to show and a script on it.
+#[test]
+fn an_image_is_tested_in_the_rack() {
+    in_world(SITE, vec![spec("m01")], async |world| {
+        let world = world.with_images();
+        let root = world.rack.dir().join("root");
+        let init = unpack(&world, &root);
+        let good = newest(&world);
+        breaks(&init);
+        import(&world, &root);
+        let refused = world.run(&["image", "test", "rescue", "--json"]);
+        let proof: Value = serde_json::from_slice(&refused.stdout).expect("JSON");
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert_eq!(proof["why"], "its kernel panicked", "{proof:#}");
+        assert!(proof["console"].to_string().contains("this one is no good"), "{proof:#}");
+        let refused = world.run(&["image", "publish", "rescue", "--tested"]);
+        assert!(text(&refused).contains("is not tested"), "{}", text(&refused));
+
+        let script = world.rack.dir().join("name.expect");
+        std::fs::write(
+            &script,
+            "send \"\\r\"\nexpect \"# \"\nsend \"hostname\\r\"\nexpect \"test1\"\n",
+        )
+        .expect("written");
+        let script = script.to_str().expect("a path of ours is UTF-8");
+        let (good, state) = (format!("rescue@{good}"), world.state.join("test"));
+        let words = ["image", "test", &good, "--expect", "koboshi rescue: test1", "--run", script];
+        let said = world.ok(&words);
+        assert!(said.contains(&format!("{good} is up after")), "{said}");
+        world.ok(&["image", "publish", &good, "--tested"]);
+        let left: Vec<_> = std::fs::read_dir(&state).expect("a directory").collect();
+        assert!(left.is_empty(), "{left:?}");
+    });
 }

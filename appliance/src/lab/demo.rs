@@ -150,7 +150,7 @@ fn machines(mut specs: Vec<Spec>, accel: Accel) -> Vec<Spec> {
 }
 
 /// The BMCs' password: nobody outside of the rack's network can reach them.
-fn password(path: &Path) -> anyhow::Result<()> {
+pub(super) fn password(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::OpenOptions::new();
     options.create(true).truncate(true).write(true).mode(0o600);

@@ -18,6 +18,7 @@ pub mod far;
 pub mod keeper;
 pub mod machine;
 pub mod net;
+pub mod proof;
 pub mod qemu;
 pub mod qmp;
 pub mod rack;

@@ -16,6 +16,7 @@ mod lint;
 mod list;
 mod progress;
 mod take;
+mod test;
 mod trial;
 mod versions;
 
@@ -91,6 +92,8 @@ pub enum Command {
     Allow(lint::Allow),
     /// Let machines boot the newest version, or `web@3`
     Publish(trial::Publish),
+    /// Boot a version in the virtual rack, and see whether it comes up
+    Test(test::Test),
     /// How versions do that are on trial on single machines
     Trial(trial::Trials),
     /// Let machines that fell back by themselves try again what failed on them
@@ -180,6 +183,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Lint(asked) => asked.run(),
         Command::Allow(asked) => asked.run(),
         Command::Publish(asked) => asked.run(),
+        Command::Test(asked) => asked.run(),
         Command::Trial(asked) => asked.run(),
         Command::Retry(asked) => asked.run(),
         Command::Diff(asked) => asked.run(),
