@@ -249,8 +249,8 @@ impl Test<'_> {
 
     async fn run(&self, script: &Path, deadline: Instant) -> anyhow::Result<Option<String>> {
         (self.step)(&format!("        runs {}", script.display()));
-        let mut command = self.appliance.koboshi(&["console", MACHINE, "--script"]);
-        command.arg(script);
+        let Some(path) = script.to_str() else { bail!("{} is no UTF-8", script.display()) };
+        let mut command = self.appliance.koboshi(&["console", MACHINE, "--script", path]);
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok(output) = tokio::time::timeout(left, command.output()).await else {
             return Ok(Some(format!("{} did not end in time", script.display())));

@@ -5,6 +5,12 @@ use super::{Ledger, now_ms, push};
 use crate::store::{Mark, Switched};
 
 impl Ledger {
+    /// Somebody here may have restarted the machine by another road: that its boot ends is no failure of its
+    /// image.
+    pub fn restarted(&self, machine: &str) {
+        self.rollout.ordered(machine);
+    }
+
     /// Writes it into the timeline of the machine's newest boot, if it has one.
     pub async fn switched(&self, machine: &str, power: Switched, note: &str) {
         let record = {

@@ -8,7 +8,8 @@
 //! - `recipes`: roots built from a page of text;
 //! - `squash`: the root as a squashfs;
 //! - `stacked`: layers kept as layers, and skopeo carrying them;
-//! - `store`: versions, publishing, two at once, and what a kill leaves behind.
+//! - `store`: versions, publishing, two at once, and what a kill leaves behind;
+//! - `trial`: versions for some machines before all, or instead.
 
 mod collect;
 mod fixture;
@@ -20,3 +21,4 @@ mod sources;
 mod squash;
 mod stacked;
 mod store;
+mod trial;

@@ -58,6 +58,10 @@ pub async fn begin(
     let what = query.keys.as_ref().map_or("BREAK".to_string(), |keys| format!("SysRq {keys}"));
     let text = format!("{by} sends {what} over its console");
     ledger.event("console", Some(machine.to_string()), text).await;
+    let ends = |keys: &Keys| keys.to_string().contains(['b', 'c', 'e', 'i', 'o']);
+    if query.keys.as_ref().is_some_and(ends) {
+        ledger.restarted(machine.as_str());
+    }
     let (tell, told) = mpsc::channel(64);
     tokio::spawn(async move {
         let step = |sent, error| Step { machine: machine.to_string(), sent, error };
