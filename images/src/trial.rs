@@ -134,6 +134,7 @@ impl Store {
         by: &By,
     ) -> Result<(), Error> {
         self.gate(&self.show(&format!("{name}@{version}"))?)?;
+        self.looked_through(name, version)?;
         self.say(name, version, "trial", by, |index, whole| {
             let track = track(&index.manifests, name);
             let refused = |why: String| Err(Error::Trial { name: name.to_owned(), why });
@@ -200,6 +201,7 @@ impl Store {
         by: &By,
     ) -> Result<(), Error> {
         self.gate(&self.show(&format!("{name}@{version}"))?)?;
+        self.looked_through(name, version)?;
         self.say(name, version, &format!("pin {machine}"), by, |index, whole| {
             whole(self)?;
             let was = unpin(index, name, machine, Some(version));
@@ -230,6 +232,14 @@ impl Store {
             put(entry, oci::A_TESTED, &tested);
             Ok(true)
         })
+    }
+
+    /// A version that no machine has booted yet passes the same gate as one that is published. Before the
+    /// lock is taken: what it holds cannot change, and this takes a while.
+    fn looked_through(&self, name: &str, version: u32) -> Result<(), Error> {
+        check_name(name)?;
+        let found = self.show(&format!("{name}@{version}"))?;
+        if found.published.is_some() { Ok(()) } else { self.gate(&found) }
     }
 
     /// One change of what is said of a version, with its line in the log; `change` says whether there is any.

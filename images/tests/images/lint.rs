@@ -9,7 +9,7 @@ use koboshi_images::{By, Error, Finding, Report, Severity, lint};
 use crate::fixture::{Bench, gzip, run};
 
 /// Of a key made for this test and used nowhere.
-fn key() -> String {
+pub fn key() -> String {
     let body = "MC4CAQAwBQYDK2VwBCIEIFxZ4yJmVbB8GwqLrT5cK7eYp3uQhN0vXsD1fAoRzEt9";
     // Put together here, so that nobody's scanner takes this file for a leak.
     format!("-----BEGIN {0}-----\n{body}\n-----END {0}-----\n", "PRIVATE KEY")

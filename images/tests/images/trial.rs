@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use koboshi_images::{By, Error, Store, Track};
 
+use super::lint::key;
 use super::store::root_saying;
-use crate::fixture::Bench;
+use crate::fixture::{Bench, base_tar, member};
 
 fn by(author: &str, reason: &str) -> By {
     By { author: Some(author.to_owned()), reason: Some(reason.to_owned()) }
@@ -141,4 +142,18 @@ fn verdicts_twice_are_once() {
     let track = web(store);
     assert_eq!((track.current.unwrap().0, track.trial), (1, None));
     assert!(store.show("web@2").unwrap().marks.withdrawn.is_some());
+}
+
+/// What holds a secret reaches no machine by a side door.
+#[test]
+fn a_secret_stops_a_trial_too() {
+    let bench = three();
+    let mut builder = base_tar();
+    let key = key();
+    member(&mut builder, "root/.ssh/id_ed25519", tar::EntryType::Regular, "", key.as_bytes());
+    bench.import_bytes(&builder.into_inner().unwrap()).unwrap();
+    let who = By::default();
+    assert!(matches!(begin(&bench.store, 4, &["m07"]), Err(Error::Lint(_))));
+    assert!(matches!(bench.store.pin_machine("web", 4, "m07", &who), Err(Error::Lint(_))));
+    assert_eq!(web(&bench.store).others(), BTreeSet::new());
 }
