@@ -383,6 +383,7 @@ impl Ledger {
                     inner.heard.remove(mac);
                     inner.hardware.remove(&stranger);
                     inner.evidence.remove(&stranger);
+                    self.rollout.gone(&stranger);
                     strangers.push(stranger);
                 } else {
                     ended.push(last.clone());

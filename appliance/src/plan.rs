@@ -205,7 +205,8 @@ impl Planner {
     ) -> Result<(&'a Ready, Option<String>), String> {
         let current = ready.as_ref().ok().map(|ready| ready.image.version);
         match self.versions.of((name, role), current, machine) {
-            Some((other, because)) => Ok((other?, Some(because))),
+            Some((Some(other), because)) => Ok((other?, Some(because))),
+            Some((None, because)) => Ok((ready.as_ref().map_err(Clone::clone)?, Some(because))),
             None => Ok((ready.as_ref().map_err(Clone::clone)?, None)),
         }
     }

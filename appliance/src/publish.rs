@@ -140,8 +140,8 @@ pub fn read(
         let current = roles.get(name).and_then(|ready| ready.as_ref().ok());
         let current = current.map(|ready: &plan::Ready| ready.image.version);
         match versions.of((name, role), current, machine.as_str()) {
-            Some((ready, _)) => ready.err(),
-            None => trouble(name),
+            Some((Some(ready), _)) => ready.err(),
+            Some((None, _)) | None => trouble(name),
         }
     };
 

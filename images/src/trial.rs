@@ -68,6 +68,8 @@ pub struct Track {
     pub trial: Option<(u32, Trial)>,
     /// Machines that boot a version of their own.
     pub pins: BTreeMap<String, u32>,
+    /// Versions that were taken back, and why.
+    pub withdrawn: BTreeMap<u32, String>,
     /// All there are.
     pub versions: BTreeSet<u32>,
 }
@@ -274,6 +276,8 @@ fn track(all: &[Descriptor], name: &str) -> Track {
     }
     for (number, found) in versions(all, name) {
         track.versions.insert(number);
+        let withdrawn: Option<Withdrawn> = get(found, oci::A_WITHDRAWN);
+        track.withdrawn.extend(withdrawn.map(|withdrawn| (number, withdrawn.why)));
         track.pins.extend(pinned(found).into_iter().map(|machine| (machine, number)));
         // Of two, which nobody writes, the newer one.
         if let Some(trial) = get(found, oci::A_TRIAL)

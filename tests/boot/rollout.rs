@@ -69,7 +69,12 @@ fn a_bad_version_goes_by_itself_and_a_good_one_comes_to_all() {
         let said = wait_for(&world, &format!("rescue@{bad} is withdrawn")).await;
         assert!(said.contains("on m01: 2 boots, the last: it started anew"), "{said}");
         let listed = world.ok(&["image", "ls"]);
-        assert!(listed.contains("withdrawn"), "{listed}");
+        assert!(
+            listed.contains(&format!("rescue@{bad} was withdrawn: on m01: 2 boots")),
+            "{listed}"
+        );
+        let status = world.ok(&["status", "m01"]);
+        assert!(status.contains(&format!("rescue@{bad} was withdrawn; 2 boots")), "{status}");
         up_with(&world, "m02", &format!("rescue@{first}")).await;
         assert_eq!(images(&world, "m02"), [format!("rescue@{first}")]);
         assert_eq!(

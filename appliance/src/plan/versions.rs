@@ -38,13 +38,14 @@ impl Versions {
         Versions { ready, rollout }
     }
 
-    /// What a machine boots in a role in place of the current version, and why. None: it boots that.
+    /// Why a machine boots a version of its own in a role, and that version, where it is not the current one
+    /// all the same. None: it boots what all boot.
     pub fn of(
         &self,
         (name, role): (&RoleName, &Role),
         current: Option<u32>,
         machine: &str,
-    ) -> Option<(Result<&Ready, String>, String)> {
+    ) -> Option<(Option<Result<&Ready, String>>, String)> {
         let image = &role.image.value;
         if image.version.is_some() {
             return None;
@@ -52,16 +53,16 @@ impl Versions {
         let choice = self.rollout.choose(&image.name, machine, name.as_str())?;
         let because = choice.differs(&image.name)?;
         if current == Some(choice.version) {
-            return None;
+            return Some((None, because));
         }
         match self.ready.get(&(name.clone(), choice.version)) {
-            Some(Ok(ready)) => Some((Ok(ready), because)),
+            Some(Ok(ready)) => Some((Some(Ok(ready)), because)),
             // Better what has failed here than nothing.
             _ if matches!(choice.because, Because::FellBack { .. }) => None,
-            Some(Err(why)) => Some((Err(why.clone()), because)),
+            Some(Err(why)) => Some((Some(Err(why.clone())), because)),
             None => {
                 let why = format!("{because}, and that is being read still");
-                Some((Err(why), because))
+                Some((Some(Err(why)), because))
             }
         }
     }

@@ -154,6 +154,20 @@ impl Books {
         }
     }
 
+    /// A version that was withdrawn after it failed on a machine, where it is newer than what that boots.
+    pub(super) fn failed_here(&self, image: &str, machine: &str, boots: u32) -> Option<String> {
+        let withdrawn = &self.tracks.get(image)?.withdrawn;
+        let tries = self.courses.get(machine)?.tries.iter();
+        let mut failed = tries
+            .filter(|one| one.image == image && one.failures > 0)
+            .filter(|one| one.version > boots && withdrawn.contains_key(&one.version));
+        let one = failed.next_back()?;
+        let (version, failures, why) = (one.version, one.failures, &one.why);
+        Some(format!(
+            "{image}@{version} was withdrawn; {failures} boots failed here, the last: {why}"
+        ))
+    }
+
     /// How many boots of a version have failed on a machine one after another, were it at its firmware now,
     /// and why the last did.
     pub(super) fn standing(
@@ -239,6 +253,12 @@ impl Books {
         if let Some(live) = self.live.get_mut(machine) {
             live.is_ordered();
         }
+    }
+
+    /// A stranger that is forgotten, or random MACs would fill the memory.
+    pub fn gone(&mut self, machine: &str) {
+        self.live.remove(machine);
+        self.courses.remove(machine);
     }
 
     /// Lets a machine try again what failed on it. Returns what is to be kept; nothing if nothing had.

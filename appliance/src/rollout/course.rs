@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use koboshi_pxe::BootId;
-use koboshi_pxe::boots::Stage;
+use koboshi_pxe::boots::{Plan, Stage};
 use koboshi_pxe::desk::said::TYPED;
 use serde::{Deserialize, Serialize};
 
@@ -156,7 +156,7 @@ impl Live {
     /// The same of one that was under way when the appliance ended. How long it has been up has to be heard
     /// anew.
     pub fn restored(record: &BootRecord, now: Instant) -> Live {
-        let plan = record.plan.as_ref();
+        let plan = promised(record);
         let (image, role) = (plan.map(|plan| &*plan.image), plan.map_or("", |plan| &plan.role));
         let mut live = Live::begin(record.id, image, role, now);
         for mark in &record.marks {
@@ -227,6 +227,11 @@ impl Live {
             self.stage.as_str()
         ))
     }
+}
+
+/// What a boot was promised. An order's image is nobody's version: it comes and goes with the order.
+pub fn promised(record: &BootRecord) -> Option<&Plan> {
+    record.plan.as_deref().filter(|plan| plan.ticket.is_none())
 }
 
 /// Whether a line of a timeline says that somebody at the machine's console chose, which starts it anew.

@@ -59,7 +59,10 @@ impl Rollout {
     /// all, and why; how it does in a trial.
     pub fn note(&self, image: &str, machine: &str, role: &str) -> Option<String> {
         let books = self.books();
-        let says = books.choose(image, machine, role)?.differs(image)?;
+        let choice = books.choose(image, machine, role)?;
+        let Some(says) = choice.differs(image) else {
+            return books.failed_here(image, machine, choice.version);
+        };
         let does = books.does(image, Instant::now());
         let does = does.into_iter().find(|(on_trial, _)| on_trial == machine);
         Some(does.map_or(says.clone(), |(_, does)| format!("{says}: it {}", does.says())))
@@ -82,8 +85,7 @@ impl Rollout {
 
     /// A boot begins.
     pub fn opened(&self, boot: &BootRecord) -> Vec<Told> {
-        // An order's image is nobody's version: it comes and goes with the order.
-        let plan = boot.plan.as_ref().filter(|plan| plan.ticket.is_none());
+        let plan = course::promised(boot);
         let promised = (plan.map(|plan| &*plan.image), plan.map_or("", |plan| &*plan.role));
         self.books().opened(&boot.machine, boot.id, promised, boot.opened, Instant::now())
     }
@@ -112,6 +114,11 @@ impl Rollout {
     /// Somebody here switches the machine, or starts it anew: what ends by that is no failure.
     pub fn ordered(&self, machine: &str) {
         self.books().ordered(machine);
+    }
+
+    /// A stranger that is forgotten.
+    pub fn gone(&self, machine: &str) {
+        self.books().gone(machine);
     }
 
     /// Lets a machine try again what failed on it. Returns what is to be kept; nothing if nothing had.

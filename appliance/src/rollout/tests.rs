@@ -200,8 +200,13 @@ fn a_bad_version_never_leaves_its_trial() {
     );
     assert_eq!(story.said.len(), 2, "{:?}", story.said);
     assert!(story.said[1].contains("2 of 2"), "{:?}", story.said);
-    story.store(track(3, Some(2)));
+    let mut after = track(3, Some(2));
+    after.withdrawn.insert(4, "on m07".to_string());
+    story.store(after);
     assert_eq!((story.choice("m07"), story.choice("m01")), (3, 3));
+    let note = story.books.failed_here("web", "m07", 3).unwrap();
+    assert!(note.starts_with("web@4 was withdrawn; 2 boots failed here"), "{note}");
+    assert_eq!(story.books.failed_here("web", "m01", 3), None);
     // The same version once more, repaired: it begins anew.
     let mut again = trial(&["m07"], 3);
     again.begun = story.at + 1;

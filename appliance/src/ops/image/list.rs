@@ -173,7 +173,13 @@ fn list(rows: &[Row]) -> String {
         .collect();
     let headings =
         ["IMAGE", "STATE", "SIZE", "SHARED", "AGE", "AUTHOR", "MACHINES", "KERNEL", "REASON"];
-    table(&headings, &cells)
+    let mut text = table(&headings, &cells);
+    for Row { version, .. } in rows {
+        if let Some(withdrawn) = &version.marks.withdrawn {
+            text.push_str(&format!("{version} was withdrawn: {}\n", withdrawn.why));
+        }
+    }
+    text
 }
 
 /// `12: m[01-12]`
