@@ -26,6 +26,8 @@ PACKAGES += strace
 PACKAGES += openssh-client ssh-audit
 # Files over a line: rz, rb, rx and their senders.
 PACKAGES += lrzsz
+# What tests memory: machines are given it by `koboshi maintain M memtest`.
+PACKAGES += memtest86+
 
 RACK := target/rack
 CARGO ?= cargo

@@ -14,6 +14,7 @@
 //! bmcs      the BMCs of the site: one session each, opened when it is needed
 //! lines     the consoles that are always on
 //! ledger    timelines, holdings, events; `store` keeps them
+//! memtest   Memtest86+, which is no Linux
 //! receipts  what was done to disks, signed
 //! maintenance  what can be ordered for one boot of a machine
 //! hardware  what machines say they are made of, and where that disagrees with the site
@@ -48,6 +49,7 @@ pub mod ledger;
 pub mod lines;
 pub mod loaders;
 pub mod maintenance;
+pub mod memtest;
 pub mod networks;
 pub mod ops;
 pub mod plan;

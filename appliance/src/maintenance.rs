@@ -6,6 +6,7 @@ use koboshi_initramfs::contract::duty::{Step, Verify, Wipe};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Refusal;
+use crate::memtest;
 
 /// Images that are for orders, whether the site has roles for them or not.
 pub const IMAGES: [&str; 2] = ["wipe", "rescue"];
@@ -29,6 +30,8 @@ pub enum Asked {
     },
     /// A shell, in the image `rescue`.
     Rescue,
+    /// Memtest86+, until somebody ends it.
+    Memtest,
 }
 
 impl Asked {
@@ -37,6 +40,7 @@ impl Asked {
         match self {
             Asked::Wipe { .. } => "wipe",
             Asked::Rescue => "rescue",
+            Asked::Memtest => memtest::DUTY,
         }
     }
 
@@ -45,6 +49,7 @@ impl Asked {
         match self {
             Asked::Wipe { .. } => "wipe",
             Asked::Rescue => "rescue",
+            Asked::Memtest => memtest::DUTY,
         }
     }
 
@@ -56,7 +61,7 @@ impl Asked {
     /// What the machine is told; nothing where its image is all.
     pub fn order(self) -> Result<Option<Duty>, Refusal> {
         match self {
-            Asked::Rescue => Ok(None),
+            Asked::Rescue | Asked::Memtest => Ok(None),
             Asked::Wipe { serial, disks, steps, verify } => {
                 let odd = |text: &String| text.trim().is_empty() || text.len() > 100;
                 if odd(&serial) || disks.iter().any(odd) {

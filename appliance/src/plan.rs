@@ -19,6 +19,7 @@ use koboshi_pxe::{BootId, Content, Mac};
 use sha2::{Digest as _, Sha256};
 
 use crate::files::{self, Facts};
+use crate::memtest::{self, Memtest};
 use crate::publish::boot_subnet;
 use crate::site::{At, Mode, Role, RoleName, Site};
 
@@ -55,6 +56,8 @@ pub struct Planner {
     pub versions: Versions,
     /// Images that orders for one boot want, by name, and why the others cannot be booted.
     pub duties: BTreeMap<String, Result<Ready, String>>,
+    /// Memtest86+, or why there is none.
+    pub memtest: Result<Memtest, String>,
     /// Where our HTTP listens.
     pub http_port: u16,
     /// The common initramfs segment, with its digest.
@@ -156,7 +159,10 @@ impl Freeze for Planner {
     }
 
     fn no_image(&self, image: &str) -> Option<String> {
-        self.duty(image).err()
+        match image {
+            memtest::DUTY => self.memtest.as_ref().err().cloned(),
+            image => self.duty(image).err(),
+        }
     }
 }
 
@@ -176,6 +182,39 @@ impl Planner {
     fn duty(&self, image: &str) -> Result<&Ready, String> {
         let none = || format!("no image {image:?} is for orders");
         self.duties.get(image).ok_or_else(none)?.as_ref().map_err(Clone::clone)
+    }
+
+    /// The plan of a machine that runs Memtest86+: nothing of ours is there to be told anything. It takes the
+    /// serial line in Linux's words, `console=ttyS0,115200`.
+    fn test_memory(
+        &self,
+        machine: &str,
+        ticket: &Ticket,
+        address: Ipv4Addr,
+    ) -> Result<Plan, String> {
+        let Memtest { bios, efi } = self.memtest.as_ref().map_err(Clone::clone)?;
+        let hardware = self.site.machines.get(machine).map(|machine| &machine.value);
+        let serial = self.site.serial(hardware, None).value.to_string();
+        let blobs = [bios, efi].map(|(part, content)| (part.sha256, content.clone()));
+        Ok(Plan {
+            machine: machine.to_string(),
+            seat: None,
+            role: ticket.duty.clone(),
+            hostname: machine.to_string(),
+            address,
+            image: "memtest86+".to_string(),
+            digest: Some(koboshi_images::Digest(bios.0.sha256).to_string()),
+            kernel: bios.0.clone(),
+            efi: Some(efi.0.clone()),
+            segments: Vec::new(),
+            roots: Vec::new(),
+            cmdline: format!("console={serial}"),
+            revision: self.revision,
+            ticket: Some(ticket.id),
+            because: None,
+            orders: String::new(),
+            blobs: blobs.into(),
+        })
     }
 
     /// What `koboshi-init` may offer on the machine's console.
@@ -222,6 +261,9 @@ impl Planner {
         (address, network): (Ipv4Addr, &Subnet),
         extra: Extra<'_>,
     ) -> Result<Plan, String> {
+        if let Some(ticket) = extra.ticket.filter(|ticket| ticket.image == memtest::DUTY) {
+            return self.test_memory(machine, ticket, address);
+        }
         let name = role;
         let (ready, because, role) = match extra.ticket {
             Some(ticket) => (self.duty(&ticket.image)?, None, None),
@@ -330,6 +372,7 @@ impl Planner {
             image: reference,
             digest: Some(image.digest.to_string()),
             kernel: part("kernel", image.kernel.digest.0, image.kernel.size),
+            efi: None,
             segments: Vec::new(),
             roots: fetched(&orders.root),
             cmdline: cmdline.join(" "),

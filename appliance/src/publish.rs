@@ -17,6 +17,7 @@ use crate::holds;
 use crate::home::Homes;
 use crate::loaders;
 use crate::maintenance;
+use crate::memtest;
 use crate::networks;
 use crate::plan::{self, Planner, Versions};
 use crate::rollout::{Rollout, Told};
@@ -201,12 +202,14 @@ pub fn read(
     for ready in duties.values().flatten() {
         blobs.extend(ready.blobs.clone());
     }
+    let memtest = memtest::find(&site);
     let planner = Arc::new(Planner {
         site,
         revision,
         roles,
         versions,
         duties,
+        memtest,
         http_port,
         common,
         hosts,

@@ -264,7 +264,7 @@ fn restore(desk: &Desk, images: &Images, planner: &plan::Planner, boots: &[BootR
                 let size = std::fs::metadata(&path).ok()?.len();
                 Some(Content::File { path: Arc::new(path), size })
             });
-            if !whole && record.stage < Stage::Init {
+            if !whole && record.stage < Stage::Init && !plan.is_bare() {
                 tracing::warn!(
                     machine = record.machine,
                     "its boot began under another koboshi: it has to be started again"

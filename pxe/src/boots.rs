@@ -112,6 +112,9 @@ pub struct Plan {
     pub because: Option<String>,
     /// Kernel.
     pub kernel: Part,
+    /// What UEFI starts in its place, where that is another program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub efi: Option<Part>,
     /// Initramfs segments in order.
     pub segments: Vec<Part>,
     /// Layers of the root, the lowest first, with what is laid over them; none if the root is on a server of
@@ -136,12 +139,13 @@ pub struct Plan {
 impl Plan {
     /// Kernel, segments and root, if it is fetched.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        std::iter::once(&self.kernel).chain(&self.segments).chain(&self.roots)
+        let kernel = std::iter::once(&self.kernel);
+        kernel.chain(&self.segments).chain(&self.roots).chain(&self.efi)
     }
 
     /// A program of its own instead of Linux: nothing runs there that could report.
     pub fn is_bare(&self) -> bool {
-        self.segments.is_empty()
+        self.efi.is_some()
     }
 
     /// Bytes of the root that are fetched.
@@ -358,6 +362,9 @@ impl Boot {
     /// Notes that a part has been handed over whole; says which stage that completes, if one.
     pub fn fetched(&mut self, digest: &[u8; 32]) -> Option<Stage> {
         let plan = self.plan.clone()?;
+        if plan.efi.as_ref().is_some_and(|efi| &efi.sha256 == digest) {
+            return Some(Stage::Kernel);
+        }
         let index = plan.parts().position(|part| &part.sha256 == digest)?;
         self.fetched |= 1 << index;
         let segments = plan.segments.len();

@@ -10,7 +10,7 @@ use koboshi::lab::qemu::{Bus, Disk, Spec};
 use super::{MINUTES, spec};
 use crate::world::{World, in_world, text};
 
-const SITE: &str = r#"
+pub const SITE: &str = r#"
 [site]
 name = "rack"
 
@@ -158,4 +158,30 @@ fn left(path: &Path) -> usize {
             n => left += piece[..n].iter().filter(|byte| **byte != 0).count(),
         }
     }
+}
+
+/// S14. Its screen is on the serial line, as the site names that; the order is taken by it, and the machine's next
+/// start is its seat's.
+#[test]
+fn memtest_draws_its_screen_on_the_serial_line() {
+    in_world(SITE, vec![spec("m07")], async |world| tests_memory(world).await);
+}
+
+pub async fn tests_memory(world: World) {
+    let mut world = world.with_images();
+    world.serve().await;
+    world.ok(&["maintain", "m07", "memtest"]);
+    let mut console = world.machine("m07").viewer();
+    world.machine("m07").power_on().await.expect("power on");
+    console.expect("starts memtest86+; it speaks next", MINUTES).await.expect("the loader says so");
+    console.expect("Memtest86+", MINUTES).await.expect("its screen");
+    console.expect("Pass", MINUTES).await.expect("and it tests");
+    let row = world.json(&["maintain"])[0].clone();
+    assert_eq!(row["ticket"]["state"], "running", "{row:#}");
+    assert!(world.ok(&["status"]).contains("memtest was handed over"));
+    world.machine("m07").cycle().await.expect("power cycle");
+    let row = finished(&world).await;
+    assert_eq!(row["ticket"]["state"], "done", "{row:#}");
+    let boots = world.json(&["boots", "m07", "-n", "1"]);
+    assert_eq!(boots[0]["plan"]["role"], "rescue", "{boots:#}");
 }

@@ -6,7 +6,7 @@ mod discover;
 mod gate;
 mod layers;
 pub mod loaders;
-mod maintain;
+pub mod maintain;
 mod networks;
 mod nics;
 mod power;

@@ -3,4 +3,5 @@
 mod arrays;
 mod consoles;
 mod loaders;
+mod maintain;
 mod outage;

@@ -75,6 +75,8 @@ needs no role for them. `koboshi status --watch` shows how far a wipe is, its co
   koboshi maintain m07 wipe --serial CZ123 --now    all fixed disks; not a byte on a machine with another serial number
   koboshi maintain m07 wipe --serial CZ123 --disk S4RFX --method discard,random
   koboshi maintain m07 rescue --seat web1           a shell, though it runs in web1
+  koboshi maintain m07 memtest --now                its screen is on the console (`koboshi console m07`); what it finds
+                                                    stands there alone, and `koboshi power m07 cycle` ends it
   koboshi maintain                                  what is ordered, and what came of it
   koboshi maintain m07 --cancel
   koboshi receipt verify                            whether receipts are as they were signed";

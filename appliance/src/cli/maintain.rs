@@ -67,6 +67,8 @@ enum Duty {
     },
     /// A shell on the console, in the image `rescue`
     Rescue,
+    /// Memtest86+, on the serial console; it tests until the machine is started anew, and reports to nobody
+    Memtest,
 }
 
 /// A step of a wipe.
@@ -127,6 +129,7 @@ pub(super) async fn run(words: Words) -> anyhow::Result<()> {
     };
     let asked = match duty {
         Duty::Rescue => Asked::Rescue,
+        Duty::Memtest => Asked::Memtest,
         Duty::Wipe { serial, disks, method, verify } => {
             let steps = method.into_iter().map(|method| match method {
                 Method::Zeros => Step::Zeros,

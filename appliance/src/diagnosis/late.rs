@@ -54,6 +54,10 @@ pub fn late<'a>(
         if boot.plan.is_none() && boot.stage < Stage::Init {
             continue;
         }
+        // What has no way to say anything is not missed either.
+        if boot.stage >= Stage::Kernel && boot.plan.as_ref().is_some_and(|plan| plan.is_bare()) {
+            continue;
+        }
         let standing = standing(boot);
         // A machine that is up, or in trouble, is late when it is silent; one on its way when it
         // does not get further, whatever it says.
@@ -154,6 +158,7 @@ mod tests {
             image: "web@1".into(),
             digest: None,
             kernel: part("kernel"),
+            efi: None,
             segments: vec![],
             roots: vec![part("root")],
             cmdline: String::new(),

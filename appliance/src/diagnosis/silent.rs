@@ -180,6 +180,7 @@ mod tests {
             image: "web@1".into(),
             digest: None,
             kernel: part(),
+            efi: None,
             segments: vec![],
             roots: vec![part()],
             cmdline: String::new(),

@@ -30,6 +30,7 @@ pub(crate) fn boot(machine: &str, id: u8) -> BootRecord {
         image: "web@1".into(),
         digest: None,
         kernel: part("kernel"),
+        efi: None,
         segments: vec![],
         roots: vec![part("root")],
         cmdline: String::new(),

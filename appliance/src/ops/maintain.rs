@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::hardware;
 use crate::ledger::now_ms;
 use crate::maintenance::Asked;
+use crate::memtest;
 use crate::site::MachineName;
 use crate::store::{Ticket, TicketState};
 
@@ -278,6 +279,9 @@ pub fn note(ticket: &Ticket, works: &[Work]) -> Option<String> {
             let done = ticket.disks.iter().filter(|disk| disk.wiped).count();
             let done = if done == 0 { String::new() } else { format!("; {done} disks done") };
             match under_way.as_slice() {
+                [] if duty == memtest::DUTY => Some(format!(
+                    "{duty} was handed over, and is on its console until its power is cycled"
+                )),
                 [] => Some(format!("{duty} is under way{done}")),
                 some => Some(format!("{duty}: {}{done}", some.join(", "))),
             }

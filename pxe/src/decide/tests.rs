@@ -41,6 +41,7 @@ fn plan(address: Ipv4Addr) -> Arc<Plan> {
         image: "web@1".into(),
         digest: None,
         kernel: part("kernel"),
+        efi: None,
         segments: vec![part("common")],
         roots: vec![part("root")],
         cmdline: String::new(),

@@ -65,6 +65,7 @@ impl Freeze for Plans {
             image: "web@1".into(),
             digest: None,
             kernel: part("kernel", 1),
+            efi: None,
             segments: vec![part("common", 2), part("orders", 3)],
             roots: vec![part("root", 4)],
             cmdline: format!("koboshi.boot={id} koboshi.role={}", seat.role),

@@ -133,6 +133,7 @@ mod tests {
             image: "web@1".into(),
             digest: None,
             kernel: part(10 * MB),
+            efi: None,
             segments: vec![],
             roots: vec![part(70 * MB)],
             cmdline: String::new(),

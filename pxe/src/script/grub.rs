@@ -34,6 +34,9 @@ pub fn all() -> String {
 
 /// Boots a plan; in words if that cannot be said in this language.
 pub fn boot(place: &Place<'_>, id: BootId, plan: &Plan) -> Result<String, String> {
+    if plan.is_bare() {
+        return Err(format!("{} is started by iPXE alone, not by GRUB", plan.image));
+    }
     if let Some((word, why)) = super::unfit(Language::Grub, &plan.cmdline) {
         return Err(format!("{word:?} cannot be handed to the kernel by GRUB: {why}"));
     }

@@ -34,6 +34,22 @@ pub fn boot(server: &str, id: BootId, plan: &Plan, pauses: Pauses) -> String {
     }
     tries(&mut text, pauses);
     text.push_str("imgfree\n");
+    if let Some(efi) = &plan.efi {
+        let cmdline = plain(&plan.cmdline);
+        let from = |digest: &[u8; 32]| format!("{server}/blob/sha256/{}", hex(digest));
+        let _ = write!(
+            text,
+            "iseq ${{platform}} efi && goto efi ||\n\
+             kernel {} {cmdline} || goto failed\ngoto start\n\
+             :efi\nkernel {} {cmdline} || goto failed\n\
+             :start\necho koboshi: starts {}; it speaks next\nboot || goto failed\n",
+            from(&plan.kernel.sha256),
+            from(&efi.sha256),
+            plain(&plan.image)
+        );
+        failed(&mut text, pauses);
+        return text;
+    }
     let blob = |digest: &[u8; 32]| format!("{server}/blob/sha256/{}", hex(digest));
     // Debian's iPXE (2019) under UEFI hands the kernel no initramfs unless the command line names
     // it; newer ones offer it by LoadFile2, and then the kernel ignores these names.
@@ -150,6 +166,7 @@ mod tests {
             image: "web@3".into(),
             digest: None,
             kernel: part("kernel", 1),
+            efi: None,
             segments: vec![part("common", 2), part("orders", 3)],
             roots: vec![part("root", 4)],
             cmdline: "console=ttyS0,115200 id=100".into(),
@@ -251,6 +268,24 @@ mod tests {
         }
         let size = |draw| autoexec(server, Pauses::drawn(draw)).len();
         assert!((0..4096).all(|draw| size(draw) == size(0)), "UEFI asks for the size first");
+    }
+
+    #[test]
+    fn a_program_instead_of_linux_is_there_for_each_firmware() {
+        let efi = crate::boots::Part { name: "memtest".into(), sha256: [9; 32], size: 1 };
+        let plan = Plan { efi: Some(efi), segments: vec![], roots: vec![], ..plan() };
+        let text = boot("http://10.77.0.1:8080", BootId([7; 16]), &plan, Pauses::drawn(0));
+        let kernel =
+            |byte| format!("kernel http://10.77.0.1:8080/blob/sha256/{}", hex(&[byte; 32]));
+        let order =
+            ["iseq ${platform} efi && goto efi ||", &kernel(1), "goto start", ":efi", &kernel(9)];
+        let mut rest = text.as_str();
+        for line in order {
+            rest = rest.split_once(line).unwrap_or_else(|| panic!("{line} in {text}")).1;
+        }
+        assert!(!text.contains("initrd"), "{text}");
+        assert!(follow(&text, |_| false).0.starts_with("boot"), "{text}");
+        assert_eq!(follow(&text, |_| true).0, "reboot", "{text}");
     }
 
     #[test]

@@ -128,6 +128,7 @@ mod testing {
             image: "web@3".into(),
             digest: None,
             kernel: part("kernel", 1),
+            efi: None,
             segments: vec![part("common", 2), part("orders", 3)],
             roots: vec![part("root", 4)],
             cmdline: cmdline.into(),

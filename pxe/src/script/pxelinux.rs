@@ -15,6 +15,9 @@ const CMDLINE_MAX: usize = 2047;
 
 /// Boots a plan; in words if that cannot be said in this language.
 pub fn boot(place: &Place<'_>, id: BootId, plan: &Plan) -> Result<String, String> {
+    if plan.is_bare() {
+        return Err(format!("{} is started by iPXE alone, not by PXELINUX", plan.image));
+    }
     if let Some((word, why)) = super::unfit(Language::Pxelinux, &plan.cmdline) {
         return Err(format!("{word:?} cannot be handed to the kernel by PXELINUX: {why}"));
     }
