@@ -24,6 +24,32 @@ pub enum Error {
         /// What is wrong with it.
         fault: Fault,
     },
+    /// What a running machine says of its root is not fit to be an image.
+    #[error("the machine that booted {version}: {fault}")]
+    Machine {
+        /// What it booted.
+        version: String,
+        /// What is wrong with what it says.
+        fault: Fault,
+    },
+    /// A machine is as its image has it.
+    #[error("nothing has changed on {0}")]
+    NothingChanged(String),
+    /// A machine and another version have changed the same.
+    #[error(
+        "{theirs} has changed what the machine changed too since {ours}: {}{}; leave that out with --path, or \
+         lay the changes above {ours} with --anyway",
+        paths.iter().take(5).cloned().collect::<Vec<_>>().join(", "),
+        if paths.len() > 5 { format!(" and {} more", paths.len() - 5) } else { String::new() }
+    )]
+    Conflict {
+        /// The other version.
+        theirs: String,
+        /// What the machine booted.
+        ours: String,
+        /// Paths that both changed.
+        paths: Vec<String>,
+    },
     /// A name nobody could give in a site file.
     #[error(
         "`{0}` is not an image name: lower-case letters, digits, `-`, `_` and `.`, beginning with \

@@ -17,6 +17,7 @@
 //! - `log`: who did what; `holds`: what the appliance needs; `reach` and `collect`: what can go;
 //! - `diff`: in what two roots differ; `look`: a root read back from its layers;
 //! - `squash`: the root once more as a squashfs, for those who want it;
+//! - `live`: what changed on a machine that runs, and the next version made of it;
 //! - `recipe`, `build`, `debian`: images made from a description of a page.
 //!
 //! Everything blocks; the caller decides on which thread.
@@ -34,6 +35,7 @@ mod import;
 mod kernel;
 mod layer;
 mod lint;
+mod live;
 mod log;
 mod look;
 mod manifest;
@@ -60,6 +62,7 @@ pub use error::{Error, Fault};
 pub use holds::{Holds, MachineHold, RoleHold};
 pub use import::{ImportOptions, Imported, Progress, import};
 pub use lint::{Allowance, Finding, Report, Rule, Severity, lint, rule, rules};
+pub use live::{Chosen, Committed, Live, Wanted};
 pub use log::{Act, By, Log};
 pub use modules::Modules;
 pub use publish::Pin;

@@ -13,6 +13,7 @@ mod power;
 mod rollout;
 mod roots;
 mod sysrq;
+mod writeback;
 
 use std::time::Duration;
 

@@ -37,7 +37,7 @@ pub struct Allowance {
 
 impl Allowance {
     /// Whether this is what was allowed.
-    pub(super) fn covers(&self, finding: &Finding) -> bool {
+    pub(crate) fn covers(&self, finding: &Finding) -> bool {
         self.rule == finding.rule.id
             && self.path == finding.path
             && self.evidence == finding.evidence

@@ -117,7 +117,6 @@ fn quoted(path: &[u8]) -> String {
 }
 
 /// Looks a root through that is still in memory: everything found, by path.
-#[allow(dead_code, reason = "write-back looks at what a machine changed")]
 pub(crate) fn tree(tree: &Tree) -> Result<Vec<Finding>, Error> {
     scan::scan(tree)
 }

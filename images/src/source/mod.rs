@@ -19,6 +19,7 @@ use crate::stack::Source;
 use crate::tree::Tree;
 
 pub(crate) use spool::Spool;
+pub(crate) use untar::keep_xattr;
 
 /// How much a stranger's archive may claim before it is refused.
 #[derive(Debug, Clone, Copy)]

@@ -5,6 +5,7 @@
 //! - `hostile`: archives of strangers, cut, bent, lying and bombs;
 //! - `layers`: OCI layouts and archives, docker archives;
 //! - `lint`: what must not be in an image;
+//! - `live`: what changed on a machine that runs;
 //! - `recipes`: roots built from a page of text;
 //! - `squash`: the root as a squashfs;
 //! - `stacked`: layers kept as layers, and skopeo carrying them;
@@ -16,6 +17,7 @@ mod fixture;
 mod hostile;
 mod layers;
 mod lint;
+mod live;
 mod recipes;
 mod sources;
 mod squash;

@@ -1,5 +1,5 @@
 //! What stays behind in the running system: it says `up` once the system is, and then that it
-//! still is. It owns nothing, writes nothing, and does not mind when nobody listens (S10).
+//! still is. It owns nothing, writes nothing but when that was, and does not mind when nobody listens (S10).
 
 use std::fs;
 use std::io::{self, Read};
@@ -15,6 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
+use crate::changes;
 use crate::contract::room::Memory;
 use crate::contract::{Duty, Orders, Phase};
 use crate::duty;
@@ -115,6 +116,8 @@ fn live(state: &State) -> io::Result<()> {
     let mut outlets = Outlets::new(state, server.0.ip());
     let rung = match wait_until_up(state, &bell, &mut reporter, &mut outlets) {
         Some(by) => {
+            // Not to be known costs a list that is longer than it need be.
+            let _ = changes::is_up();
             let rings = |span| bell.rings_within(span);
             duty::surely(&mut reporter, &rings, &Phase::Up { by })
                 || state.duty.as_ref().is_some_and(|order| ordered(order, &bell, &mut reporter))

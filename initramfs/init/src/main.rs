@@ -160,8 +160,7 @@ fn boot_machine(line: &Cmdline, reporter: &mut Reporter) -> Result<Infallible, S
     if let Err(errno) = rustix::system::sethostname(orders.hostname.as_bytes()) {
         say(format!("host name not set: {errno}"));
     }
-    root::build(server, &orders, &mut modules, line, reporter)?;
-    let whole = changes::whole();
+    let whole = root::build(server, &orders, &mut modules, line, reporter)?;
     // Links, disks and BMCs that were still waking up the first time.
     tell_hardware(Some(hardware), reporter, orders.written);
     net::link::lower(&woken);

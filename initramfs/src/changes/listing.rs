@@ -68,6 +68,8 @@ pub enum Touched {
     Made,
     /// By us, when the image became a seat.
     Settled,
+    /// By what the system started, until it said that it is up: the next boot does it again.
+    Booted,
     /// Since then.
     Since,
 }
@@ -191,6 +193,7 @@ fn put_node(node: &Node, out: &mut Vec<u8>) {
         Touched::Made => 0,
         Touched::Settled => SETTLED,
         Touched::Since => SINCE,
+        Touched::Booted => SETTLED | SINCE,
     };
     flags |= if node.opaque { OPAQUE } else { 0 };
     flags |= if node.sha256.is_some() { HASHED } else { 0 };
@@ -314,7 +317,8 @@ impl<R: Read> Reader<R> {
         let touched = match flags & (SETTLED | SINCE) {
             0 => Touched::Made,
             SETTLED => Touched::Settled,
-            _ => Touched::Since,
+            SINCE => Touched::Since,
+            _ => Touched::Booted,
         };
         let opaque = flags & OPAQUE != 0;
         Ok(Node { kind, mode, uid, gid, mtime, inode, touched, opaque, sha256, xattrs })
@@ -387,8 +391,12 @@ mod tests {
             Just(Kind::Fifo),
             Just(Kind::Socket),
         ];
-        let touched =
-            prop_oneof![Just(Touched::Made), Just(Touched::Settled), Just(Touched::Since)];
+        let touched = prop_oneof![
+            Just(Touched::Made),
+            Just(Touched::Settled),
+            Just(Touched::Booted),
+            Just(Touched::Since)
+        ];
         let xattrs =
             proptest::collection::vec((name(), proptest::collection::vec(any::<u8>(), 0..9)), 0..3);
         let ids = (0_u32..0o10000, any::<u32>(), any::<u32>());

@@ -4,7 +4,9 @@
 //! (names, causes, marks) has no control characters.
 
 mod attach;
+pub mod prompt;
 pub mod script;
+mod seat;
 pub mod sysrq;
 mod terminal;
 pub mod transfer;
@@ -20,6 +22,7 @@ use crate::api::Refusal;
 use crate::app::App;
 use crate::site::{Console, MachineName};
 pub use attach::{Asked, run};
+pub use seat::Seat;
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]

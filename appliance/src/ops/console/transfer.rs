@@ -3,41 +3,26 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use futures::{Sink, SinkExt, Stream, StreamExt, future::ready};
 use indicatif::{ProgressBar, ProgressStyle};
-use koboshi_console::State;
-use koboshi_console::attach::{Frame, Notice, Request, Want};
 use koboshi_console::modem::{
     self, Detector, Ends, Event, Failure, Folder, Options, Protocol, Rules, Sources, Work,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::{timeout, timeout_at};
-use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
 
-use super::Query;
+use super::prompt::{Waits, waits};
+use super::seat::shown;
+use super::{Query, Seat};
 use crate::api::Client;
 
-/// The line is quiet after so long: what is on it is all there.
-const QUIET: Duration = Duration::from_millis(400);
-/// It is given so long to be quiet.
-const QUIET_MOST: Duration = Duration::from_secs(3);
-/// The appliance answers within this.
-const ANSWER: Duration = Duration::from_secs(10);
-/// Whoever asks for a line gets it from one who has not typed for a while. A transfer is at work: it types nothing,
-/// so often.
-const STIR: Duration = Duration::from_secs(20);
 /// A line of `--json` each so long.
 const TELL: Duration = Duration::from_millis(500);
-/// What is kept of the line's last lines.
-const TAIL: usize = 4096;
 /// A machine may send so much, unless more is allowed.
 const MOST: u64 = 4 << 30;
 
@@ -185,41 +170,6 @@ fn quoted(name: &str) -> String {
     format!("'{}'", name.replace('\'', r"'\''"))
 }
 
-/// Whether a shell waits for a command: the last line ends as prompts do.
-fn at_prompt(tail: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(tail);
-    let line = text.rsplit(['\r', '\n']).next().unwrap_or_default();
-    // Colours, titles, bracketed paste.
-    let mut plain = String::new();
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\x1b' => match chars.next() {
-                Some('[') => {
-                    let _rest = chars.find(|c| ('@'..='~').contains(c));
-                }
-                Some(']') => {
-                    let _rest = chars.find(|c| matches!(c, '\x07' | '\\'));
-                }
-                _ => {}
-            },
-            c if c.is_control() => {}
-            c => plain.push(c),
-        }
-    }
-    plain.ends_with(' ') && plain.trim_end().ends_with(['#', '$', '%'])
-}
-
-/// A machine's line, where frames go both ways.
-struct Seat<R, W> {
-    from: R,
-    to: W,
-    visit: u64,
-    requests: u64,
-    /// Its last characters.
-    tail: Vec<u8>,
-}
-
 /// Does it, with the line held from the beginning to the end.
 ///
 /// # Errors
@@ -232,26 +182,10 @@ pub async fn run(
     json: bool,
 ) -> anyhow::Result<()> {
     let mut work = words.work()?;
-    let socket = client.socket("/console/attach", &query).await?;
-    let (to, from) = socket.split();
-    let from = from.scan((), |(), message| ready(message.ok())).filter_map(|message| {
-        ready(match message {
-            Message::Binary(bytes) => Some(Frame::Characters(bytes)),
-            Message::Text(text) => Some(Frame::Control(text.to_string())),
-            _ => None,
-        })
-    });
-    let to = to.with(|frame| {
-        ready(Ok::<_, tungstenite::Error>(match frame {
-            Frame::Characters(bytes) => Message::Binary(bytes),
-            Frame::Control(text) => Message::Text(text.into()),
-        }))
-    });
-    let (from, to) = (pin!(from), pin!(to));
-    let mut seat = Seat { from, to, visit: 0, requests: 0, tail: Vec::new() };
+    let mut seat = Seat::come(client, &query).await?;
     seat.sit(take).await?;
     seat.quiet().await?;
-    let shell = at_prompt(&seat.tail);
+    let shell = matches!(waits(&seat.tail), Waits::Shell { .. });
     // Of a transfer that is over, too, the headers are on the line: before its prompt.
     let waits = !shell && Detector::default().came(&seat.tail).is_some();
     let command = match &words.command {
@@ -260,7 +194,7 @@ pub async fn run(
     };
     if let Some(command) = &command {
         say(json, &format!("types: {}", shown(command)));
-        seat.send(Frame::Characters(format!("{command}\r").into())).await?;
+        seat.types(format!("{command}\r")).await?;
     } else if !waits {
         let protocol = Protocol::from(words.protocol);
         let other = match &work {
@@ -294,7 +228,7 @@ pub async fn run(
         both = async { tokio::join!(driven, seat.carry(say, typed)) } => both,
         never = stops(&stop) => match never {},
     };
-    let _the_line_may_be_gone = seat.request(Want::Release).await;
+    seat.leave().await;
     let why = match (how, gone) {
         (Ok(()), _) => {
             screen.end();
@@ -335,142 +269,6 @@ fn files(many: usize) -> String {
 fn say(json: bool, words: &str) {
     if !json {
         eprintln!("koboshi: {words}");
-    }
-}
-
-/// A stranger's words, or those of a person.
-fn shown(words: &str) -> String {
-    words.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
-}
-
-impl<R, W> Seat<R, W>
-where
-    R: Stream<Item = Frame> + Unpin,
-    W: Sink<Frame> + Unpin,
-{
-    async fn send(&mut self, frame: Frame) -> anyhow::Result<()> {
-        self.to.send(frame).await.ok().context("the appliance is gone")
-    }
-
-    async fn request(&mut self, want: Want) -> anyhow::Result<u64> {
-        self.requests += 1;
-        let n = self.requests;
-        let request = Frame::control(&Request { n: Some(n), want }).context("no request")?;
-        self.send(request).await?;
-        Ok(n)
-    }
-
-    /// Takes the line, or asks for it.
-    async fn sit(&mut self, take: bool) -> anyhow::Result<()> {
-        let until = tokio::time::Instant::now() + ANSWER;
-        let mut asked = None;
-        loop {
-            let frame = timeout_at(until, self.from.next()).await;
-            match frame
-                .context("the appliance does not answer")?
-                .context("the appliance is gone")?
-            {
-                Frame::Characters(bytes) => self.keep(&bytes),
-                Frame::Control(text) => match notice(&text) {
-                    Some(Notice::Hello { types: false, machine, .. }) => {
-                        bail!("you may look at {machine}'s console, and not type there")
-                    }
-                    Some(Notice::Hello { visit, line, machine, .. }) => {
-                        if !matches!(line, State::Up { .. }) {
-                            bail!("{machine}'s console is not up: koboshi console shows why");
-                        }
-                        self.visit = visit;
-                        let want = if take { Want::Take } else { Want::Ask };
-                        asked = Some(self.request(want).await?);
-                    }
-                    Some(Notice::Done { n }) if n == asked && n.is_some() => return Ok(()),
-                    Some(Notice::Refused { n, why }) if n == asked && n.is_some() => {
-                        bail!("{why}; --take takes it from him")
-                    }
-                    Some(Notice::Bye { why }) => bail!("{why}"),
-                    _ => {}
-                },
-            }
-        }
-    }
-
-    fn keep(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
-        let more = self.tail.len().saturating_sub(TAIL);
-        self.tail.drain(..more);
-    }
-
-    /// Reads until nothing comes for a moment.
-    async fn quiet(&mut self) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        while begun.elapsed() < QUIET_MOST {
-            match timeout(QUIET, self.from.next()).await {
-                Err(_) => return Ok(()),
-                Ok(None) => bail!("the appliance is gone"),
-                Ok(Some(Frame::Characters(bytes))) => self.keep(&bytes),
-                Ok(Some(Frame::Control(_))) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Carries characters both ways until no more are typed; fails when the line is another's, or down.
-    async fn carry(
-        &mut self,
-        say: mpsc::Sender<Bytes>,
-        mut typed: mpsc::Receiver<Bytes>,
-    ) -> anyhow::Result<()> {
-        // What is typed waits for the line, and what comes is read nevertheless.
-        let mut waits: Option<Frame> = None;
-        let Seat { from, to, visit, .. } = self;
-        let mut stir = tokio::time::interval(STIR);
-        loop {
-            tokio::select! {
-                frame = from.next() => match frame.context("the appliance is gone")? {
-                    Frame::Characters(bytes) => {
-                        // A transfer that is over does not read any more.
-                        let _it_is_over = say.send(bytes).await;
-                    }
-                    Frame::Control(text) => ours(&text, *visit)?,
-                },
-                bytes = typed.recv(), if waits.is_none() => match bytes {
-                    Some(bytes) => waits = Some(Frame::Characters(bytes)),
-                    None => return to.flush().await.ok().context("the appliance is gone"),
-                },
-                _ = stir.tick(), if waits.is_none() => {
-                    waits = Some(Frame::Characters(Bytes::new()));
-                }
-                ready = std::future::poll_fn(|cx| to.poll_ready_unpin(cx)), if waits.is_some() => {
-                    ready.ok().context("the appliance is gone")?;
-                    if let Some(frame) = waits.take() {
-                        to.start_send_unpin(frame).ok().context("the appliance is gone")?;
-                        to.flush().await.ok().context("the appliance is gone")?;
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn notice(text: &str) -> Option<Notice> {
-    serde_json::from_str(text).ok()
-}
-
-/// Whether the line is still ours, and up.
-fn ours(text: &str, visit: u64) -> anyhow::Result<()> {
-    match notice(text) {
-        Some(Notice::Floor(floor)) => match floor.holder {
-            Some(holder) if holder.visit == visit => Ok(()),
-            Some(holder) => bail!("{} took the line", shown(&holder.person.name)),
-            None => bail!("the line is not yours any more"),
-        },
-        Some(Notice::Line { line: State::Down { why, .. } }) => {
-            bail!("the line went down: {}", shown(&why))
-        }
-        Some(Notice::Line { line: State::Stolen { .. } }) => bail!("the line was taken by another"),
-        Some(Notice::Refused { why, .. }) => bail!("{}", shown(&why)),
-        Some(Notice::Bye { why }) => bail!("{}", shown(&why)),
-        _ => Ok(()),
     }
 }
 
@@ -594,25 +392,6 @@ fn bar(name: &str, size: Option<u64>, at: u64) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn prompts() {
-        for prompt in [
-            "root@m01:~# ",
-            "$ ",
-            "\r\nm01% ",
-            "a\r\n\x1b[?2004h\x1b[01;32mroot\x1b[0m:/# ",
-            "/ # ",
-        ] {
-            assert!(at_prompt(prompt.as_bytes()), "{prompt:?}");
-        }
-        for other in
-            ["m01 login: ", "Password: ", "", "100% ", "=> ", "rz waiting to receive.", "#"]
-        {
-            let percent = other == "100% ";
-            assert_eq!(at_prompt(other.as_bytes()), percent, "{other:?}");
-        }
-    }
 
     #[test]
     fn names_for_a_shell() {

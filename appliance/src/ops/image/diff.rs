@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use koboshi_images::{Aspect, Change, Counts, Diff, Facts, ImageRef, NoText, Store, Version, What};
 use serde::Serialize;
 
+use super::machine::{self, Asks};
 use super::progress::Line;
 use super::{At, pretty, print};
 
@@ -16,9 +17,15 @@ use super::{At, pretty, print};
 #[derive(Debug, Args)]
 pub struct Asked {
     /// Version: `web@3`; `web` alone for what machines boot now
-    old: String,
+    #[arg(required_unless_present = "machine", conflicts_with = "machine")]
+    old: Option<String>,
     /// Another one: `web@4`; without it, the first one against what machines booted before it
     new: Option<String>,
+    /// What changed on this machine, or the one in this seat, since it booted
+    #[arg(long, value_name = "WHO", conflicts_with = "stat")]
+    machine: Option<String>,
+    #[command(flatten)]
+    asks: Asks,
     /// Directories with figures, not each name
     #[arg(long, conflicts_with = "json")]
     stat: bool,
@@ -45,7 +52,7 @@ pub enum Colour {
 }
 
 impl Colour {
-    fn is_on(self) -> bool {
+    pub(super) fn is_on(self) -> bool {
         match self {
             Colour::Always => true,
             Colour::Never => false,
@@ -71,8 +78,15 @@ struct Answer<'a> {
 
 impl Asked {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let old = match (&self.machine, &self.old) {
+            (Some(machine), _) => {
+                return machine::diff(machine, &self.asks, &self.at, self.json, self.color);
+            }
+            (None, Some(old)) => old,
+            (None, None) => bail!("name a version (`web@3`), or a machine with --machine"),
+        };
         let store = self.at.there()?;
-        let (old, new) = pair(&store, &self.old, self.new.as_deref())?;
+        let (old, new) = pair(&store, old, self.new.as_deref())?;
         let mut line = Line::new();
         let diff = store.diff(&old, &new, &mut |step| line.show(&step))?;
         line.clear();
@@ -124,7 +138,7 @@ fn pair(store: &Store, old: &str, new: Option<&str>) -> anyhow::Result<(Version,
 
 /// ANSI colours, or none.
 #[derive(Clone, Copy)]
-struct Paint(bool);
+pub(super) struct Paint(pub(super) bool);
 
 impl Paint {
     fn with(self, code: &str, text: &str) -> String {
@@ -168,7 +182,7 @@ fn head(old: &Version, new: &Version, diff: &Diff, paint: Paint) -> String {
 }
 
 /// Every name, with what is another, and the lines of texts.
-fn changes(diff: &Diff, paint: Paint, text: &mut String) {
+pub(super) fn changes(diff: &Diff, paint: Paint, text: &mut String) {
     for change in &diff.changes {
         let sign = match change.what {
             What::Added => '+',
@@ -299,7 +313,8 @@ fn stat(diff: &Diff, text: &mut String) {
     }
 }
 
-fn sum(counts: &Counts) -> String {
+/// All of it in a line.
+pub(super) fn sum(counts: &Counts) -> String {
     let Counts { added, removed, changed, renamed, .. } = counts;
     let mut text = match added + removed + changed + renamed {
         0 => "their files are the same".to_string(),

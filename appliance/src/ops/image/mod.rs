@@ -14,6 +14,7 @@ mod collect;
 mod diff;
 mod lint;
 mod list;
+mod machine;
 mod progress;
 mod take;
 mod test;
@@ -98,8 +99,11 @@ pub enum Command {
     Trial(trial::Trials),
     /// Let machines that fell back by themselves try again what failed on them
     Retry(trial::Retry),
-    /// In what two versions differ: files, owners, modes, sizes, lines, packages
-    Diff(diff::Asked),
+    /// In what two versions differ: files, owners, modes, sizes, lines, packages; or a machine that runs from what
+    /// it booted
+    Diff(Box<diff::Asked>),
+    /// Make the next version of what was changed on a machine that runs
+    Commit(Box<machine::Commit>),
     /// Let machines boot again what they booted before the last publish
     Rollback(versions::Rollback),
     /// Keep a version whatever becomes of the others
@@ -187,6 +191,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Trial(asked) => asked.run(),
         Command::Retry(asked) => asked.run(),
         Command::Diff(asked) => asked.run(),
+        Command::Commit(commit) => machine::commit(*commit),
         Command::Rollback(asked) => asked.run(),
         Command::Pin(asked) => asked.run(true),
         Command::Unpin(asked) => asked.run(false),

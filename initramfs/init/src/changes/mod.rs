@@ -19,10 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::contract::{Orders, Source};
 use crate::wire::Manner;
+use walk::Times;
 
 pub use crate::wire::WORD;
 
 const STATE: &str = "/run/koboshi/root.json";
+/// When the system said that it is up.
+const UP: &str = "/run/koboshi/up";
 /// The kernel's coarse clock, by which inodes are stamped, ticks every 10 ms where it is slowest (HZ=100).
 const TICK: Duration = Duration::from_millis(12);
 /// Two clocks are read one after the other.
@@ -75,6 +78,11 @@ pub fn leave(orders: &Orders, boot: Option<&str>, whole: Whole) -> io::Result<()
     fs::set_permissions(STATE, fs::Permissions::from_mode(0o600))
 }
 
+/// The system is up: what is written from now on is no part of its start.
+pub fn is_up() -> io::Result<()> {
+    fs::write(UP, now(ClockId::RealtimeCoarse).to_string())
+}
+
 /// Answers, until nobody asks any more.
 pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
     let size = args.skip(2).find_map(|word| word.parse().ok()).unwrap_or(180);
@@ -92,12 +100,21 @@ impl Left {
         Ok(serde_json::from_slice(&fs::read(STATE)?)?)
     }
 
-    /// The two times on the clock as it goes now. One that was set back since would make later changes look
+    /// A system that has not said so is not up, and what is written is as if it were.
+    fn up() -> Option<i64> {
+        fs::read_to_string(UP).ok()?.trim().parse().ok()
+    }
+
+    /// The times on the clock as it goes now. One that was set back since would make later changes look
     /// earlier than they are; then rather too much is looked at.
-    fn times(&self) -> (i64, i64) {
+    fn times(&self, up: Option<i64>) -> Times {
         let back = self.offset.saturating_sub(offset());
         let back = if back > APART { back } else { 0 };
-        (self.made.saturating_sub(back), self.settled.saturating_sub(back))
+        Times {
+            made: self.made.saturating_sub(back),
+            settled: self.settled.saturating_sub(back),
+            up: up.unwrap_or(self.settled).max(self.settled).saturating_sub(back),
+        }
     }
 }
 
@@ -129,11 +146,15 @@ mod tests {
             settled: 1_005_000_000_000,
             offset: offset(),
         };
-        assert_eq!(left.times(), (left.made, left.settled));
+        let all = |times: Times| (times.made, times.settled, times.up);
+        assert_eq!(all(left.times(None)), (left.made, left.settled, left.settled));
+        let up = left.settled + 7_000_000_000;
+        assert_eq!(all(left.times(Some(up))), (left.made, left.settled, up));
         let back = Left { offset: left.offset + 90_000_000_000, ..left.clone() };
-        let (made, settled) = back.times();
+        let (made, settled, later) = all(back.times(Some(up)));
         assert!(made <= left.made - 89_000_000_000 && settled - made == 5_000_000_000);
+        assert_eq!(later - settled, 7_000_000_000);
         let ahead = Left { offset: left.offset - 90_000_000_000, ..left.clone() };
-        assert_eq!(ahead.times(), (left.made, left.settled));
+        assert_eq!(all(ahead.times(Some(up))), (left.made, left.settled, up));
     }
 }

@@ -19,8 +19,8 @@ use crate::wire::contents::Contents;
 use crate::wire::frame::{About, Frame, Lines, Request};
 use crate::wire::{Header, Manner, PROTOCOL};
 
-/// Whoever asks, asks on within this.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Whoever asks, asks on within this: he may have an image to unpack first.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Requests that wait.
 const WAITING: usize = 64;
 /// Ranges of entries in one picking.
@@ -78,7 +78,7 @@ impl Talk {
             let said = format!("{STATE}: {error}: this machine booted with another koboshi");
             io::Error::other(said)
         })?;
-        let (made, settled) = left.times();
+        let times = left.times(Left::up());
         let uname = rustix::system::uname();
         let header = Header {
             protocol: PROTOCOL,
@@ -92,7 +92,7 @@ impl Talk {
         Ok(Talk {
             size,
             header,
-            times: Times { made, settled },
+            times,
             told: None,
             stream: None,
             round: 0,

@@ -35,12 +35,15 @@ pub struct Times {
     pub made: i64,
     /// When we were done with it.
     pub settled: i64,
+    /// When the system said that it is up; not said: when we were done.
+    pub up: i64,
 }
 
 impl Times {
     fn touched(&self, meta: &Metadata) -> Touched {
         match nanoseconds(meta.ctime(), meta.ctime_nsec()) {
-            ctime if ctime >= self.settled => Touched::Since,
+            ctime if ctime >= self.up => Touched::Since,
+            ctime if ctime >= self.settled => Touched::Booted,
             ctime if ctime >= self.made => Touched::Settled,
             _ => Touched::Made,
         }
@@ -102,7 +105,8 @@ impl Walk {
                 self.node(path.clone(), &meta, touched, false, gather)?;
             }
             if meta.is_dir() {
-                self.dir(&path, changed || touched == Touched::Since, gather)?;
+                let now = matches!(touched, Touched::Booted | Touched::Since);
+                self.dir(&path, changed || now, gather)?;
             }
         }
         Ok(())
@@ -131,8 +135,8 @@ impl Walk {
             // The merged one, whose bytes are all there even where only its owner was changed.
             let Some(meta) = self.stat(&path, gather) else { continue };
             let touched = match self.times.touched(&above) {
-                Touched::Since => Touched::Since,
-                _ => Touched::Settled,
+                Touched::Made => Touched::Settled,
+                touched => touched,
             };
             let mark = |name| attribute(&upper, name).filter(|value| !value.is_empty());
             // A directory that was renamed shows another one of the image's: all of it is told.

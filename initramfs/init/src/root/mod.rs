@@ -13,6 +13,7 @@ pub mod unpack;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::changes;
 use crate::cmdline::Cmdline;
 use crate::console::{Pause, pause, say};
 use crate::contract::room::{self, Memory};
@@ -31,14 +32,14 @@ use progress::{Course, rate};
 /// Every failure is told up to here, then each of this many: an appliance knows by then.
 const TOLD: u32 = 8;
 
-/// Builds the root at [`mounts::NEW_ROOT`].
+/// Builds the root at [`mounts::NEW_ROOT`]; when nothing was in it but its image.
 pub fn build(
     server: Server,
     orders: &Orders,
     modules: &mut Modules,
     line: &Cmdline,
     reporter: &mut Reporter,
-) -> Result<(), Stop> {
+) -> Result<changes::Whole, Stop> {
     let root = &orders.root;
     let memory = Memory::now();
     match &root.from {
@@ -113,7 +114,9 @@ pub fn build(
             tell(reporter, phase, orders.written);
         }
     }
-    lay_files(server, orders, reporter)
+    let whole = changes::whole();
+    lay_files(server, orders, reporter)?;
+    Ok(whole)
 }
 
 /// The files of role and seat, over whatever became the root.
