@@ -66,9 +66,9 @@ fuzz:
 	tests/fuzz/run.sh $(or $(SECONDS),60)
 
 # How fast, beside what others have, in the same run: make bench ROUNDS=5
-bench: setup
+bench: setup rack-images
 	@sh tests/setup.sh time conserver-server
-	$(CARGO) build --release -p koboshi -p koboshi-bmcsim -p koboshi-console --bins --examples
+	$(CARGO) build --release -p koboshi -p koboshi-bmcsim -p koboshi-console -p koboshi-initramfs --bins --examples
 	tests/bench/run.sh $(or $(ROUNDS),5)
 
 demo: setup

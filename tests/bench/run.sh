@@ -1,6 +1,6 @@
 #!/bin/sh
 # Ours and theirs in the same run, in turn, on loopback; medians of the rounds and how they compare:
-#   tests/bench/run.sh [rounds] [part…]        all of them: ipmi, console
+#   tests/bench/run.sh [rounds] [part…]        all of them: ipmi, console, images
 # The other side (BMCs, machines that talk) is a process of its own. Everything is in a network namespace, with
 # every address of 127.0.0.0/8 and every port to itself; it goes with this script, however that ends.
 set -eu
@@ -16,9 +16,9 @@ fi
 rounds=${1:-5}
 case $rounds in '' | *[!0-9]* | 0) echo "usage: run.sh [rounds] [part…]" >&2; exit 2 ;; esac
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- ipmi console
+[ $# -gt 0 ] || set -- ipmi console images
 bin=$KOBOSHI_ROOT/target/release
-PATH=$bin:$PATH:/usr/sbin:/sbin
+PATH=$bin:$bin/examples:$PATH:/usr/sbin:/sbin
 dir=$(mktemp -d "${TMPDIR:-/tmp}/koboshi-bench.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM

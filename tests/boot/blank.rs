@@ -158,7 +158,7 @@ fn blank_machines_become_their_seats_and_swap_them() {
         let last = logged(&world, "m02", "Kernel panic - not syncing: sysrq triggered crash").await;
         assert!(last.contains(" netconsole "), "{last}");
         let of_m01 = world.ok(&["log", "m01", "--from", "syslog", "--since", "1h"]);
-        assert!(!of_m01.contains("claim") && !of_m01.contains("Kernel panic"), "{of_m01}");
+        assert!(!of_m01.contains("said by tool1") && !of_m01.contains("Kernel panic"), "{of_m01}");
 
         // Two lines swapped: nothing happens to running machines without a word from us.
         let site = std::fs::read_to_string(&world.site).expect("the site file");

@@ -40,6 +40,8 @@ const SHOWN: usize = 200;
 /// Where Linux counts what its sockets had no room for (proc_net_udp: the last column).
 const UDP: &str = "/proc/self/net/udp";
 
+const NETCONSOLE: &str = "netconsole";
+
 /// What all sockets share.
 struct Receiver {
     app: Arc<App>,
@@ -145,11 +147,12 @@ async fn opened<T>(
             }
             Err(why) if !told => {
                 told = true;
+                let key = if what == NETCONSOLE { NETCONSOLE } else { "syslog" };
                 let hint = match why.kind() {
-                    io::ErrorKind::AddrInUse => {
-                        "; who has the port: ss -lnptu; another one, or none, is [net] syslog = PORT, or 0"
-                    }
-                    _ => "",
+                    io::ErrorKind::AddrInUse => format!(
+                        "; ss -lnptu says who has the port; [net] {key} = PORT is another one, 0 is none"
+                    ),
+                    _ => String::new(),
                 };
                 let text = format!("{what} is not received on {at}: {why}{hint}");
                 receiver.app.ledger.event("syslog", None, text).await;
@@ -161,7 +164,7 @@ async fn opened<T>(
 }
 
 async fn datagrams(receiver: Arc<Receiver>, at: SocketAddr, way: Way) {
-    let what = if way == Way::Netconsole { "netconsole" } else { "syslog by UDP" };
+    let what = if way == Way::Netconsole { NETCONSOLE } else { "syslog by UDP" };
     let open = || UdpSocket::from_std(socket(at, Type::DGRAM, Protocol::UDP)?.into());
     let socket = opened(&receiver, what, at, open).await;
     let mut buffer = vec![0; 64 * 1024];

@@ -2,6 +2,7 @@
 //!
 //! - `collect`: what is removed, and what stays;
 //! - `sources`: the same root by every road gives the same image;
+//! - `full`: a disk that is full at any page, and at any file;
 //! - `hostile`: archives of strangers, cut, bent, lying and bombs;
 //! - `layers`: OCI layouts and archives, docker archives;
 //! - `lint`: what must not be in an image;
@@ -14,6 +15,7 @@
 
 mod collect;
 mod fixture;
+mod full;
 mod hostile;
 mod layers;
 mod lint;

@@ -136,6 +136,29 @@ pub fn oci_archive(layer: &[u8]) -> Vec<u8> {
     tar.into_inner().expect("memory")
 }
 
+/// An image as a stranger describes it, in an archive: `@C` and `@L` of the manifest stand for what describes the
+/// configuration and a sound layer, `@M` of the index for what describes the manifest.
+pub fn oci_described(config: &str, manifest: &str, index: &str) -> Vec<u8> {
+    let mut tar = Builder::new(Vec::new());
+    let mut blob = |bytes: &[u8], kind: &str| {
+        let digest = Digest::of(bytes);
+        append(&mut tar, &format!("blobs/sha256/{}", digest.hex()), EntryType::Regular, "", bytes);
+        let size = bytes.len();
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{digest}","size":{size}}}"#
+        )
+    };
+    let config = blob(config.as_bytes(), "config.v1+json");
+    let layer = blob(&root(), "layer.v1.tar");
+    let manifest = manifest.replace("@C", &config).replace("@L", &layer);
+    let manifest = blob(manifest.as_bytes(), "manifest.v1+json");
+    let index = index.replace("@M", &manifest);
+    let layout = r#"{"imageLayoutVersion":"1.0.0"}"#;
+    append(&mut tar, "oci-layout", EntryType::Regular, "", layout.as_bytes());
+    append(&mut tar, "index.json", EntryType::Regular, "", index.as_bytes());
+    tar.into_inner().expect("memory")
+}
+
 fn append(tar: &mut Builder<Vec<u8>>, name: &str, kind: EntryType, link: &str, bytes: &[u8]) {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
