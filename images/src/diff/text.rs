@@ -14,6 +14,9 @@ const TEXT_MAX: u64 = 256 * 1024;
 const LINES_MAX: usize = 1000;
 /// Bytes of all diffs of a comparison.
 const ALL_MAX: usize = 4 << 20;
+/// The same of texts that came as they are: a package more is a thousand of them, and what people look
+/// for is what is another.
+const NEW_MAX: usize = 128 << 10;
 /// Two texts without a line in common: the rest of them is one large hunk.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -35,6 +38,7 @@ pub enum NoText {
 #[derive(Default)]
 pub(super) struct Texts {
     used: usize,
+    used_by_new: usize,
     pub(super) left_out: u64,
 }
 
@@ -49,7 +53,11 @@ impl Texts {
         if sizes.iter().any(|size| *size > TEXT_MAX) {
             return Ok(Err(NoText::Large));
         }
-        if self.used >= ALL_MAX {
+        let (used, most) = match old {
+            Some(_) => (&mut self.used, ALL_MAX),
+            None => (&mut self.used_by_new, NEW_MAX),
+        };
+        if *used >= most {
             self.left_out += 1;
             return Ok(Err(NoText::Enough));
         }
@@ -59,7 +67,7 @@ impl Texts {
             return Ok(Err(NoText::Binary));
         };
         let text = unified(old, new);
-        self.used += text.len();
+        *used += text.len();
         Ok(Ok(text))
     }
 }
@@ -86,6 +94,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::source::spool::spooled;
 
     #[test]
     fn lines_are_those_of_diff_u() {
@@ -99,6 +108,20 @@ mod tests {
         let long = unified("", &"line\n".repeat(5000));
         assert_eq!(long.lines().count(), LINES_MAX + 1);
         assert!(long.ends_with("\\ 4001 more lines\n"), "{}", long.lines().last().unwrap());
+    }
+
+    #[test]
+    fn new_texts_leave_room_for_those_that_changed() {
+        let page = |line: &str| Content::Span(spooled(line.repeat(4000).as_bytes()));
+        let (old, new) = (page("one\n"), page("two\n"));
+        let mut texts = Texts::default();
+        let mut shown = 0;
+        while texts.between(None, Some(&new)).unwrap().is_ok() {
+            shown += 1;
+        }
+        assert!((10..100).contains(&shown), "{shown}");
+        assert!(texts.between(Some(&old), Some(&new)).unwrap().is_ok());
+        assert_eq!(texts.left_out, 1);
     }
 
     proptest! {
