@@ -5,7 +5,7 @@ mod overwrite;
 mod pattern;
 mod wipe;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backoff;
 use crate::console::say;
@@ -14,6 +14,8 @@ use crate::report::Reporter;
 
 /// Longest pause between two tries to be heard.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// After so long nobody is going to hear it.
+const GIVE_UP: Duration = Duration::from_secs(3600);
 
 /// Carries an order out. True if the machine was told to stop meanwhile.
 pub fn run(duty: &Duty, reporter: &mut Reporter, rings: &dyn Fn(Duration) -> bool) -> bool {
@@ -22,16 +24,33 @@ pub fn run(duty: &Duty, reporter: &mut Reporter, rings: &dyn Fn(Duration) -> boo
     }
 }
 
-/// Until the appliance hears it; true if told to stop first.
-pub fn surely(reporter: &mut Reporter, rings: &dyn Fn(Duration) -> bool, phase: &Phase) -> bool {
+/// Until the appliance hears it, or has not for an hour: the machine is wanted elsewhere, and its console has
+/// said all of it. True if told to stop first.
+fn surely(reporter: &mut Reporter, rings: &dyn Fn(Duration) -> bool, phase: &Phase) -> bool {
+    heard_within(GIVE_UP, reporter, rings, phase)
+}
+
+/// Until the appliance hears it, or has not for so long; true if told to stop first.
+pub fn heard_within(
+    patience: Duration,
+    reporter: &mut Reporter,
+    rings: &dyn Fn(Duration) -> bool,
+    phase: &Phase,
+) -> bool {
+    let begun = Instant::now();
     for failures in 1u32.. {
         match reporter.tell(phase.clone()) {
             Ok(_) => break,
             Err(error) if failures == 1 => {
-                say(format!("the appliance does not hear that: {error}"))
+                say(format!("the appliance does not hear that: {error}"));
+            }
+            Err(error) if begun.elapsed() > patience => {
+                say(format!("the appliance does not hear that, and is told no more: {error}"));
+                break;
             }
             Err(_) => {}
         }
+        // An appliance that is away for hours is asked once a minute.
         let wait = if failures > 6 {
             backoff::jitter(RETRY_MAX, backoff::random())
         } else {
