@@ -30,6 +30,8 @@ pub(crate) struct Debian {
     /// Whether anything fetched before may be used again.
     reuse: bool,
     updated: Cell<bool>,
+    /// Seconds since 1970.
+    epoch: u64,
 }
 
 /// A package unpacked.
@@ -37,6 +39,13 @@ pub(crate) struct Unpacked {
     pub(crate) dir: PathBuf,
     /// `linux-image-6.1.0-32-amd64_6.1.129-1_amd64`
     pub(crate) id: String,
+}
+
+impl Unpacked {
+    /// Whether it is the kernel of this release.
+    pub(crate) fn is_of(&self, release: &str) -> bool {
+        self.dir.join("usr/lib/modules").join(release).is_dir()
+    }
 }
 
 /// Hooks of mmdebstrap's package.
@@ -58,6 +67,7 @@ impl Debian {
             sources,
             reuse,
             updated: Cell::new(false),
+            epoch: recipe.epoch,
         }
     }
 
@@ -112,18 +122,20 @@ impl Debian {
         Ok(Unpacked { dir: kept, id })
     }
 
+    /// What a root was made from.
+    pub(crate) fn sources(&self) -> String {
+        self.sources.join("\n")
+    }
+
     /// A whole root as a tar.
     pub(crate) fn root(
         &self,
-        recipe: &Recipe,
-        files: &Path,
+        packages: &[String],
         tar: &Path,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
-        let mut command = Command::new("mmdebstrap");
-        command.args(["--mode=auto", "--variant=minbase", "--format=tar"]);
-        command.arg(format!("--architectures={}", crate::oci::architecture()));
-        command.arg(format!("--include={}", recipe.packages.join(",")));
+        let mut command = self.mmdebstrap("minbase");
+        command.arg(format!("--include={}", packages.join(",")));
         // Nobody reads manuals on a machine that lives in memory.
         for left_out in
             ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"]
@@ -138,10 +150,52 @@ impl Debian {
         }
         // The compiled hardware database is complete without its sources.
         command.arg("--customize-hook=rm -rf \"$1\"/usr/lib/udev/hwdb.d");
-        command.arg(format!("--customize-hook=tar-in {} /", quoted(&files.to_string_lossy())));
-        for line in &recipe.commands {
+        self.finish(command, tar, progress)
+    }
+
+    /// Packages installed and commands run in a root that is there, which comes out as another tar.
+    pub(crate) fn within(
+        &self,
+        root: &Path,
+        packages: &[String],
+        lines: &[String],
+        tar: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        let mut command = self.mmdebstrap("custom");
+        command.arg(format!("--setup-hook=tar-in {} /", quoted(&root.to_string_lossy())));
+        // The setup before wrote what the root's own files are laid over.
+        for left_out in ["doc", "man", "locale", "info"] {
+            command.arg(format!("--dpkgopt=path-exclude=/usr/share/{left_out}/*"));
+        }
+        command.arg("--dpkgopt=path-include=/usr/share/doc/*/copyright");
+        if packages.is_empty() {
+            command.arg("--skip=update");
+        } else {
+            let install = "chroot \"$1\" apt-get install --yes --no-install-recommends --quiet";
+            command.arg(format!("--customize-hook={install} {}", packages.join(" ")));
+        }
+        for line in lines {
             command.arg(format!("--customize-hook=chroot \"$1\" /bin/sh -ec {}", quoted(line)));
         }
+        self.finish(command, tar, progress)
+    }
+
+    fn mmdebstrap(&self, variant: &str) -> Command {
+        let mut command = Command::new("mmdebstrap");
+        command.args(["--mode=auto", "--format=tar"]).arg(format!("--variant={variant}"));
+        command.arg(format!("--architectures={}", crate::oci::architecture()));
+        // No file is younger, and what is made while packages are installed has this time.
+        command.env("SOURCE_DATE_EPOCH", self.epoch.to_string());
+        command
+    }
+
+    fn finish(
+        &self,
+        mut command: Command,
+        tar: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
         command.arg(&self.suite).arg(tar).args(&self.sources);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(missing("mmdebstrap", "mmdebstrap"))?;

@@ -15,7 +15,7 @@ use crate::digest::Hashing;
 use crate::error::{Fault, shown};
 use crate::import::Progress;
 use crate::layer::{Delta, WHITEOUT};
-use crate::tree::{Inode, Kind, Meta, Tree};
+use crate::tree::{Inode, Kind, Meta};
 
 const BLOCK: usize = 512;
 /// What the largest octal number of eleven digits can say.
@@ -69,15 +69,9 @@ pub(crate) fn figures(
     Ok((writer.tar.finish().1, unpacked, inodes))
 }
 
-/// What is no directory, as a plain tar to be laid over a root: whoever unpacks it makes missing
-/// directories and leaves the others as they are.
-pub(crate) fn overlay(tree: &Tree, out: &mut File) -> Result<(), Fault> {
-    let progress = &mut |_| ();
-    let mut writer = Writer::new(io::BufWriter::new(out), progress);
-    for (path, _, inode) in tree.iter().filter(|(.., inode)| !matches!(inode.kind, Kind::Dir)) {
-        writer.inode(path, inode, 0)?;
-    }
-    writer.end()
+/// A layer as a plain tar.
+pub(crate) fn plain(layer: &Delta<'_>, out: File) -> Result<(), Fault> {
+    Writer::new(io::BufWriter::with_capacity(1 << 18, out), &mut |_| ()).layer(layer)
 }
 
 struct Writer<'a, W> {
@@ -289,7 +283,7 @@ mod tests {
     use crate::content::Content;
     use crate::source::Limits;
     use crate::source::spool::spooled;
-    use crate::tree::Member;
+    use crate::tree::{Member, Tree};
 
     fn tree() -> Tree {
         let mut tree = Tree::new(Limits::default());

@@ -95,6 +95,11 @@ impl Source {
         self.stages.last().map_or(&self.base, |stage| &stage.tree)
     }
 
+    /// The same, alone.
+    pub(crate) fn into_root(mut self) -> Tree {
+        self.stages.pop().map_or(self.base, |stage| stage.tree)
+    }
+
     /// Every tree of it.
     pub(crate) fn trees(&mut self) -> impl Iterator<Item = &mut Tree> {
         std::iter::once(&mut self.base).chain(self.stages.iter_mut().map(|stage| &mut stage.tree))
@@ -213,7 +218,6 @@ fn packed(
 
 impl Known {
     /// All of a version.
-    #[allow(dead_code, reason = "its readers come with it")]
     pub(crate) fn version(store: &Store, version: &Version) -> Result<Known, Error> {
         let damaged = |what: &str| Error::Damaged { digest: version.digest, what: what.to_owned() };
         let (boot, root): (Vec<_>, Vec<_>) = layers(store, &version.digest)?

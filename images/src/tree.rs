@@ -298,6 +298,13 @@ impl Tree {
         self.names.remove(path);
     }
 
+    /// Gives what is younger than `epoch` its time.
+    pub(crate) fn age(&mut self, epoch: u64) {
+        for inode in self.inodes.iter_mut().filter(|inode| inode.meta.mtime > epoch) {
+            Arc::make_mut(inode).meta.mtime = epoch;
+        }
+    }
+
     /// Takes one name away; what lies below it goes in its turn.
     pub(crate) fn forget(&mut self, path: &[u8]) {
         self.names.remove(path);
