@@ -17,9 +17,7 @@ const ACCOUNTS_MAX: u64 = 16 << 20;
 /// Dresses a root. Unnamed files with what was written are made in `spool`.
 pub(super) fn dress(recipe: &Recipe, tree: &mut Tree, spool: &Path) -> Result<(), Fault> {
     let wrong = |what: String| Fault::Malformed { what };
-    for pattern in &recipe.remove {
-        remove(tree, &normalise(pattern.as_bytes())?);
-    }
+    take_away(recipe, tree)?;
     for file in &recipe.files {
         if let Some(target) = &file.link {
             let meta = Meta { mode: 0o777, ..Meta::default() };
@@ -41,6 +39,15 @@ pub(super) fn dress(recipe: &Recipe, tree: &mut Tree, spool: &Path) -> Result<()
         }
     }
     identity(recipe, tree, spool)
+}
+
+/// Takes away what the recipe does not want. Packages' own layers are made without it: one that a
+/// layer above took away, a host key, would still be there for whoever reads the image.
+pub(super) fn take_away(recipe: &Recipe, tree: &mut Tree) -> Result<(), Fault> {
+    for pattern in &recipe.remove {
+        remove(tree, &normalise(pattern.as_bytes())?);
+    }
+    Ok(())
 }
 
 /// Names, resolvers and ids come with the boot. An empty machine-id is made at boot, where

@@ -199,6 +199,9 @@ impl Making<'_> {
     ) -> Result<Vec<(Key, Tree)>, Error> {
         let recipe = self.recipe;
         let roots = Roots { debian: self.debian, recipe, dir: self.cache.join("roots") };
+        let source = format!("recipe {}", recipe.name);
+        let fault = Error::source(Path::new(&source));
+        let removed = format!("{:?}", recipe.remove);
         let mut steps: Vec<(Key, Tree)> = Vec::new();
         let mut key = start;
         let mut step = |key: Key, mut tree: Tree| {
@@ -213,8 +216,9 @@ impl Making<'_> {
                 step(key, tree)
             }
             Some(Base::Debian) => {
-                let (tree, named) = roots.packages(reading)?;
-                key = key.and("packages", &[&named]);
+                let (mut tree, named) = roots.packages(reading)?;
+                dress::take_away(recipe, &mut tree).map_err(&fault)?;
+                key = key.and("packages", &[&named, removed.as_bytes()]);
                 step(key, tree)
             }
             None => lowest.clone(),
@@ -226,12 +230,11 @@ impl Making<'_> {
             tree = step(key, tree);
         }
         if recipe.base.is_none() && !recipe.packages.is_empty() {
-            let (made, named) = roots.packages_above(&tree, key, reading)?;
-            key = key.and("packages", &[&named]);
+            let (mut made, named) = roots.packages_above(&tree, key, reading)?;
+            dress::take_away(recipe, &mut made).map_err(&fault)?;
+            key = key.and("packages", &[&named, removed.as_bytes()]);
             tree = step(key, made);
         }
-        let named = format!("recipe {}", recipe.name);
-        let fault = Error::source(Path::new(&named));
         let spool = reading.spool.dir().to_owned();
         dress::dress(recipe, &mut tree, &spool).map_err(&fault)?;
         key = key.and("files", &[&self.dressed()?]);

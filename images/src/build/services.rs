@@ -83,12 +83,12 @@ impl Install {
                 inside = line == "[Install]";
             }
             let Some((key, value)) = line.split_once('=').filter(|_| inside) else { continue };
-            let words = value.split_whitespace().map(str::to_owned);
+            let mut words = value.split_whitespace().map(str::to_owned);
             match key.trim() {
                 "WantedBy" => install.wanted_by.extend(words),
                 "RequiredBy" => install.required_by.extend(words),
                 "Alias" => install.alias.extend(words),
-                "DefaultInstance" => install.default = words.last(),
+                "DefaultInstance" => install.default = words.next_back(),
                 _ => {}
             }
         }
