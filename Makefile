@@ -28,6 +28,8 @@ PACKAGES += openssh-client ssh-audit
 PACKAGES += lrzsz
 # What tests memory: machines are given it by `koboshi maintain M memtest`.
 PACKAGES += memtest86+
+# Registries: one to push to and pull from, and another client that judges what is in it.
+PACKAGES += docker-registry skopeo
 
 RACK := target/rack
 CARGO ?= cargo

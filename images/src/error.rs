@@ -132,6 +132,14 @@ pub enum Error {
     /// Secrets that nobody answers for.
     #[error("{0}")]
     Lint(Box<crate::Report>),
+    /// A registry answers what we cannot use, or not at all.
+    #[error("registry {host}: {what}")]
+    Registry {
+        /// Host, with its port.
+        host: String,
+        /// What it does, and what to try.
+        what: String,
+    },
     /// A recipe that cannot be read.
     #[error(transparent)]
     Recipe(#[from] crate::BadRecipe),

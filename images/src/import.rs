@@ -71,6 +71,20 @@ pub enum Progress {
         /// Names so far.
         entries: u64,
     },
+    /// Blobs come from a registry.
+    Fetching {
+        /// Bytes so far.
+        done: u64,
+        /// Of how many.
+        total: u64,
+    },
+    /// Blobs go to a registry.
+    Sending {
+        /// Bytes so far.
+        done: u64,
+        /// Of how many.
+        total: u64,
+    },
     /// The kernel's modules are being packed.
     Modules {
         /// Kernel release.

@@ -18,6 +18,7 @@
 //! - `diff`: in what two roots differ; `look`: a root read back from its layers;
 //! - `squash`: the root once more as a squashfs, for those who want it;
 //! - `live`: what changed on a machine that runs, and the next version made of it;
+//! - `registry`: images fetched from, and sent to, where others keep theirs;
 //! - `recipe`, `build`, `debian`: images made from a description of a page.
 //!
 //! Everything blocks; the caller decides on which thread.
@@ -45,6 +46,7 @@ mod pack;
 mod publish;
 mod reach;
 mod recipe;
+pub mod registry;
 mod source;
 mod squash;
 mod stack;

@@ -8,6 +8,7 @@
 //! - `lint`: what must not be in an image;
 //! - `live`: what changed on a machine that runs;
 //! - `recipes`: roots built from a page of text;
+//! - `registry`: pulling and pushing, and servers that lie;
 //! - `squash`: the root as a squashfs;
 //! - `stacked`: layers kept as layers, and skopeo carrying them;
 //! - `store`: versions, publishing, two at once, and what a kill leaves behind;
@@ -21,6 +22,7 @@ mod layers;
 mod lint;
 mod live;
 mod recipes;
+mod registry;
 mod sources;
 mod squash;
 mod stacked;

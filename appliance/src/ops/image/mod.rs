@@ -16,6 +16,7 @@ mod lint;
 mod list;
 mod machine;
 mod progress;
+mod registry;
 mod take;
 mod test;
 mod trial;
@@ -81,6 +82,12 @@ pub enum Command {
     Ls(list::List),
     /// Show one version: its layers, what it was made from, why it stays
     Show(list::Show),
+    /// Fetch an image from a registry: the next version of NAME, with its layers as they are
+    ///
+    /// What is broken off is gone on with; what is here already is not fetched.
+    Pull(registry::Pull),
+    /// Send a version to a registry, byte for byte
+    Push(registry::Push),
     /// Look for keys, passwords, tokens and the like in an image; fails where a publish would
     ///
     /// Whoever reaches the provisioning network reads images, so a publish refuses them with secrets in.
@@ -184,6 +191,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Ls(asked) => asked.run(),
         Command::Show(asked) => asked.run(),
+        Command::Pull(asked) => asked.run(),
+        Command::Push(asked) => asked.run(),
         Command::Lint(asked) => asked.run(),
         Command::Allow(asked) => asked.run(),
         Command::Publish(asked) => asked.run(),

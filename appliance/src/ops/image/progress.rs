@@ -33,6 +33,12 @@ impl Line {
             Progress::Squashing { done, total } => {
                 (format!("squashes the root, {}", mib(*total)), Some(done * 1000 / (*total).max(1)))
             }
+            Progress::Fetching { done, total } => {
+                (format!("fetches, {}", mib(*total)), Some(done * 1000 / (*total).max(1)))
+            }
+            Progress::Sending { done, total } => {
+                (format!("sends, {}", mib(*total)), Some(done * 1000 / (*total).max(1)))
+            }
             Progress::Modules { release } => (format!("packs the modules of {release}"), None),
             Progress::Packing { done, total } => {
                 (format!("packs the root, {}", mib(*total)), Some(done * 1000 / (*total).max(1)))
