@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use koboshi_initramfs::contract::Phase;
 use koboshi_initramfs::contract::duty::{WORKS_MAX, Wiped, Work};
+use koboshi_initramfs::contract::{Hardware, Phase};
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::decide;
 use koboshi_pxe::desk::Desk;
@@ -218,50 +218,50 @@ impl Ledger {
             .then(|| boot.machine.clone())
     }
 
+    /// It ends so. Its receipt is there before anybody is told.
     async fn ticket_is(&self, machine: &str, id: u64, state: TicketState, says: String) {
-        let (ticket, receipts) = {
-            let mut inner = self.inner();
-            inner.orders.works.remove(machine);
-            let receipts = inner.orders.receipts.clone();
-            let boot = inner.boots.values().find(|boot| {
-                inner.orders.last.get(machine).is_some_and(|ticket| ticket.boot == Some(boot.id))
-            });
-            let address = boot.map(|boot| boot.address.to_string());
-            let hardware = inner.hardware.get(machine).map(|record| record.hardware.clone());
-            let Some(ticket) = inner.orders.last.get_mut(machine) else { return };
+        let (mut ticket, receipt) = {
+            let inner = self.inner();
+            let Some(ticket) = inner.orders.last.get(machine) else { return };
             if ticket.id != id || !ticket.state.stands() {
                 return;
             }
             let began = ticket.since;
+            let mut ticket = ticket.clone();
             (ticket.state, ticket.since) = (state, now_ms());
             ticket.says.clone_from(&says);
+            let receipts = inner.orders.receipts.clone();
             let receipts = receipts.filter(|_| ticket.boot.is_some() && ticket.order.is_some());
             let receipt = receipts.map(|(receipts, site)| {
+                let boot = inner.boots.values().find(|boot| ticket.boot == Some(boot.id));
+                let address = boot.map(|boot| boot.address.to_string());
                 let mut says_it_is = Vec::new();
-                if let Some(hardware) = hardware {
-                    let all = [hardware.vendor, hardware.product, hardware.serial, hardware.uuid];
+                if let Some(record) = inner.hardware.get(machine) {
+                    let Hardware { vendor, product, serial, uuid, .. } = record.hardware.clone();
+                    let all = [vendor, product, serial, uuid];
                     says_it_is.extend(all.into_iter().filter(|word| !word.is_empty()));
                 }
-                (receipts, receipt(ticket, &site, began, address, says_it_is))
+                (receipts, receipt(&ticket, &site, began, address, says_it_is))
             });
-            (ticket.clone(), receipt)
+            (ticket, receipt)
         };
-        let mut ticket = ticket;
         let mut text = format!("{says} (ticket {})", ticket.id);
-        if let Some((receipts, receipt)) = receipts {
+        if let Some((receipts, receipt)) = receipt {
             let written = tokio::task::spawn_blocking(move || receipts.write(&receipt)).await;
             match written.map_err(std::io::Error::other).flatten() {
                 Ok(name) => {
                     text.push_str(&format!("; `koboshi receipt show {name}`"));
-                    if let Some(known) = self.inner().orders.last.get_mut(machine) {
-                        known.receipt = Some(name.clone());
-                    }
                     ticket.receipt = Some(name);
                 }
                 Err(error) => {
-                    text.push_str(&format!("; its receipt could not be written: {error}"))
+                    text.push_str(&format!("; its receipt could not be written: {error}"));
                 }
             }
+        }
+        {
+            let mut inner = self.inner();
+            inner.orders.works.remove(machine);
+            inner.orders.last.insert(machine.to_string(), ticket.clone());
         }
         self.ticket_told(ticket, text).await;
     }
