@@ -1,6 +1,7 @@
 //! Memtest86+, from the distribution's package or the site's directory of loaders: a program for BIOS and one for
 //! UEFI that machines start in place of Linux. It has no root, reports to nobody, and draws its screen on the
-//! serial line.
+//! serial line. Its program for UEFI wants a graphics adapter too, whoever looks at that: without one 6.10 says
+//! `set_screen_info() failed` and no more.
 
 use std::path::{Path, PathBuf};
 

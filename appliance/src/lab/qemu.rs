@@ -47,6 +47,8 @@ pub struct Spec {
     /// Where its BMC waits for it, if it has one: what runs on it then has that BMC at `/dev/ipmi0`, and
     /// `NAME.serial` is what its serial port emitted, whoever read it.
     pub bmc: Option<SocketAddr>,
+    /// It has a graphics adapter, as a server's BMC is one; nobody looks at it.
+    pub graphics: bool,
 }
 
 /// What a machine starts from. Its firmware knows no other order than the network alone.
@@ -172,6 +174,7 @@ impl Spec {
             accel: Accel::Tcg,
             retries: true,
             bmc: None,
+            graphics: false,
         }
     }
 
@@ -262,7 +265,7 @@ pub fn arguments(spec: &Spec, taps: &[String], dir: &Path, start: Start) -> Vec<
     add("-m", spec.memory_mib.to_string());
     add("-smp", spec.cpus.to_string());
     add("-display", "none".into());
-    add("-vga", "none".into());
+    add("-vga", if spec.graphics { "std" } else { "none" }.into());
     let witness = dir.join(format!("{}.serial", spec.name));
     let witness = spec.bmc.map(|_| format!(",logfile={},logappend=on", escape(&witness)));
     add("-chardev", format!("socket,id={SERIAL},fd=0{}", witness.unwrap_or_default()));
