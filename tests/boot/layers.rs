@@ -1,4 +1,4 @@
-//! A root of three layers, in memory and as a stack of squashfs; files of role and seat over it; who a machine is:
+//! A root of several layers that was pulled from a registry, in memory and as a stack of squashfs; files of role and seat over it; who a machine is:
 //! its machine id, and the SSH host key that it shows on its console.
 
 use std::collections::BTreeMap;
@@ -83,7 +83,7 @@ fn layers_and_files_and_who_it_is() {
             std::fs::write(&path, site(root, &folder, key.trim())).expect("written");
         };
         write("ram");
-        stack(&world, &folder.join("stack"));
+        stack(&world, &folder.join("stack")).await;
         let console = UnixListener::bind(folder.join("m02.sock")).expect("a socket");
         tokio::spawn(wire(world.machine("m02").clone(), console));
         world.serve().await;
@@ -223,7 +223,7 @@ async fn as_it_should_be(world: &World, root: &str) {
 }
 
 /// rescue as it was made, its kernel, and two layers above: imported from an OCI layout.
-fn stack(world: &World, to: &Path) {
+async fn stack(world: &World, to: &Path) {
     let boot = &world.json(&["image", "show", "rescue"])["boot"];
     let blob = |digest: &Value| -> Vec<u8> {
         let digest = digest.as_str().expect("a digest").trim_start_matches("sha256:");
@@ -236,7 +236,7 @@ fn stack(world: &World, to: &Path) {
         .iter()
         .map(|layer| zstd::decode_all(&blob(&layer["blob"]["digest"])[..]).expect("zstd"))
         .collect();
-    assert_eq!(layers.len(), 1, "rescue has one");
+    let below = layers.len();
     let kernel = format!("boot/vmlinuz-{}", boot["kernel_release"].as_str().expect("a release"));
     let kernel_bytes = blob(&boot["kernel"]["digest"]);
     layers.push(tar(&[
@@ -262,10 +262,43 @@ fn stack(world: &World, to: &Path) {
         ("srv/file/inner", 0o644, (0, 0), b"inner\n"),
     ]));
     layout(to, &layers);
-    world.ok(&["image", "import", "stack", to.to_str().expect("UTF-8")]);
-    world.ok(&["image", "publish", "stack"]);
-    let made = &world.json(&["image", "show", "stack"])["boot"]["layers"];
-    assert_eq!(made.as_array().map(Vec::len), Some(3), "{made:#}");
+    world.ok(&["image", "import", "made", to.to_str().expect("UTF-8")]);
+    // By way of Debian's registry: what boots was pulled.
+    let _registry = registry(world, &to.with_extension("registry")).await;
+    let there = "docker://127.0.0.1:5000/team/stack:1";
+    world.ok(&["image", "push", "made", there, "--plain-http"]);
+    world.ok(&["image", "pull", "stack", there, "--plain-http", "--publish"]);
+    let [made, pulled] = ["made", "stack"].map(|name| world.json(&["image", "show", name]));
+    assert_eq!(made["digest"], pulled["digest"], "{pulled:#}");
+    let layers = &pulled["boot"]["layers"];
+    assert_eq!(layers.as_array().map(Vec::len), Some(below + 2), "{layers:#}");
+}
+
+/// docker-registry, in the rack's own network.
+async fn registry(world: &World, at: &Path) -> tokio::process::Child {
+    std::fs::create_dir(at).expect("a folder");
+    let config = at.join("config.yml");
+    let text = format!(
+        "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: \
+         127.0.0.1:5000\n",
+        at.display()
+    );
+    std::fs::write(&config, text).expect("written");
+    let mut command = world.rack.command("docker-registry");
+    command.arg("serve").arg(&config).kill_on_drop(true);
+    let log = std::fs::File::create(at.join("log")).expect("a log");
+    command.stdout(std::process::Stdio::null()).stderr(log);
+    let child = world.rack.spawn(command).await.expect("docker-registry: `make setup` installs it");
+    let begun = Instant::now();
+    let answers = || {
+        let asked = world.rack.output("curl", &["-sf", "http://127.0.0.1:5000/v2/"]);
+        asked.is_ok_and(|said| said.status.success())
+    };
+    while !answers() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "docker-registry does not answer");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    child
 }
 
 /// Name (a directory's ends in a slash), mode, owner and group, content.
