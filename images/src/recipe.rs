@@ -9,8 +9,10 @@ use serde::Deserialize;
 use crate::Modules;
 
 /// The recipes that come with koboshi.
-const SHIPPED: [(&str, &str); 4] = [
+const SHIPPED: [(&str, &str); 6] = [
+    ("db", include_str!("../recipes/db.toml")),
     ("debian", include_str!("../recipes/debian.toml")),
+    ("lb", include_str!("../recipes/lb.toml")),
     ("rescue", include_str!("../recipes/rescue.toml")),
     ("web", include_str!("../recipes/web.toml")),
     ("wipe", include_str!("../recipes/wipe.toml")),
@@ -400,7 +402,12 @@ mod tests {
             let kernel = Kernel::from(kernel.to_owned());
             assert!(Recipe::load("web").unwrap().with_kernel(kernel).is_err());
         }
-        assert!(Recipe::load("nothing").unwrap_err().to_string().contains("debian, rescue, web"));
+        assert!(
+            Recipe::load("nothing")
+                .unwrap_err()
+                .to_string()
+                .contains("db, debian, lb, rescue, web")
+        );
         assert!(Recipe::load("./nothing.toml").is_err());
     }
 }
