@@ -11,7 +11,7 @@ mod networks;
 mod nics;
 mod power;
 mod rollout;
-mod roots;
+pub mod roots;
 mod sysrq;
 mod writeback;
 

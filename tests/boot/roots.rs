@@ -232,7 +232,8 @@ async fn wait_until(world: &World, what: &str, done: impl Fn() -> bool) {
     }
 }
 
-fn mke2fs(path: &Path, label: &str) {
+/// A file system on a disk of the rack.
+pub fn mke2fs(path: &Path, label: &str) {
     let output = std::process::Command::new("/sbin/mke2fs")
         .args(["-q", "-F", "-t", "ext4", "-L", label])
         .arg(path)

@@ -1,12 +1,12 @@
 //! Data disks that are put together first: a mirror, half a mirror, a volume of LVM.
 
 use std::path::Path;
-use std::process::Command;
 
 use koboshi::lab::qemu::{Disk, Spec};
 
+use super::build;
 use crate::boot::{HasShell, MINUTES, spec};
-use crate::world::{KOBOSHI, in_world, text};
+use crate::world::in_world;
 
 const SITE: &str = r#"
 [site]
@@ -34,19 +34,8 @@ m01 = "db1"
 /// then goes on with the other.
 #[test]
 fn a_mirror_and_a_volume_are_assembled() {
-    // Outside of the rack, which has no way to Debian.
-    let rack = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rack");
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/soak/array.toml");
-    let built = Command::new(KOBOSHI)
-        .args(["image", "build", "--publish"])
-        .arg(recipe)
-        .arg("--state")
-        .arg(rack.join("state"))
-        .arg("--cache")
-        .arg(rack.join("cache"))
-        .output()
-        .expect("koboshi runs");
-    assert!(built.status.success(), "{}", text(&built));
+    build(&[recipe.to_str().expect("a path of ours is UTF-8")]);
     let disks = ["disk0", "disk1", "disk2"].map(|serial| Disk::new(96, serial)).to_vec();
     in_world(SITE, vec![Spec { disks, ..spec("m01") }], async |world| {
         let mut world = world.with_images();

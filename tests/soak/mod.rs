@@ -5,3 +5,25 @@ mod consoles;
 mod loaders;
 mod maintain;
 mod outage;
+mod roles;
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::world::{KOBOSHI, text};
+
+/// `koboshi image build …` of an image beside those of the rack, before it is raised: there is no way to
+/// Debian inside of it.
+fn build(words: &[&str]) {
+    let rack = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rack");
+    let built = Command::new(KOBOSHI)
+        .args(["image", "build", "--publish"])
+        .args(words)
+        .arg("--state")
+        .arg(rack.join("state"))
+        .arg("--cache")
+        .arg(rack.join("cache"))
+        .output()
+        .expect("koboshi runs");
+    assert!(built.status.success(), "{}", text(&built));
+}
