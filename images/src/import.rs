@@ -18,7 +18,7 @@ use crate::source::{self, Limits, Reading, Spool};
 use crate::stack::{Known, KnownBoot, Packs, Source};
 use crate::staging::Staging;
 use crate::store::Store;
-use crate::tree::Tree;
+use crate::tree::{Kind, Member, Tree};
 use crate::version::{Version, check_name, newest};
 
 /// How an image is imported.
@@ -190,6 +190,17 @@ fn import_inner(
     let left_out: Vec<_> = made.trees().map(layer::unspeakable).collect();
     warnings.extend(left_out.into_iter().next_back().unwrap_or_default());
     let boots: Vec<Tree> = made.trees().map(layer::take_boot).collect();
+    // The layer of /boot will lie below all others, whichever of them brought it: from the lowest on, the
+    // directory is as the highest has it.
+    let top = made.root().get(b"boot").filter(|top| matches!(top.kind, Kind::Dir)).cloned();
+    if let Some(top) = top.filter(|_| made.known.layers.is_empty()) {
+        for stage in &mut made.stages {
+            let there = stage.tree.get(b"boot");
+            if there.is_none_or(|there| matches!(there.kind, Kind::Dir)) {
+                stage.tree.add(b"boot", Member::Inode(top.clone())).map_err(&fault)?;
+            }
+        }
+    }
     let packs = if made.stages.len() > 1 { Packs::of(store)? } else { Packs::default() };
     let boot = match made.same_boot(&boots, options.modules).map_err(&fault)? {
         Some(boot) => boot,

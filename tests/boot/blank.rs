@@ -286,9 +286,12 @@ fn uefi_boots_and_never_boots_an_altered_root() {
     });
 }
 
+/// The largest layer of the root.
 fn root_blob(world: &World) -> std::path::PathBuf {
     let shown = world.json(&["image", "show", "rescue"]);
-    let digest = shown["boot"]["root"]["digest"].as_str().expect("a digest").to_string();
+    let layers = shown["boot"]["layers"].as_array().expect("layers");
+    let blob = layers.iter().map(|layer| &layer["blob"]).max_by_key(|blob| blob["size"].as_u64());
+    let digest = blob.expect("a layer")["digest"].as_str().expect("a digest").to_string();
     world.state.join("images/blobs/sha256").join(digest.trim_start_matches("sha256:"))
 }
 

@@ -255,16 +255,24 @@ fn exchange(path: &Path, superblock: &[u8; 1024]) -> [u8; 1024] {
 fn unpack(world: &World, image: &str, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     let shown = world.json(&["image", "show", image]);
-    let digest = shown["boot"]["root"]["digest"].as_str().expect("a digest").to_string();
-    let root = world.state.join("images/blobs/sha256").join(digest.trim_start_matches("sha256:"));
-    let output = std::process::Command::new("tar")
-        .args(["--zstd", "-xpf"])
-        .arg(root)
-        .arg("-C")
-        .arg(to)
-        .output()
-        .expect("tar runs");
-    assert!(output.status.success(), "{}", text(&output));
+    for layer in shown["boot"]["layers"].as_array().expect("layers") {
+        let digest = layer["blob"]["digest"].as_str().expect("a digest");
+        let blobs = world.state.join("images/blobs/sha256");
+        let blob = blobs.join(digest.trim_start_matches("sha256:"));
+        let tar = |what: &[&str]| {
+            let mut command = std::process::Command::new("tar");
+            let output = command.arg("--zstd").args(what).arg("-f").arg(&blob).arg("-C").arg(to);
+            let output = output.output().expect("tar runs");
+            assert!(output.status.success(), "{}", text(&output));
+            String::from_utf8(output.stdout).expect("names of ours are UTF-8")
+        };
+        // What it takes away of those below it.
+        for gone in tar(&["-t"]).lines().filter(|name| name.contains("/.wh.")) {
+            let gone = to.join(gone.replace("/.wh.", "/"));
+            let _ = std::fs::remove_file(&gone).or_else(|_| std::fs::remove_dir_all(&gone));
+        }
+        tar(&["-xp", "--exclude=.wh.*"]);
+    }
 }
 
 /// NFS-Ganesha on a neighbour, exporting `/web` and `/tool`.
