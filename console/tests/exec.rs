@@ -165,7 +165,11 @@ fn nothing_of_it_stays_when_we_are_killed() {
         line.split("holds ").nth(1).and_then(|session| session.trim().parse().ok())
     });
     let session = session.unwrap();
-    assert!(members(session).len() >= 5, "{:?}", members(session));
+    let begun = std::time::Instant::now();
+    while members(session).len() < 5 {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", members(session));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     child.kill().unwrap();
     child.wait().unwrap();
     none_is_left(session);

@@ -193,11 +193,11 @@ fn import_inner(
     // The layer of /boot will lie below all others, whichever of them brought it: from the lowest on, the
     // directory is as the highest has it.
     let top = made.root().get(b"boot").filter(|top| matches!(top.kind, Kind::Dir)).cloned();
-    if let Some(top) = top.filter(|_| made.known.layers.is_empty()) {
-        for stage in &mut made.stages {
-            let there = stage.tree.get(b"boot");
-            if there.is_none_or(|there| matches!(there.kind, Kind::Dir)) {
-                stage.tree.add(b"boot", Member::Inode(top.clone())).map_err(&fault)?;
+    let nothing_below = made.known.layers.is_empty();
+    if let Some(top) = top {
+        for tree in made.trees().skip(usize::from(nothing_below)) {
+            if tree.get(b"boot").is_none_or(|there| matches!(there.kind, Kind::Dir)) {
+                tree.add(b"boot", Member::Inode(top.clone())).map_err(&fault)?;
             }
         }
     }
