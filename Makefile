@@ -1,7 +1,7 @@
 # Two commands do it all on a fresh Debian 12 with cargo:
 #   make demo   builds koboshi, raises a rack of three virtual machines, boots them into roles
 #   make test   everything CI runs
-.PHONY: bench demo fuzz soak test setup runner check rack-images clean
+.PHONY: bench demo fuzz soak test setup runner check clippy rack-images images clean
 
 # QEMU and firmware for the rack, peers that judge our protocols, tools that build images.
 PACKAGES := qemu-system-x86 ipxe-qemu seabios ovmf ipxe
@@ -41,21 +41,31 @@ setup:
 runner:
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked cargo-nextest --version 0.9.143
 
-# fmt and clippy with warnings as errors, then every test. A test of real machines has both cores.
-test: setup runner check rack-images
+# fmt and clippy with warnings as errors, then every test. Clippy works while the images wait for their packages.
+test: setup runner
+	$(CARGO) fmt --all --check
+	$(CARGO) build --workspace --all-targets
+	@$(MAKE) --no-print-directory -j 2 clippy images
 	$(CARGO) nextest run --workspace --no-fail-fast
 
-check:
+check: clippy
 	$(CARGO) fmt --all --check
+
+clippy:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 # The images the rack boots, made once and kept.
 rack-images: setup
 	$(CARGO) build --workspace --all-targets
-	target/debug/koboshi image build rescue --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
-	target/debug/koboshi image build rescue --name metal --kernel metal --state $(RACK)/state --cache $(RACK)/cache --publish
-	target/debug/koboshi image build wipe --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
-	target/debug/koboshi image build web --kernel cloud --state $(RACK)/state --cache $(RACK)/cache --publish
+	@$(MAKE) --no-print-directory images
+
+IMAGE := target/debug/koboshi image build --state $(RACK)/state --cache $(RACK)/cache --publish
+
+images:
+	$(IMAGE) rescue --kernel cloud
+	$(IMAGE) rescue --kernel metal --name metal
+	$(IMAGE) wipe --kernel cloud
+	$(IMAGE) web --kernel cloud
 
 # Real machines that take their time, and noisy consoles for SECONDS: too long for every change, right for every
 # release.

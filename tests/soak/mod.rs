@@ -4,6 +4,7 @@ mod arrays;
 mod consoles;
 mod loaders;
 mod maintain;
+mod nics;
 mod outage;
 mod roles;
 

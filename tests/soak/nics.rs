@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use koboshi::lab::qemu::{Bus, Card, Disk, Nic, Spec};
 
-use super::{HasShell, MINUTES, Shell, spec};
+use crate::boot::{HasShell, MINUTES, Shell, spec};
 use crate::world::{World, in_world, text};
 
 /// m01 is of metal, as far as QEMU has any: it boots by an Intel NIC, which is one half of an
