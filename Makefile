@@ -65,6 +65,7 @@ images:
 	$(IMAGE) rescue --kernel cloud
 	$(IMAGE) rescue --kernel metal --name metal
 	$(IMAGE) wipe --kernel cloud
+	$(IMAGE) setup --kernel cloud
 	$(IMAGE) web --kernel cloud
 
 # Real machines that take their time, and noisy consoles for SECONDS: too long for every change, right for every

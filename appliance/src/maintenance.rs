@@ -9,7 +9,7 @@ use crate::api::Refusal;
 use crate::memtest;
 
 /// Images that are for orders, whether the site has roles for them or not.
-pub const IMAGES: [&str; 2] = ["wipe", "rescue"];
+pub const IMAGES: [&str; 3] = ["wipe", "rescue", "setup"];
 /// Passes over a disk: more is superstition, and days.
 const STEPS_MAX: usize = 16;
 

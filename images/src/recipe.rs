@@ -9,11 +9,12 @@ use serde::Deserialize;
 use crate::Modules;
 
 /// The recipes that come with koboshi.
-const SHIPPED: [(&str, &str); 6] = [
+const SHIPPED: [(&str, &str); 7] = [
     ("db", include_str!("../recipes/db.toml")),
     ("debian", include_str!("../recipes/debian.toml")),
     ("lb", include_str!("../recipes/lb.toml")),
     ("rescue", include_str!("../recipes/rescue.toml")),
+    ("setup", include_str!("../recipes/setup.toml")),
     ("web", include_str!("../recipes/web.toml")),
     ("wipe", include_str!("../recipes/wipe.toml")),
 ];
