@@ -407,7 +407,7 @@ mod tests {
             Recipe::load("nothing")
                 .unwrap_err()
                 .to_string()
-                .contains("db, debian, lb, rescue, web")
+                .contains("db, debian, lb, rescue, setup, web")
         );
         assert!(Recipe::load("./nothing.toml").is_err());
     }

@@ -153,7 +153,10 @@ where
                 let ours = self.visit.is_none() || holder.map(|holder| holder.visit) == self.visit;
                 if !ours {
                     return Err(holder.map_or_else(
-                        || "the line was let go of in our name".to_string(),
+                        || {
+                            "the line was taken and left again, or let go of in our name"
+                                .to_string()
+                        },
                         |holder| format!("{} took the line", holder.person),
                     ));
                 }
