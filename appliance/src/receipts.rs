@@ -13,6 +13,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use koboshi_initramfs::contract::duty::{Duty, Wiped};
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -172,9 +174,10 @@ pub fn public_key(text: &str) -> Result<[u8; 32], String> {
     let text = text.trim();
     let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
     let bytes = match text.starts_with("-----") {
-        true => {
-            base64_decoded(&body).and_then(|der| der.strip_prefix(&SPKI[..]).map(<[u8]>::to_vec))
-        }
+        true => BASE64
+            .decode(&body)
+            .ok()
+            .and_then(|der| der.strip_prefix(&SPKI[..]).map(<[u8]>::to_vec)),
         false => bytes_of(text),
     };
     let key = bytes.and_then(|bytes| bytes.try_into().ok());
@@ -228,37 +231,7 @@ fn bytes_of(text: &str) -> Option<Vec<u8>> {
 /// PEM of a public key.
 fn pem(key: &[u8]) -> String {
     let der = [&SPKI[..], key].concat();
-    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", base64(&der))
-}
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// RFC 4648 §4. A public key is all that is written so here.
-fn base64(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let word = three.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
-        let word = word << (8 * (3 - three.len()));
-        for n in 0..4 {
-            let digit = ALPHABET.get((word >> (18 - 6 * n) & 63) as usize);
-            text.push(if n <= three.len() { char::from(*digit.unwrap_or(&b'A')) } else { '=' });
-        }
-    }
-    text
-}
-
-fn base64_decoded(text: &str) -> Option<Vec<u8>> {
-    let text = text.trim_end_matches('=');
-    let mut bytes = Vec::new();
-    for four in text.as_bytes().chunks(4) {
-        let mut word = 0u32;
-        for digit in four {
-            word = word << 6 | ALPHABET.iter().position(|known| known == digit)? as u32;
-        }
-        word <<= 6 * (4 - four.len());
-        bytes.extend(word.to_be_bytes().get(1..four.len())?);
-    }
-    Some(bytes)
+    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64.encode(&der))
 }
 
 #[cfg(test)]
@@ -366,8 +339,6 @@ mod tests {
         for bad in ["", "00", "-----BEGIN PUBLIC KEY-----\nAAAA\n", "ssh-ed25519 AAAA", "é"] {
             assert!(public_key(bad).is_err(), "{bad}");
         }
-        assert_eq!(base64(b"fooba"), "Zm9vYmE=");
-        assert_eq!(base64_decoded("Zm9vYg==").unwrap(), b"foob");
         let value: Value =
             serde_json::from_str(r#"{"b":[1,{"d":2,"c":"\n\"é"}],"a":null}"#).unwrap();
         assert_eq!(canonical(&value), "{\"a\":null,\"b\":[1,{\"c\":\"\\n\\\"é\",\"d\":2}]}");

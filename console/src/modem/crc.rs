@@ -17,22 +17,6 @@ const TABLE_16: [u16; 256] = {
     table
 };
 
-const TABLE_32: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut n = 0;
-    while n < 256 {
-        let mut crc = n as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 0 { crc >> 1 } else { (crc >> 1) ^ 0xedb8_8320 };
-            bit += 1;
-        }
-        table[n] = crc;
-        n += 1;
-    }
-    table
-};
-
 /// XMODEM's CRC.
 pub fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| (crc << 8) ^ TABLE_16[usize::from((crc >> 8) as u8 ^ *byte)])
@@ -50,21 +34,19 @@ pub struct Crc32(u32);
 impl Crc32 {
     /// Of nothing.
     pub fn new() -> Crc32 {
-        Crc32(!0)
+        Crc32(0)
     }
 
     /// And of these.
     pub fn and(self, bytes: &[u8]) -> Crc32 {
-        Crc32(
-            bytes
-                .iter()
-                .fold(self.0, |crc, byte| (crc >> 8) ^ TABLE_32[usize::from(crc as u8 ^ *byte)]),
-        )
+        let mut sum = crc32fast::Hasher::new_with_initial(self.0);
+        sum.update(bytes);
+        Crc32(sum.finalize())
     }
 
     /// Its value.
     pub fn value(self) -> u32 {
-        !self.0
+        self.0
     }
 }
 
