@@ -22,21 +22,38 @@ pub(crate) struct Segments {
     pub(crate) firmware_count: usize,
     /// Files that drivers of it name and the image does not have.
     pub(crate) firmware_missing: Vec<String>,
+    /// Modules that the kernel's list names and the image does not have.
+    pub(crate) missing: Vec<String>,
     /// Bytes the modules take unpacked.
     pub(crate) modules_unpacked: u64,
 }
 
 impl Segments {
     /// What the operator should know of them.
-    pub(crate) fn warning(&self) -> Option<String> {
-        let [first, second @ ..] = &self.firmware_missing[..] else { return None };
-        let more = second.first().map(|second| format!(", {second}")).unwrap_or_default();
-        Some(format!(
-            "{} firmware files that its drivers name are not in the image ({first}{more} …): install \
-             Debian's firmware-… packages into the root if the hardware needs them",
-            self.firmware_missing.len()
-        ))
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(some) = some_of(&self.missing) {
+            warnings.push(format!(
+                "{} modules that modules.dep names are not in the image ({some}): machines boot without them; \
+                 depmod makes a list of those that are there",
+                self.missing.len()
+            ));
+        }
+        if let Some(some) = some_of(&self.firmware_missing) {
+            warnings.push(format!(
+                "{} firmware files that its drivers name are not in the image ({some}): install \
+                 Debian's firmware-… packages into the root if the hardware needs them",
+                self.firmware_missing.len()
+            ));
+        }
+        warnings
     }
+}
+
+/// `one`, `one, two`, or `one, two …`
+fn some_of(all: &[String]) -> Option<String> {
+    let more = if all.len() > 2 { " …" } else { "" };
+    (!all.is_empty()).then(|| all.iter().take(2).cloned().collect::<Vec<_>>().join(", ") + more)
 }
 
 /// Makes the segments, by way of a directory that holds only modules and firmware.
@@ -57,6 +74,7 @@ pub(crate) fn segments(tree: &Tree, kernel: &Kernel, work: &Path) -> Result<Segm
         paths: modules.modules.into_iter().map(|module| module.path).collect(),
         firmware_count: modules.firmware.len(),
         firmware_missing: modules.firmware_missing.into_iter().map(|(_, file)| file).collect(),
+        missing: modules.missing,
         modules_unpacked: modules.unpacked,
         modules: modules.bytes,
     })

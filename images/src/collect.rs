@@ -41,6 +41,9 @@ pub struct Collected {
     pub bytes: u64,
     /// Blobs that stay until boots that were promised them are over.
     pub held: u64,
+    /// Why nothing was removed at all: what these need nobody can tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<String>,
 }
 
 impl Store {
@@ -68,13 +71,18 @@ impl Store {
     }
 
     /// Removes what nobody needs: of each image all versions but the newest `keep`, those in use and the
-    /// one that machines booted before; then blobs that nothing leads to. `dry`: only says so.
+    /// one that machines booted before; then blobs that nothing leads to. `dry`: only says so. Nothing at all
+    /// while something is damaged: what that needs may be any of it.
     pub fn collect(&self, keep: usize, dry: bool, by: &By) -> Result<Collected, Error> {
         let held = self.lock()?;
         if !dry {
             self.sweep(&held)?;
         }
         let index = self.index()?;
+        let damaged = self.doubts(&index)?;
+        if !damaged.is_empty() {
+            return Ok(Collected { damaged, ..Collected::default() });
+        }
         let holds = self.holds()?;
         let names: BTreeSet<&str> =
             index.manifests.iter().filter_map(identity).map(|(name, _)| name).collect();

@@ -210,7 +210,7 @@ fn import_inner(
             let release = kernel.release.clone();
             progress(Progress::Modules { release });
             let segments = boot::segments(&root, &kernel, &work).map_err(&fault)?;
-            warnings.extend(segments.warning());
+            warnings.extend(segments.warnings());
             let manifest = manifest::boot(&mut staging, &kernel, &segments)?;
             let layer = match &boots[..] {
                 [.., last] if last.len() > 0 => {

@@ -14,7 +14,8 @@
 //! - `version`: names, versions, and what a machine is to boot; `publish`: which version that is;
 //! - `lint`: what must not be in an image, and who answers for it where it is;
 //! - `look`: the root of a version read back as a tree;
-//! - `log`: who did what; `holds`: what the appliance needs; `reach` and `collect`: what can go;
+//! - `log`: who did what; `holds`: what the appliance needs; `reach` and `collect`: what can go; `damage`:
+//!   what cannot be read any more;
 //! - `diff`: in what two roots differ; `look`: a root read back from its layers;
 //! - `squash`: the root once more as a squashfs, for those who want it;
 //! - `live`: what changed on a machine that runs, and the next version made of it;
@@ -27,6 +28,7 @@ mod boot;
 mod build;
 mod collect;
 mod content;
+mod damage;
 mod debian;
 mod diff;
 mod digest;
@@ -58,6 +60,7 @@ mod version;
 
 pub use build::{BuildOptions, build};
 pub use collect::Collected;
+pub use damage::Damaged;
 pub use diff::{Aspect, Change, Counts, Diff, Facts, NoText, Package, What};
 pub use digest::{BadDigest, Digest};
 pub use error::{Error, Fault};

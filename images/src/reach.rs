@@ -24,14 +24,18 @@ pub struct Usage {
 }
 
 impl Store {
-    /// What every version takes, by name and number.
+    /// What every version that can be read takes, by name and number.
     pub fn usage(&self) -> Result<BTreeMap<(String, u32), Usage>, Error> {
         let index = self.index()?;
         let mut users: BTreeMap<Digest, usize> = BTreeMap::new();
         let mut all = Vec::new();
         for found in &index.manifests {
             let Some((name, version)) = identity(found) else { continue };
-            let needs = self.needs(&index, found)?;
+            let needs = match self.needs(&index, found) {
+                // It is listed as damaged; what it takes nobody knows.
+                Err(Error::Damaged { .. }) => continue,
+                needs => needs?,
+            };
             for digest in &needs {
                 *users.entry(*digest).or_default() += 1;
             }

@@ -169,18 +169,6 @@ impl fmt::Display for Version {
 }
 
 impl Store {
-    /// Every version of every image, by name and number.
-    pub fn list(&self) -> Result<Vec<Version>, Error> {
-        let index = self.index()?;
-        let mut found: Vec<(&str, u32, &Descriptor)> = index
-            .manifests
-            .iter()
-            .filter_map(|found| identity(found).map(|(name, version)| (name, version, found)))
-            .collect();
-        found.sort_by_key(|(name, version, _)| (*name, *version));
-        found.into_iter().map(|(_, _, found)| self.version(&index, found)).collect()
-    }
-
     /// One version: the newest there is for `web`, published or not.
     pub fn show(&self, reference: &str) -> Result<Version, Error> {
         let wanted: ImageRef = reference.parse()?;

@@ -44,6 +44,9 @@ pub struct ModulesSegment {
     /// Module and firmware file it names that the image does not have. Most are for other revisions
     /// of the hardware, or wait for the package `firmware-…` of the distribution.
     pub firmware_missing: Vec<(String, String)>,
+    /// Files that `modules.dep` names and the image does not have, below its folder. Others are loaded
+    /// without them.
+    pub missing: Vec<String>,
 }
 
 /// One module of the segment.
@@ -82,9 +85,16 @@ pub fn modules_segment(
     let mut archive = Archive::new();
     let mut room = SEGMENT_MAX;
     let (mut modules, mut names_firmware) = (Vec::new(), Vec::new());
-    for (name, deps) in in_order(&all, &wanted)? {
+    let (mut missing, mut absent) = (Vec::new(), HashSet::new());
+    for (name, mut deps) in in_order(&all, &wanted)? {
         let from = format!("{dir}/{}", all.modules[name].path);
-        let packed = root.read(&from, MODULE_MAX as u64)?.ok_or_else(|| not_there(&from))?;
+        // Cut-down images are shipped with the list of the whole kernel.
+        let Some(packed) = root.read(&from, MODULE_MAX as u64)? else {
+            missing.push(all.modules[name].path.clone());
+            absent.insert(name);
+            continue;
+        };
+        deps.retain(|dep| !absent.contains(dep.as_str()));
         let module = unpack::by_ending(&from, packed, MODULE_MAX)?;
         let path = unpack::without_ending(&all.modules[name].path);
         let path = format!("lib/modules/{release}/{path}");
@@ -95,6 +105,12 @@ pub fn modules_segment(
         let size = module.len() as u64;
         archive.insert(&path, Entry::file(0o444, module))?;
         modules.push(Module { name: name.to_owned(), path: format!("/{path}"), deps, size });
+    }
+
+    if modules.is_empty()
+        && let Some(first) = missing.first()
+    {
+        return Err(not_there(&format!("{dir}/{first}")));
     }
 
     let mut firmware = BTreeMap::new();
@@ -128,6 +144,7 @@ pub fn modules_segment(
         modules,
         firmware,
         firmware_missing,
+        missing,
     })
 }
 

@@ -166,11 +166,33 @@ fn what_cannot_be_told_apart_is_not_removed() {
     let before = fs::read_dir(store.dir().join("blobs/sha256")).unwrap().count();
     assert!(matches!(store.remove("web", 1, &By::default()), Err(Error::Damaged { .. })));
     assert_eq!(fs::read_dir(store.dir().join("blobs/sha256")).unwrap().count(), before);
+    // The others are listed and booted as ever.
+    let (whole, damaged) = store.listed().unwrap();
+    assert_eq!(whole.iter().map(|one| one.version).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!((damaged.len(), damaged[0].version), (1, 2));
+    assert!(damaged[0].to_string().contains("`koboshi image rm web@2` lets go of it"));
+    assert_eq!(store.usage().unwrap().len(), 2);
+    assert_eq!(store.resolve("web").unwrap().version, 3);
+    for spoil in ["bent", ""] {
+        match spoil {
+            "" => fs::remove_file(store.blob_path(&two.digest)).unwrap(),
+            bytes => fs::write(store.blob_path(&two.digest), bytes).unwrap(),
+        }
+        let gone = store.collect(1, false, &By::default()).unwrap();
+        assert!(gone.versions.is_empty() && gone.blobs == 0, "{gone:?}");
+        assert!(gone.damaged[0].starts_with("web@2 cannot be read: blob"), "{gone:?}");
+    }
+    // Its content once more makes it whole.
+    bench.import_bytes(&root_saying("2")).unwrap();
+    assert_eq!(store.show("web@2").unwrap(), two);
+    store.remove("web", 4, &By::default()).unwrap();
+    fs::write(store.blob_path(&two.digest), "bent").unwrap();
     // The damaged one itself may go.
     store.remove("web", 2, &By::default()).unwrap();
     store.remove("web", 1, &By::default()).unwrap();
     assert_eq!(numbers(store), [3]);
     store.verify(&store.show("web@3").unwrap()).unwrap();
+    assert!(store.collect(1, true, &By::default()).unwrap().damaged.is_empty());
 }
 
 /// Not a test of its own: [`a_kill_at_any_moment_leaves_versions_whole_or_gone`] runs it in a process that

@@ -157,14 +157,36 @@ fn what_is_missing_is_named() {
     let modules = root.path().join("usr/lib/modules").join(RELEASE);
     fs::write(modules.join("kernel/net/core/failover.ko"), [0xff; 30]).expect("written");
     error_free(&root);
-    fs::remove_file(modules.join("kernel/net/core/failover.ko")).expect("removed");
-    assert!(error(RELEASE).contains("kernel/net/core/failover.ko in the image"));
+    for line in DEP.lines() {
+        let path = line.split(':').next().expect("split has a first");
+        fs::remove_file(modules.join(path)).expect("removed");
+    }
+    assert!(error(RELEASE).contains("kernel/drivers/net/ethernet/bnx2x.ko.xz in the image"));
     fs::write(modules.join("modules.dep"), b"a.ko:\n\xff\xfe").expect("written");
     assert!(error(RELEASE).contains("modules.dep line 2: not text"), "{}", error(RELEASE));
     fs::remove_file(modules.join("modules.dep")).expect("removed");
     assert!(error(RELEASE).contains("run `depmod -b ROOT 6.1.0-9-test`"), "{}", error(RELEASE));
     assert_eq!(releases(root.path()).expect("read"), [RELEASE]);
     assert!(releases(&modules).expect("read").is_empty());
+}
+
+/// A list of the whole kernel beside a part of it: what is there is taken, and what is not is told.
+#[test]
+fn modules_that_are_only_listed_are_left_out() {
+    let root = kernel();
+    let modules = root.path().join("usr/lib/modules").join(RELEASE);
+    fs::remove_file(modules.join("kernel/net/core/failover.ko")).expect("removed");
+    fs::remove_file(modules.join("kernel/drivers/gpu/radeon.ko")).expect("removed");
+    let segment = segment(&root, &Choice::servers());
+    assert_eq!(segment.missing, ["kernel/net/core/failover.ko", "kernel/drivers/gpu/radeon.ko"]);
+    let archive = cpio::read(&segment.bytes, 1 << 20).expect("our own");
+    for list in [contract::MODULES_LIST, contract::ALIASES_LIST] {
+        let text = String::from_utf8(archive.data(list).expect(list).to_vec()).expect("text");
+        let named = text.split([' ', ',', '\n']).any(|word| word == "failover" || word == "radeon");
+        assert!(!named, "{text}");
+    }
+    let virtio = segment.modules.iter().find(|module| module.name == "virtio_net").expect("there");
+    assert_eq!(virtio.deps, ["net_failover"]);
 }
 
 fn error_free(root: &TempDir) {

@@ -70,6 +70,10 @@ impl Collect {
             return print(&pretty(&gone)?);
         }
         let mut text = String::new();
+        if !gone.damaged.is_empty() {
+            gone.damaged.iter().for_each(|one| text.push_str(&format!("{one}\n")));
+            return print(&format!("{text}nothing is collected: what it needs cannot be told\n"));
+        }
         for (image, why) in &gone.kept {
             text.push_str(&format!("{image} stays: {}\n", why.join("; ")));
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use koboshi_images::{Digest, ImageRef, Store, Usage, Version};
+use koboshi_images::{Damaged, Digest, ImageRef, Store, Usage, Version};
 use serde::Serialize;
 
 use super::{At, mib, pretty, print, trial};
@@ -50,6 +50,14 @@ struct Row {
     machines: Vec<String>,
 }
 
+/// What `ls` has a line for.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Item {
+    Whole(Row),
+    Damaged(Damaged),
+}
+
 /// One version with what it was made from, and why it stays.
 #[derive(Debug, Serialize)]
 struct Whole {
@@ -72,17 +80,23 @@ impl List {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let store = self.at.there()?;
         let wanted = self.name.map(|name| name.parse::<ImageRef>()).transpose()?;
-        let mut rows = rows(&store)?;
+        let (mut rows, mut damaged) = rows(&store)?;
         if let Some(wanted) = wanted {
-            if !rows.iter().any(|row| row.version.name == wanted.name) {
-                store.show(&wanted.name)?;
+            let meant = |name: &str, version: u32| {
+                name == wanted.name && wanted.version.is_none_or(|number| number == version)
+            };
+            rows.retain(|row| meant(&row.version.name, row.version.version));
+            damaged.retain(|one| meant(&one.name, one.version));
+            if rows.is_empty() && damaged.is_empty() {
+                store.show(&wanted.to_string())?;
             }
-            rows.retain(|row| {
-                row.version.name == wanted.name
-                    && wanted.version.is_none_or(|number| number == row.version.version)
-            });
         }
-        print(&if self.json { pretty(&rows)? } else { list(&rows) })
+        if self.json {
+            let whole = rows.into_iter().map(Item::Whole);
+            let all: Vec<Item> = whole.chain(damaged.into_iter().map(Item::Damaged)).collect();
+            return print(&pretty(&all)?);
+        }
+        print(&list(&rows, &damaged))
     }
 }
 
@@ -93,7 +107,7 @@ impl Show {
         if self.verify {
             store.verify(&version)?;
         }
-        let mut all = rows(&store)?;
+        let (mut all, _) = rows(&store)?;
         let in_use = store.uses(&version.name, version.version)?;
         let ancestors = ancestors(&all, &version);
         let here =
@@ -106,15 +120,16 @@ impl Show {
     }
 }
 
-fn rows(store: &Store) -> anyhow::Result<Vec<Row>> {
+fn rows(store: &Store) -> anyhow::Result<(Vec<Row>, Vec<Damaged>)> {
     let (mut usage, holds) = (store.usage()?, store.holds()?);
-    let rows = store.list()?.into_iter().map(|version| {
+    let (whole, damaged) = store.listed()?;
+    let rows = whole.into_iter().map(|version| {
         let disk = usage.remove(&(version.name.clone(), version.version)).unwrap_or_default();
         let held: BTreeSet<String> =
             holds.machines_of(&version.to_string()).map(|held| held.machine.clone()).collect();
         Row { version, disk, machines: held.into_iter().collect() }
     });
-    Ok(rows.collect())
+    Ok((rows.collect(), damaged))
 }
 
 /// From parent to parent, as far as the store remembers.
@@ -148,12 +163,12 @@ fn state(version: &Version) -> String {
 }
 
 /// All versions as a table.
-fn list(rows: &[Row]) -> String {
-    if rows.is_empty() {
+fn list(rows: &[Row], damaged: &[Damaged]) -> String {
+    if rows.is_empty() && damaged.is_empty() {
         return "no images; `koboshi image build rescue` makes one, `koboshi image import` takes one in\n".into();
     }
     let now = jiff::Timestamp::now();
-    let cells: Vec<Vec<String>> = rows
+    let mut cells: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
             let version = &row.version;
@@ -171,6 +186,11 @@ fn list(rows: &[Row]) -> String {
             ]
         })
         .collect();
+    for Damaged { name, version, .. } in damaged {
+        let mut line = vec![format!("{name}@{version}"), "DAMAGED".to_string()];
+        line.resize(9, "-".to_string());
+        cells.push(line);
+    }
     let headings =
         ["IMAGE", "STATE", "SIZE", "SHARED", "AGE", "AUTHOR", "MACHINES", "KERNEL", "REASON"];
     let mut text = table(&headings, &cells);
@@ -179,6 +199,7 @@ fn list(rows: &[Row]) -> String {
             text.push_str(&format!("{version} was withdrawn: {}\n", withdrawn.why));
         }
     }
+    damaged.iter().for_each(|one| text.push_str(&format!("{one}\n")));
     text
 }
 
