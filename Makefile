@@ -28,6 +28,8 @@ PACKAGES += openssh-client ssh-audit
 PACKAGES += lrzsz
 # What tests memory: machines are given it by `koboshi maintain M memtest`.
 PACKAGES += memtest86+
+# File systems and partitions as machines' disks get them: what reads them back is ours.
+PACKAGES += e2fsprogs xfsprogs gdisk
 # Registries: one to push to and pull from, and another client that judges what is in it.
 PACKAGES += docker-registry skopeo
 

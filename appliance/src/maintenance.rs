@@ -2,7 +2,7 @@
 //! ticket in `ledger`, the desk gives it to the machine, and its image does the work.
 
 use koboshi_initramfs::contract::Duty;
-use koboshi_initramfs::contract::duty::{Step, Verify, Wipe};
+use koboshi_initramfs::contract::duty::{Blank, FileSystem, HELD, Prepare, Step, Verify, Wipe};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Refusal;
@@ -12,6 +12,8 @@ use crate::memtest;
 pub const IMAGES: [&str; 3] = ["wipe", "rescue", "setup"];
 /// Passes over a disk: more is superstition, and days.
 const STEPS_MAX: usize = 16;
+/// Disks in one order to prepare some: a receipt and an order travel in one report each.
+const BLANKS_MAX: usize = 64;
 
 /// What is ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,19 @@ pub enum Asked {
         /// How much is read back.
         verify: Verify,
     },
+    /// Make file systems on disks.
+    PrepareDisks {
+        /// The machine's serial number.
+        serial: String,
+        /// Which disks, and what they are called from then on.
+        disks: Vec<Blank>,
+        /// What is made on each.
+        fs: FileSystem,
+        /// In a partition over the whole of it.
+        partition: bool,
+        /// What is on them that may be lost.
+        force: Vec<String>,
+    },
     /// A shell, in the image `rescue`.
     Rescue,
     /// Memtest86+, until somebody ends it.
@@ -39,6 +54,7 @@ impl Asked {
     pub fn duty(&self) -> &'static str {
         match self {
             Asked::Wipe { .. } => "wipe",
+            Asked::PrepareDisks { .. } => "prepare-disks",
             Asked::Rescue => "rescue",
             Asked::Memtest => memtest::DUTY,
         }
@@ -48,6 +64,7 @@ impl Asked {
     pub fn image(&self) -> &'static str {
         match self {
             Asked::Wipe { .. } => "wipe",
+            Asked::PrepareDisks { .. } => "setup",
             Asked::Rescue => "rescue",
             Asked::Memtest => memtest::DUTY,
         }
@@ -55,25 +72,126 @@ impl Asked {
 
     /// Whether something is lost by it for good.
     pub fn harms(&self) -> bool {
-        matches!(self, Asked::Wipe { .. })
+        matches!(self, Asked::Wipe { .. } | Asked::PrepareDisks { .. })
+    }
+
+    /// The serial number of the machine that is meant, where that has to be said.
+    pub fn serial(&self) -> Option<&str> {
+        match self {
+            Asked::Wipe { serial, .. } | Asked::PrepareDisks { serial, .. } => Some(serial),
+            Asked::Rescue | Asked::Memtest => None,
+        }
+    }
+
+    /// The same for the machine with that serial number.
+    pub fn for_serial(mut self, typed: String) -> Asked {
+        if let Asked::Wipe { serial, .. } | Asked::PrepareDisks { serial, .. } = &mut self {
+            *serial = typed;
+        }
+        self
+    }
+
+    /// Serial numbers of disks that are named.
+    pub fn disks(&self) -> Vec<&str> {
+        match self {
+            Asked::Wipe { disks, .. } => disks.iter().map(String::as_str).collect(),
+            Asked::PrepareDisks { disks, .. } => {
+                disks.iter().map(|blank| blank.serial.as_str()).collect()
+            }
+            Asked::Rescue | Asked::Memtest => Vec::new(),
+        }
     }
 
     /// What the machine is told; nothing where its image is all.
     pub fn order(self) -> Result<Option<Duty>, Refusal> {
+        let odd = |text: &str| text.trim().is_empty() || text.len() > 100;
+        if self.serial().is_some_and(odd) || self.disks().into_iter().any(odd) {
+            let error = "a serial number is 1 to 100 characters";
+            return Err(Refusal::not_found(error, None));
+        }
         match self {
             Asked::Rescue | Asked::Memtest => Ok(None),
-            Asked::Wipe { serial, disks, steps, verify } => {
-                let odd = |text: &String| text.trim().is_empty() || text.len() > 100;
-                if odd(&serial) || disks.iter().any(odd) {
-                    let error = "a serial number is 1 to 100 characters";
-                    return Err(Refusal::not_found(error, None));
+            Asked::PrepareDisks { serial, disks, fs, partition, force } => {
+                match unfit(&disks, fs, &force) {
+                    Some(why) => Err(Refusal::not_found(why, None)),
+                    None => {
+                        let order = Prepare { serial, disks, fs, partition, force };
+                        Ok(Some(Duty::Prepare(order)))
+                    }
                 }
+            }
+            Asked::Wipe { serial, disks, steps, verify } => {
                 if steps.is_empty() || steps.len() > STEPS_MAX {
                     let error = format!("1 to {STEPS_MAX} passes, not {}", steps.len());
                     return Err(Refusal::not_found(error, None));
                 }
                 Ok(Some(Duty::Wipe(Wipe { serial, disks, steps, verify })))
             }
+        }
+    }
+}
+
+/// Why disks cannot be prepared so, whatever is on them.
+fn unfit(disks: &[Blank], fs: FileSystem, force: &[String]) -> Option<String> {
+    if disks.is_empty() || disks.len() > BLANKS_MAX {
+        return Some(format!("1 to {BLANKS_MAX} disks, not {}", disks.len()));
+    }
+    if let Some(why) = disks.iter().find_map(|blank| fs.no_label(&blank.label)) {
+        return Some(why);
+    }
+    for (at, blank) in disks.iter().enumerate() {
+        let others = disks.iter().take(at);
+        for other in others {
+            if other.serial.trim().eq_ignore_ascii_case(blank.serial.trim()) {
+                return Some(format!("the disk {} is named twice", blank.serial));
+            }
+            if other.label == blank.label {
+                let label = &blank.label;
+                return Some(format!(
+                    "two disks with the label {label}: LABEL={label} would find both"
+                ));
+            }
+        }
+    }
+    let unknown = force.iter().find(|word| !HELD.contains(&word.as_str()))?;
+    Some(format!("nothing on a disk is called {unknown:?}; there are: {}", HELD.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(disks: &[(&str, &str)], force: &[&str]) -> Result<Option<Duty>, String> {
+        let blank = |(serial, label): &(&str, &str)| Blank {
+            serial: (*serial).to_string(),
+            label: (*label).to_string(),
+        };
+        let asked = Asked::PrepareDisks {
+            serial: "CZ123".to_string(),
+            disks: disks.iter().map(blank).collect(),
+            fs: FileSystem::Xfs,
+            partition: false,
+            force: force.iter().map(|word| (*word).to_string()).collect(),
+        };
+        asked.order().map_err(|refusal| refusal.error)
+    }
+
+    #[test]
+    fn disks_are_prepared_with_names_of_their_own() {
+        let order = asked(&[("S1", "db"), ("S2", "log")], &["gpt", "data"]).unwrap();
+        let Some(Duty::Prepare(order)) = order else { panic!("{order:?}") };
+        assert_eq!((order.disks.len(), order.fs), (2, FileSystem::Xfs));
+        for (disks, force, says) in [
+            (&[][..], &[][..], "1 to 64 disks"),
+            (&[("S1", "a b")], &[], "is no label"),
+            (&[("S1", "0123456789abc")], &[], "has 12 characters"),
+            (&[("S1", "db"), ("s1 ", "log")], &[], "named twice"),
+            (&[("S1", "db"), ("S2", "db")], &[], "LABEL=db would find both"),
+            (&[(" ", "db")], &[], "a serial number"),
+            (&[("S1", "db")], &["all"], "nothing on a disk is called \"all\""),
+        ] {
+            let why = asked(disks, force).unwrap_err();
+            assert!(why.contains(says), "{why}");
         }
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use koboshi_initramfs::contract::duty::{Duty, Wiped};
+use koboshi_initramfs::contract::duty::{Duty, Prepared, Wiped};
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
@@ -57,8 +57,11 @@ pub struct Receipt {
     pub result: String,
     /// Who the machine said it was: vendor, product, serial number, UUID.
     pub says_it_is: Vec<String>,
-    /// Each disk, by the machine's own word.
+    /// Each disk that was to be wiped, by the machine's own word.
     pub disks: Vec<Wiped>,
+    /// Each disk that was to get a file system, by the machine's own word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepared: Vec<Prepared>,
     /// Who saw what.
     pub witnesses: Vec<String>,
 }
@@ -260,6 +263,7 @@ mod tests {
             result: "its disk is wiped: \"vda\" é".into(),
             says_it_is: vec!["LAB-m07".into()],
             disks: vec![disk],
+            prepared: Vec::new(),
             witnesses: Vec::new(),
         }
     }

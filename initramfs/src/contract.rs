@@ -369,6 +369,8 @@ pub enum Phase {
     },
     /// A disk is wiped, or will not be.
     Wiped(Box<duty::Wiped>),
+    /// A disk has its file system, or will not have it.
+    Prepared(Box<duty::Prepared>),
     /// The order is carried out, or cannot be. The machine starts anew.
     Finished {
         /// As it was ordered.

@@ -15,6 +15,8 @@ pub const WORKS_MAX: usize = 64;
 pub enum Duty {
     /// To wipe disks.
     Wipe(Wipe),
+    /// To make file systems on disks.
+    Prepare(Prepare),
 }
 
 /// Which disks, and how.
@@ -83,7 +85,7 @@ pub struct Work {
     pub what: String,
     /// `zeros`, `reading back`
     pub step: String,
-    /// Bytes dealt with, in all steps.
+    /// Bytes dealt with, in all steps; where nobody counts bytes, steps.
     pub done: u64,
     /// Of how many.
     pub of: u64,
@@ -123,4 +125,150 @@ pub struct Wiped {
     pub wiped: bool,
     /// Why not, or why it was left alone; more of it where there is more to say.
     pub note: String,
+}
+
+/// What a disk may hold, in the words by which an operator says that it may be lost. `data` is something
+/// that none of the others is.
+pub const HELD: [&str; 15] = [
+    "gpt",
+    "mbr",
+    "ext4",
+    "xfs",
+    "btrfs",
+    "raid",
+    "lvm",
+    "luks",
+    "swap",
+    "bitlocker",
+    "ntfs",
+    "iso9660",
+    "fat",
+    "journal",
+    "data",
+];
+
+/// Which disks get a file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepare {
+    /// The serial number of the machine that is meant: not a byte is written on another one.
+    pub serial: String,
+    /// Which, and what they are called from then on.
+    pub disks: Vec<Blank>,
+    /// What is made on each.
+    pub fs: FileSystem,
+    /// In a GPT partition over the whole of it.
+    pub partition: bool,
+    /// What is on them that may be lost, by [`HELD`]: a disk with anything else on it is left alone, and
+    /// so are all others.
+    pub force: Vec<String>,
+}
+
+/// One disk that is to get a file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blank {
+    /// The disk's serial number.
+    pub serial: String,
+    /// The file system's label.
+    pub label: String,
+}
+
+/// A file system that we make.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileSystem {
+    /// ext4.
+    #[default]
+    Ext4,
+    /// XFS.
+    Xfs,
+}
+
+impl FileSystem {
+    /// `ext4`
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FileSystem::Ext4 => "ext4",
+            FileSystem::Xfs => "xfs",
+        }
+    }
+
+    /// Bytes of a label that its superblock has room for.
+    pub fn label_max(self) -> usize {
+        match self {
+            FileSystem::Ext4 => 16,
+            FileSystem::Xfs => 12,
+        }
+    }
+
+    /// Why this is no label for it, if it is none. What `LABEL=` finds has to be typed into site files and
+    /// read in tables.
+    pub fn no_label(self, label: &str) -> Option<String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+        let begins = label.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !begins || !label.chars().all(fits) {
+            return Some(format!(
+                "{label:?} is no label: letters, digits, and . _ + - after the first"
+            ));
+        }
+        let (most, name) = (self.label_max(), self.as_str());
+        (label.len() > most)
+            .then(|| format!("{label:?} is too long: a label of {name} has {most} characters"))
+    }
+}
+
+/// One disk that was to get a file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Prepared {
+    /// `vda`, at that boot.
+    pub name: String,
+    /// Model.
+    pub model: String,
+    /// Serial number.
+    pub serial: String,
+    /// How it is attached.
+    pub bus: String,
+    /// Bytes, as the kernel sees them.
+    pub bytes: u64,
+    /// What was done: `prepared`.
+    pub method: String,
+    /// What was on it, and is lost.
+    pub held: Vec<String>,
+    /// What was done to it, in words and in order.
+    pub steps: Vec<String>,
+    /// Where the file system lies: `vda1`, or the disk.
+    pub device: String,
+    /// What it is, as it was read back.
+    pub fs: String,
+    /// Its label, as it was read back.
+    pub label: String,
+    /// Its UUID, as it was read back.
+    pub uuid: String,
+    /// Seconds since 1970, by the machine's clock.
+    pub began: u64,
+    /// The same.
+    pub ended: u64,
+    /// The file system that was asked for is on it.
+    pub prepared: bool,
+    /// Why not; more of it where there is more to say.
+    pub note: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_one_that_can_be_asked_for() {
+        for label in ["db", "a", "db-1.old_x+y", "0123456789ab"] {
+            assert_eq!(FileSystem::Ext4.no_label(label), None, "{label}");
+            assert_eq!(FileSystem::Xfs.no_label(label), None, "{label}");
+        }
+        for label in ["", "-q", ".x", "a b", "a/b", "é", "a\n", "a\"b", "0123456789abcdefg"] {
+            assert!(FileSystem::Ext4.no_label(label).is_some(), "{label}");
+        }
+        let long = "0123456789abc";
+        assert_eq!(FileSystem::Ext4.no_label(long), None);
+        assert!(FileSystem::Xfs.no_label(long).unwrap().contains("has 12 characters"));
+    }
 }

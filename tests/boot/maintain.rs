@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use koboshi::lab::qemu::{Bus, Disk, Spec};
 
-use super::{MINUTES, spec};
+use super::roots::mke2fs;
+use super::{HasShell, MINUTES, spec};
 use crate::world::{World, in_world, text};
 
 pub const SITE: &str = r#"
@@ -124,6 +125,60 @@ fn a_wipe_leaves_nothing_and_a_receipt() {
                 "{}",
                 text(&refused)
             );
+        }
+    });
+}
+
+/// S14. A blank disk and one that holds something, which the order names, each get a partition and a file system by
+/// their labels; the receipt verifies, and the machine goes on into the seat that mounts them.
+#[test]
+fn a_blank_disk_is_prepared_and_its_seat_mounts_it() {
+    let seat = r#"ip = "10.77.0.21", disks = { "/data" = "LABEL=db", "/log" = "LABEL=log" } }"#;
+    let site = SITE.replace(r#"ip = "10.77.0.21" }"#, seat);
+    let nvme = Disk { bus: Bus::Nvme, ..Disk::new(96, "NV-07") };
+    let disks = vec![Disk::new(160, "VD-07"), nvme];
+    in_world(&site, vec![Spec { disks, ..spec("m07") }], async |world| {
+        let mut world = world.with_images();
+        mke2fs(&world.rack.dir().join("m07.disk1"), "old");
+        world.serve().await;
+        let order = ["maintain", "m07", "prepare-disks", "--serial", "LAB-m07", "--disk", "VD-07"];
+        for (more, why) in [
+            (&["--label", "a b"][..], "\"a b\" is no label"),
+            (&["--label", "db", "--disk", "NV-07"], "one --label for each --disk"),
+            (&["--label", "db", "--force", "everything"], "possible values: gpt"),
+        ] {
+            let refused = world.run(&[&order[..], more].concat());
+            assert!(
+                !refused.status.success() && text(&refused).contains(why),
+                "{}",
+                text(&refused)
+            );
+        }
+        let both = ["--label", "db", "--disk", "nv-07", "--label", "log", "--partition"];
+        world.ok(&[&order[..], &both, &["--force", "ext4"]].concat());
+        let mut console = world.machine("m07").viewer();
+        world.machine("m07").power_on().await.expect("power on");
+        console.expect("ext4 LABEL=old will be lost", MINUTES).await.expect("it says what is lost");
+        console.expect("its 2 disks are prepared", MINUTES).await.expect("and that it has");
+        let row = finished(&world).await;
+        assert_eq!(row["ticket"]["state"], "done", "{row:#}");
+        let receipt = row["ticket"]["receipt"].as_str().expect("a receipt").to_string();
+        assert!(world.ok(&["receipt", "verify"]).contains(&format!("{receipt}: well")));
+        let shown = world.ok(&["receipt", "show", &receipt]);
+        for word in ["prepare-disks of m07", "VD-07", "vda1", "nvme0n1p1", "ext4 LABEL=old"] {
+            assert!(shown.contains(word), "{word} in {shown}");
+        }
+
+        world.up("m07", "tool1").await;
+        let mut shell = world.machine("m07").viewer_of_shell().await;
+        let mounted = shell.run("grep -e /data -e /log /proc/mounts").await;
+        for line in ["/dev/vda1 /data ext4 rw", "/dev/nvme0n1p1 /log ext4 rw"] {
+            assert!(mounted.contains(line), "{mounted}");
+        }
+        let uuids = shell.run("grep -e /data -e /log /etc/fstab").await;
+        for disk in row["ticket"]["prepared"].as_array().expect("disks") {
+            let uuid = disk["uuid"].as_str().expect("a UUID");
+            assert!(disk["prepared"] == true && uuids.contains(uuid), "{row:#}\n{uuids}");
         }
     });
 }

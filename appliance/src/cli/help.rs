@@ -69,11 +69,15 @@ So that ssh asks the appliance itself, each time (OpenSSH 8.5 or newer), in ~/.s
 /// Of `koboshi maintain`.
 pub(super) const MAINTAIN: &str = "\
 An order is for the machine's next netboot, once: it boots the order's image instead of its seat's, does the work, and
-starts anew into what it was. Images that orders want are made by `koboshi image build wipe --publish`; the site file
-needs no role for them. `koboshi status --watch` shows how far a wipe is, its console too.
+starts anew into what it was. Images that orders want (wipe, setup, rescue) are made by `koboshi image build wipe --publish`; the
+site file needs no role for them. `koboshi status --watch` shows how far a wipe is, its console too.
 
   koboshi maintain m07 wipe --serial CZ123 --now    all fixed disks; not a byte on a machine with another serial number
   koboshi maintain m07 wipe --serial CZ123 --disk S4RFX --method discard,random
+  koboshi maintain m07 prepare-disks --serial CZ123 --disk S4RFX --label db
+                                                    an ext4 for seats with disks = { \"/data\" = \"LABEL=db\" }; a disk that
+                                                    holds anything is left alone, and what is on it told
+  koboshi maintain m07 prepare-disks --serial CZ123 --disk S4RFX --label db --fs xfs --force gpt,ext4
   koboshi maintain m07 rescue --seat web1           a shell, though it runs in web1
   koboshi maintain m07 memtest --now                its screen is on the console (`koboshi console m07`); what it finds
                                                     stands there alone, and `koboshi power m07 cycle` ends it

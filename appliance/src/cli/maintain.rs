@@ -3,8 +3,9 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
-use koboshi_initramfs::contract::duty::{Step, Verify};
+use koboshi_initramfs::contract::duty::{Blank, FileSystem, HELD, Step, Verify};
 
 use super::{Code, show};
 use crate::api::{Client, ClientError, Refusal};
@@ -65,10 +66,41 @@ enum Duty {
         #[arg(long, value_enum, default_value = "all")]
         verify: ReadBack,
     },
+    /// Make a file system on disks that hold nothing, for seats with `disks = { "/data" = "LABEL=db" }`; and sign a receipt
+    PrepareDisks {
+        /// The machine's serial number, as on its sticker: nothing is written on a machine that has another one.
+        /// Asked for if it is not given
+        #[arg(long)]
+        serial: Option<String>,
+        /// The disk with this serial number; more than once for more
+        #[arg(long = "disk", value_name = "SERIAL", required = true)]
+        disks: Vec<String>,
+        /// The label by which seats find it; one for each disk, in their order
+        #[arg(long = "label", value_name = "LABEL", required = true)]
+        labels: Vec<String>,
+        /// What is made on each
+        #[arg(long, value_enum, default_value = "ext4")]
+        fs: Fs,
+        /// Put it into a GPT partition over the whole disk; else it has the disk to itself
+        #[arg(long)]
+        partition: bool,
+        /// What may be lost: a disk with anything on it is left alone, unless all that is on it is named here. What is
+        /// on it, the refusal says
+        #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = PossibleValuesParser::new(HELD))]
+        force: Vec<String>,
+    },
     /// A shell on the console, in the image `rescue`
     Rescue,
     /// Memtest86+, on the serial console; it tests until the machine is started anew, and reports to nobody
     Memtest,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Fs {
+    /// Labels of up to 16 characters
+    Ext4,
+    /// Labels of up to 12 characters, disks of 300 MB or more
+    Xfs,
 }
 
 /// A step of a wipe.
@@ -107,7 +139,7 @@ fn expires(text: &str) -> Result<u64, String> {
 }
 
 /// Runs what was typed.
-pub(super) async fn run(words: Words) -> anyhow::Result<()> {
+pub(super) async fn run(mut words: Words) -> anyhow::Result<()> {
     let client = Client::new(&words.state);
     let Some(machine) = words.machine.clone() else {
         if words.duty.is_some() {
@@ -122,7 +154,7 @@ pub(super) async fn run(words: Words) -> anyhow::Result<()> {
             format!("{}: {} is {}\n", row.ticket.machine, row.ticket.duty, row.ticket.says)
         });
     }
-    let Some(duty) = words.duty else {
+    let Some(duty) = words.duty.take() else {
         let rows: Vec<Row> = client.get("/maintain", &()).await?;
         let its: Vec<Row> = rows.into_iter().filter(|row| row.ticket.machine == machine).collect();
         return show(&its, words.json, |rows| maintain::show_list(rows));
@@ -142,18 +174,22 @@ pub(super) async fn run(words: Words) -> anyhow::Result<()> {
                 ReadBack::None => Verify::None,
             };
             let named = serial.clone().unwrap_or_else(|| "-".to_string());
-            let mut asked = Asked::Wipe { serial: named, disks, steps: steps.collect(), verify };
-            if serial.is_none() && !words.dry {
-                let (seat, now, expires) = (words.seat.clone(), words.now, words.expires);
-                let (machine, duty) = (machine.clone(), asked.clone());
-                let look = Query { machine, duty, seat, now, dry: true, expires };
-                let look: Answer = client.post("/maintain", &look).await?;
-                let typed = serial_of(&look)?;
-                if let Asked::Wipe { serial, .. } = &mut asked {
-                    *serial = typed;
-                }
+            let asked = Asked::Wipe { serial: named, disks, steps: steps.collect(), verify };
+            meant(&client, &words, &machine, asked, serial.is_some()).await?
+        }
+        Duty::PrepareDisks { serial, disks, labels, fs, partition, force } => {
+            if disks.len() != labels.len() {
+                return usage("one --label for each --disk, in their order");
             }
-            asked
+            let disks = disks.into_iter().zip(labels);
+            let disks = disks.map(|(serial, label)| Blank { serial, label }).collect();
+            let fs = match fs {
+                Fs::Ext4 => FileSystem::Ext4,
+                Fs::Xfs => FileSystem::Xfs,
+            };
+            let named = serial.clone().unwrap_or_else(|| "-".to_string());
+            let asked = Asked::PrepareDisks { serial: named, disks, fs, partition, force };
+            meant(&client, &words, &machine, asked, serial.is_some()).await?
         }
     };
     let (seat, now, dry, expires) = (words.seat, words.now, words.dry, words.expires);
@@ -174,15 +210,38 @@ fn usage<T>(what: &str) -> anyhow::Result<T> {
     Err(Code(2).into())
 }
 
+/// The same, for the machine whose serial number somebody typed: here, unless it stood on the command line.
+async fn meant(
+    client: &Client,
+    words: &Words,
+    machine: &str,
+    asked: Asked,
+    said: bool,
+) -> anyhow::Result<Asked> {
+    if said || words.dry {
+        return Ok(asked);
+    }
+    let (seat, now, expires) = (words.seat.clone(), words.now, words.expires);
+    let (machine, duty) = (machine.to_string(), asked.clone());
+    let look = Query { machine, duty, seat, now, dry: true, expires };
+    let look: Answer = client.post("/maintain", &look).await?;
+    let lost = match &asked {
+        Asked::PrepareDisks { force, .. } if force.is_empty() => {
+            "A file system is made on the disks that are named, if they hold nothing."
+        }
+        Asked::PrepareDisks { .. } => "ALL DATA on the disks that are named will be lost.",
+        _ => "ALL DATA on its fixed disks will be lost.",
+    };
+    Ok(asked.for_serial(serial_of(&look, lost)?))
+}
+
 /// Shows what is known of the machine, and asks for its serial number.
-fn serial_of(look: &Answer) -> anyhow::Result<String> {
+fn serial_of(look: &Answer, lost: &str) -> anyhow::Result<String> {
     if !std::io::stdin().is_terminal() {
         return usage("nobody is there to be asked: --serial NUMBER says which machine is meant");
     }
     eprint!("{}", maintain::show(look));
-    eprint!(
-        "ALL DATA on its fixed disks will be lost.\nType the machine's serial number, from its sticker: "
-    );
+    eprint!("{lost}\nType the machine's serial number, from its sticker: ");
     typed()
 }
 

@@ -289,7 +289,7 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
-    /// Order a machine for one boot: wipe its disks, test its memory, a shell. Without MACHINE: what is ordered, and how far it is
+    /// Order a machine for one boot: wipe its disks or prepare them, test its memory, a shell. Without MACHINE: what is ordered, and how far it is
     #[command(after_help = help::MAINTAIN)]
     Maintain(maintain::Words),
     /// Show and verify signed receipts of what was done to disks

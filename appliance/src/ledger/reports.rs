@@ -182,6 +182,7 @@ pub(super) fn words(phase: &Phase) -> (Stage, String) {
         // Kept with the ticket.
         Phase::Working { .. } => (Stage::Up, "works".to_string()),
         Phase::Wiped(disk) => (Stage::Up, clean(&disk.note)),
+        Phase::Prepared(disk) => (Stage::Up, clean(&disk.note)),
         Phase::Finished { message, .. } => (Stage::Up, clean(message)),
         Phase::Trouble { message } => (Stage::Trouble, clean(message)),
         Phase::Rescue { message } => (Stage::Rescue, clean(message)),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use koboshi_initramfs::contract::duty::{WORKS_MAX, Wiped, Work};
+use koboshi_initramfs::contract::duty::{Prepared, WORKS_MAX, Wiped, Work};
 use koboshi_initramfs::contract::{Hardware, Phase};
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::decide;
@@ -144,7 +144,10 @@ impl Ledger {
         let Some(machine) = self.has_ticket(id, mac) else {
             return matches!(
                 phase,
-                Phase::Working { .. } | Phase::Wiped(_) | Phase::Finished { .. }
+                Phase::Working { .. }
+                    | Phase::Wiped(_)
+                    | Phase::Prepared(_)
+                    | Phase::Finished { .. }
             );
         };
         match phase {
@@ -177,6 +180,26 @@ impl Ledger {
                     ticket.disks.retain(|known| known.name != disk.name);
                     if ticket.disks.len() < DISKS_MAX {
                         ticket.disks.push(disk);
+                    }
+                    ticket.clone()
+                };
+                self.ticket_told(ticket, text).await;
+            }
+            Phase::Prepared(disk) => {
+                let disk = tidy_prepared(disk);
+                let Prepared { name, serial, device, fs, label, uuid, .. } = &disk;
+                let text = match disk.prepared {
+                    true => format!(
+                        "{name} {serial} is prepared: {fs} LABEL={label} UUID={uuid} on {device}"
+                    ),
+                    false => format!("{name} {serial} is not prepared: {}", disk.note),
+                };
+                let ticket = {
+                    let mut inner = self.inner();
+                    let Some(ticket) = inner.orders.last.get_mut(&machine) else { return true };
+                    ticket.prepared.retain(|known| known.name != disk.name);
+                    if ticket.prepared.len() < DISKS_MAX {
+                        ticket.prepared.push(disk);
                     }
                     ticket.clone()
                 };
@@ -324,6 +347,7 @@ fn receipt(
         result: ticket.says.clone(),
         says_it_is,
         disks: ticket.disks.clone(),
+        prepared: ticket.prepared.clone(),
         witnesses,
     }
 }
@@ -345,6 +369,25 @@ fn tidy(disk: &Wiped) -> Wiped {
         serial: short(&disk.serial),
         bus: short(&disk.bus),
         steps: disk.steps.iter().take(32).map(|step| clean(step)).collect(),
+        note: clean(&disk.note),
+        ..*disk
+    }
+}
+
+fn tidy_prepared(disk: &Prepared) -> Prepared {
+    let lines = |lines: &[String]| lines.iter().take(32).map(|line| clean(line)).collect();
+    Prepared {
+        name: short(&disk.name),
+        model: short(&disk.model),
+        serial: short(&disk.serial),
+        bus: short(&disk.bus),
+        method: short(&disk.method),
+        held: lines(&disk.held),
+        steps: lines(&disk.steps),
+        device: short(&disk.device),
+        fs: short(&disk.fs),
+        label: short(&disk.label),
+        uuid: short(&disk.uuid),
         note: clean(&disk.note),
         ..*disk
     }
@@ -378,6 +421,7 @@ mod tests {
             since: 1_000,
             boot: None,
             disks: Vec::new(),
+            prepared: Vec::new(),
             says: String::new(),
             receipt: None,
         }

@@ -1,5 +1,6 @@
 //! `koboshi maintain m07 wipe`: an order for the machine's next boot, once; afterwards it is what it was.
 
+use koboshi_initramfs::contract::Hardware;
 use koboshi_initramfs::contract::duty::Work;
 use koboshi_pxe::desk::Kind;
 use koboshi_pxe::seats::Holder;
@@ -95,7 +96,7 @@ pub async fn answer(app: &App, query: Query, who: &str) -> Result<Answer, Refusa
     stands(app, &name)?;
     has_pool(app)?;
     let hardware = app.ledger.hardware().remove(name.as_str()).map(|record| record.hardware);
-    if let (Asked::Wipe { serial, .. }, Some(hardware)) = (&query.duty, &hardware) {
+    if let (Some(serial), Some(hardware)) = (query.duty.serial(), &hardware) {
         let own = [&hardware.serial, &hardware.board, &hardware.uuid];
         let is = |own: &&String| own.trim().eq_ignore_ascii_case(serial.trim());
         if !query.dry && !own.iter().any(is) {
@@ -114,13 +115,14 @@ pub async fn answer(app: &App, query: Query, who: &str) -> Result<Answer, Refusa
         return Err(Refusal::unsure(error, format!("--seat {seat} says that you know it")));
     }
     let lines = hardware.iter().flat_map(hardware::lines).collect();
+    let absent = hardware.as_ref().map(|known| absent(&query.duty.disks(), known));
     let mut answer = Answer {
         machine: name.to_string(),
         duty: duty.to_string(),
         ticket: None,
         seat,
         hardware: lines,
-        then: Vec::new(),
+        then: absent.unwrap_or_default(),
     };
     let order = query.duty.order()?;
     if query.dry {
@@ -140,19 +142,35 @@ pub async fn answer(app: &App, query: Query, who: &str) -> Result<Answer, Refusa
         since: now,
         boot: None,
         disks: Vec::new(),
+        prepared: Vec::new(),
         says: String::new(),
         receipt: None,
     };
     let ticket = app.ledger.order(&app.desk, ticket).await;
     answer.ticket = Some(ticket.map_err(|error| Refusal::failed(error.to_string()))?);
-    answer.then = match query.now {
+    answer.then.extend(match query.now {
         true => start_anew(app, &name, who).await,
         false => vec![
             format!("it begins when {name} netboots next; to have that now:"),
             format!("  koboshi bootdev {name} pxe && koboshi power {name} cycle"),
         ],
-    };
+    });
     Ok(answer)
+}
+
+/// Disks that are named and that the machine did not have when it last told of itself. They may have been put in
+/// since.
+fn absent(named: &[&str], known: &Hardware) -> Vec<String> {
+    let has = |serial: &str| {
+        let mut disks = known.disks.iter();
+        disks.any(|disk| disk.serial.eq_ignore_ascii_case(serial.trim()))
+    };
+    let absent = named.iter().filter(|serial| known.left_out == 0 && !has(serial));
+    absent
+        .map(|serial| {
+            format!("it had no disk {serial} at its last boot: is that its serial number?")
+        })
+        .collect()
 }
 
 /// An order that stands is not written over.
@@ -276,7 +294,8 @@ pub fn note(ticket: &Ticket, works: &[Work]) -> Option<String> {
         TicketState::Running => {
             let under_way = works.iter().filter(|work| work.done < work.of).map(far);
             let under_way: Vec<String> = under_way.collect();
-            let done = ticket.disks.iter().filter(|disk| disk.wiped).count();
+            let wiped = ticket.disks.iter().filter(|disk| disk.wiped).count();
+            let done = wiped + ticket.prepared.iter().filter(|disk| disk.prepared).count();
             let done = if done == 0 { String::new() } else { format!("; {done} disks done") };
             match under_way.as_slice() {
                 [] if duty == memtest::DUTY => Some(format!(
@@ -367,6 +386,7 @@ mod tests {
             since: 0,
             boot: None,
             disks: Vec::new(),
+            prepared: Vec::new(),
             says: String::new(),
             receipt: None,
         };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use koboshi_initramfs::contract::duty::Prepared;
 use serde_json::json;
 
 use super::table::table;
@@ -203,7 +204,40 @@ fn show(signed: &Signed) -> anyhow::Result<String> {
         ];
         text.push_str(&table(&headings, &cells));
     }
+    let prepared: Vec<Vec<String>> = receipt.prepared.iter().map(prepared).collect();
+    if !prepared.is_empty() {
+        let headings = [
+            "DISK",
+            "SERIAL",
+            "MODEL",
+            "SIZE",
+            "PREPARED",
+            "ON",
+            "FS",
+            "LABEL",
+            "UUID",
+            "HELD BEFORE",
+            "NOTE",
+        ];
+        text.push_str(&table(&headings, &prepared));
+    }
     receipt.witnesses.iter().for_each(|line| text.push_str(&format!("- {line}\n")));
     text.push_str(&format!("signed with {}\n", signed.key));
     Ok(text)
+}
+
+fn prepared(disk: &Prepared) -> Vec<String> {
+    vec![
+        disk.name.clone(),
+        disk.serial.clone(),
+        disk.model.clone(),
+        format!("{} MiB", disk.bytes >> 20),
+        if disk.prepared { "yes" } else { "NO" }.to_string(),
+        disk.device.clone(),
+        disk.fs.clone(),
+        disk.label.clone(),
+        disk.uuid.clone(),
+        if disk.held.is_empty() { "nothing".to_string() } else { disk.held.join(", ") },
+        disk.note.clone(),
+    ]
 }

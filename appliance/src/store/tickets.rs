@@ -1,7 +1,7 @@
 //! Orders for one boot of a machine, as they are remembered: the last one of each machine.
 
 use koboshi_initramfs::contract::Duty;
-use koboshi_initramfs::contract::duty::Wiped;
+use koboshi_initramfs::contract::duty::{Prepared, Wiped};
 use koboshi_pxe::BootId;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub struct Ticket {
     pub id: u64,
     /// Whose.
     pub machine: String,
-    /// `wipe`, `memtest`, `setup`, `rescue`.
+    /// `wipe`, `prepare-disks`, `memtest`, `setup`, `rescue`.
     pub duty: String,
     /// The image that does it.
     pub image: String,
@@ -40,9 +40,12 @@ pub struct Ticket {
     /// The boot that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<BootId>,
-    /// Disks that were dealt with so far.
+    /// Disks that were wiped so far, or were not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<Wiped>,
+    /// Disks that got a file system so far, or did not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepared: Vec<Prepared>,
     /// What came of it, in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub says: String,

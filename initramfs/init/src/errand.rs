@@ -16,6 +16,7 @@ use crate::mounts;
 const ITSELF: &str = "/proc/self/exe";
 const MOUNT: &str = "mount-errand";
 const IN_ROOT: &str = "in-root-errand";
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 const SAID_MAX: u64 = 16 * 1024;
 /// The exit code that stands for an errno on standard output.
 const REFUSED: u8 = 3;
@@ -68,9 +69,16 @@ pub fn mount(
 pub fn in_root(root: &Path, program: &str, args: &[&str]) -> io::Result<Errand> {
     let mut command = Command::new(ITSELF);
     command.arg(IN_ROOT).arg(root).arg(program).args(args);
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env_clear().env("PATH", PATH);
     // There is no udev yet to make the nodes of device mapper: its library does it itself then.
     command.env("DM_DISABLE_UDEV", "1");
+    Errand::begin(command)
+}
+
+/// A program of the root that is ours.
+pub fn here(program: &str, args: &[&str]) -> io::Result<Errand> {
+    let mut command = Command::new(program);
+    command.args(args).env_clear().env("PATH", PATH).env("LC_ALL", "C");
     Errand::begin(command)
 }
 

@@ -3,9 +3,9 @@
 //! not there, or is there twice, is waited for with words. Nothing is formatted or repaired here.
 
 mod assemble;
-mod devices;
+pub mod devices;
 mod partitions;
-mod superblock;
+pub mod superblock;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

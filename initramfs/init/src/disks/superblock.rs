@@ -45,6 +45,23 @@ impl Kind {
             Kind::Ext | Kind::Xfs | Kind::Btrfs => self.file_system().unwrap_or_default(),
         }
     }
+
+    /// The word by which an order lets it go (`duty::HELD`).
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Raid => "raid",
+            Kind::Lvm => "lvm",
+            Kind::Other("LUKS (encrypted)") => "luks",
+            Kind::Other("swap") => "swap",
+            Kind::Other("BitLocker") => "bitlocker",
+            Kind::Other("NTFS") => "ntfs",
+            Kind::Other("ISO 9660") => "iso9660",
+            Kind::Other("FAT") => "fat",
+            Kind::Other("an ext4 journal") => "journal",
+            Kind::Other(_) => "data",
+            Kind::Ext | Kind::Xfs | Kind::Btrfs => self.file_system().unwrap_or_default(),
+        }
+    }
 }
 
 /// A superblock.

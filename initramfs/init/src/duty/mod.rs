@@ -1,8 +1,12 @@
 //! What a machine does once, by an operator's order, when its image is up. The agent runs it, and starts
 //! the machine anew afterwards: its former duty is what it then gets.
 
+mod chosen;
+mod held;
+mod mkfs;
 mod overwrite;
 mod pattern;
+mod prepare;
 mod wipe;
 
 use std::time::{Duration, Instant};
@@ -21,6 +25,7 @@ const GIVE_UP: Duration = Duration::from_secs(3600);
 pub fn run(duty: &Duty, reporter: &mut Reporter, rings: &dyn Fn(Duration) -> bool) -> bool {
     match duty {
         Duty::Wipe(order) => wipe::run(order, reporter, rings),
+        Duty::Prepare(order) => prepare::run(order, reporter, rings),
     }
 }
 

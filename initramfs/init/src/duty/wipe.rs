@@ -2,24 +2,25 @@
 //! about each to the person at the console and to the appliance.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 
+use super::chosen::{self, Found, now};
 use super::overwrite::{Buffer, Medium, wipe};
 use super::pattern::CHUNK;
 use crate::backoff;
 use crate::console::say;
 use crate::contract::Phase;
 use crate::contract::duty::{WORKS_MAX, Wipe, Wiped, Work};
-use crate::contract::hardware::{Disk, Hardware};
+use crate::contract::hardware::Disk;
 use crate::contract::room::Memory;
 use crate::hardware;
 use crate::report::Reporter;
@@ -34,22 +35,12 @@ const PAGE: usize = 4096;
 /// Forgotten at a time: a disk may take a second for it, and is not to be asked in vain to stop.
 const FORGOTTEN: u64 = 1 << 30;
 
-/// A disk as it was found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
-    disk: Disk,
-    bytes: u64,
-    removable: bool,
-    /// What one disk has that is reached by two ways.
-    wwid: String,
-}
-
 /// Carries the order out, as far as it can be. True if the machine was told to stop meanwhile.
 pub fn run(order: &Wipe, reporter: &mut Reporter, rings: &dyn Fn(Duration) -> bool) -> bool {
     let root = Path::new("/");
     let hardware = hardware::gather(root);
-    let chosen =
-        is_meant(&order.serial, &hardware).and_then(|()| choose(&found(root), &order.disks));
+    let chosen = chosen::is_meant(&order.serial, &hardware)
+        .and_then(|()| choose(&chosen::found(root), &order.disks));
     let disks = match chosen {
         Ok(disks) => disks,
         Err(why) => {
@@ -59,7 +50,7 @@ pub fn run(order: &Wipe, reporter: &mut Reporter, rings: &dyn Fn(Duration) -> bo
         }
     };
     for (disk, alone) in &disks {
-        let what = shown(disk);
+        let what = disk.shown();
         match alone {
             Some(why) => say(format!("{what} is left alone: {why}")),
             None => say(format!("{what} is wiped: {}", steps(order))),
@@ -74,45 +65,18 @@ fn steps(order: &Wipe) -> String {
     format!("{}; read back: {}", steps.join(", "), order.verify.as_str())
 }
 
-/// `vda VD-07 (QEMU HARDDISK, 1024 MiB)`
-fn shown(found: &Found) -> String {
-    let Found { disk, bytes, .. } = found;
-    let model = if disk.model.is_empty() { disk.bus.as_str() } else { disk.model.as_str() };
-    format!("{} {} ({model}, {} MiB)", disk.name, disk.serial, bytes >> 20)
-}
-
-/// Whether the serial number is this machine's: the chassis', the board's, or its UUID.
-fn is_meant(serial: &str, hardware: &Hardware) -> Result<(), String> {
-    let own = [&hardware.serial, &hardware.board, &hardware.uuid];
-    let wanted = serial.trim();
-    if !wanted.is_empty() && own.iter().any(|own| own.trim().eq_ignore_ascii_case(wanted)) {
-        return Ok(());
-    }
-    let says = match own.iter().find(|own| !own.is_empty()) {
-        Some(_) => format!(
-            "this machine's serial number is {:?} (board {:?}, UUID {})",
-            hardware.serial, hardware.board, hardware.uuid
-        ),
-        None => "this machine's firmware tells no serial number".to_owned(),
-    };
-    Err(format!("the order is for the machine {wanted:?}; {says}"))
-}
-
 /// Every disk of the machine, with why it is left alone. Disks that were named have to be there, all of them.
 fn choose(found: &[Found], named: &[String]) -> Result<Vec<(Found, Option<String>)>, String> {
-    let is = |disk: &Disk, serial: &String| disk.serial.eq_ignore_ascii_case(serial.trim());
-    let absent = named.iter().find(|serial| !found.iter().any(|found| is(&found.disk, serial)));
+    let absent = named.iter().find(|serial| !found.iter().any(|found| found.has(serial)));
     if let Some(serial) = absent {
-        let there: Vec<String> = found.iter().map(shown).collect();
-        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-        return Err(format!("no disk has the serial number {serial:?}; there are: {there}"));
+        return Err(chosen::absent(serial, found));
     }
     let mut seen = HashSet::new();
     let chosen = found.iter().map(|one| {
         let alone = if !one.wwid.is_empty() && !seen.insert(one.wwid.clone()) {
             Some("it is one of the others, reached by a second way".to_owned())
         } else if !named.is_empty() {
-            let meant = named.iter().any(|serial| is(&one.disk, serial));
+            let meant = named.iter().any(|serial| one.has(serial));
             (!meant).then(|| "it was not named".to_owned())
         } else if one.disk.bus == "usb" || one.removable {
             Some("it can be removed; it is wiped where it is named".to_owned())
@@ -123,31 +87,11 @@ fn choose(found: &[Found], named: &[String]) -> Result<Vec<(Found, Option<String
     });
     let chosen: Vec<_> = chosen.collect();
     if chosen.iter().all(|(_, alone)| alone.is_some()) {
-        let kept: Vec<String> = found.iter().map(shown).collect();
+        let kept: Vec<String> = found.iter().map(Found::shown).collect();
         let kept = if kept.is_empty() { String::new() } else { format!(" ({})", kept.join(", ")) };
         return Err(format!("there is no disk to wipe{kept}"));
     }
     Ok(chosen)
-}
-
-/// What lies in `/sys/block`.
-fn found(root: &Path) -> Vec<Found> {
-    let word = |path: &Path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let of = |disk: Disk| {
-        let at = root.join("sys/block").join(&disk.name);
-        let bytes = word(&at.join("size")).parse::<u64>().unwrap_or(0).saturating_mul(512);
-        // An SD card says `SD`, what is soldered to the board `MMC`.
-        let card = word(&at.join("device/type")) == "SD";
-        let removable = word(&at.join("removable")) == "1" || card;
-        let wwid = [at.join("wwid"), at.join("device/wwid")];
-        let wwid = wwid.iter().map(|path| word(path)).find(|wwid| !wwid.is_empty());
-        Found { disk, bytes, removable, wwid: wwid.unwrap_or_default() }
-    };
-    // The boot and replay areas of an eMMC are no disks: they take no writes.
-    let area =
-        |name: &str| name.starts_with("mmc") && (name.contains("boot") || name.contains("rpmb"));
-    let disks = hardware::disks(root).into_iter().filter(|disk| !area(&disk.name));
-    disks.map(of).collect()
 }
 
 /// All at once, and what comes of it.
@@ -301,10 +245,6 @@ fn begun(found: &Found) -> Wiped {
     }
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
-}
-
 fn one(order: &Wipe, found: &Found, n: usize, board: &Board) -> Wiped {
     let mut wiped = begun(found);
     let device = match Device::open(found) {
@@ -350,8 +290,7 @@ struct Device {
 impl Device {
     /// For ourselves alone: one that is mounted or part of something is refused by the kernel.
     fn open(found: &Found) -> io::Result<Device> {
-        // cciss!c0d0 is how sysfs writes a name with a slash.
-        let path = Path::new("/dev").join(found.disk.name.replace('!', "/"));
+        let path = found.path();
         let open = |flags: OFlags| {
             let flags = (flags | OFlags::EXCL).bits().cast_signed();
             OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path)
@@ -424,25 +363,6 @@ mod tests {
         let disk =
             Disk { name: name.into(), bus: bus.into(), serial: serial.into(), ..Disk::default() };
         Found { disk, bytes: 1 << 30, ..Found::default() }
-    }
-
-    #[test]
-    fn a_machine_is_known_by_what_is_on_its_sticker() {
-        let hardware = Hardware {
-            serial: "CZ123".into(),
-            board: "B-9".into(),
-            uuid: "6b6f626f-7368-4969-8000-525400770007".into(),
-            ..Hardware::default()
-        };
-        for right in ["CZ123", " cz123 ", "B-9", "6B6F626F-7368-4969-8000-525400770007"] {
-            assert_eq!(is_meant(right, &hardware), Ok(()), "{right}");
-        }
-        for wrong in ["", " ", "CZ124", "CZ12"] {
-            let why = is_meant(wrong, &hardware).unwrap_err();
-            assert!(why.contains("serial number is \"CZ123\""), "{why}");
-        }
-        let silent = Hardware::default();
-        assert!(is_meant("", &silent).unwrap_err().contains("tells no serial number"));
     }
 
     #[test]
