@@ -82,8 +82,14 @@ fuzz:
 
 # How fast, beside what others have, in the same run: make bench ROUNDS=5
 bench: setup rack-images
-	@sh tests/setup.sh time conserver-server
-	$(CARGO) build --release -p koboshi -p koboshi-bmcsim -p koboshi-console -p koboshi-initramfs --bins --examples
+	@sh tests/setup.sh time jq conserver-server initramfs-tools atftpd libwrap0 nginx-light wrk kea-dhcp4-server
+	# As packages, tftpd-hpa and atftpd are either or.
+	@[ -x target/bench/peers/usr/sbin/in.tftpd ] || { mkdir -p target/bench/peers && cd target/bench/peers && \
+		apt-get -q download tftpd-hpa && dpkg -x tftpd-hpa_*.deb .; }
+	$(CARGO) build --release -p koboshi -p koboshi-bmcsim -p koboshi-console -p koboshi-initramfs -p koboshi-pxe --bins --examples
+	# As PID 1 is built: static, and for size.
+	RUSTFLAGS=-Ctarget-feature=+crt-static $(CARGO) build --profile init -p koboshi-init --example fetch_root \
+		--target x86_64-unknown-linux-gnu --target-dir target/bench
 	tests/bench/run.sh $(or $(ROUNDS),5)
 
 demo: setup

@@ -8,11 +8,13 @@
 //! - `console`: lines that a test plays, and who looks at them.
 //! - `ipmi`: power and what else is reached out of band, with simulated BMCs. Half of it needs no root.
 //! - `versions`: images from the first import to the last `rm`, and what the appliance keeps of them.
+//! - `corpora`: what fuzzing starts from, read once.
 //! - `soak`: real machines that take their time, by `make soak` only.
 //! - `world`: what the first two stand on: a site, an appliance, a rack.
 
 mod boot;
 mod console;
+mod corpora;
 mod ipmi;
 mod program;
 mod soak;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Ours and theirs in the same run, in turn, on loopback; medians of the rounds and how they compare:
-#   tests/bench/run.sh [rounds] [part…]        all of them: ipmi, console, images
+#   tests/bench/run.sh [rounds] [part…]        all of them: ipmi, console, images, tftp, http, dhcp, site
 # The other side (BMCs, machines that talk) is a process of its own. Everything is in a network namespace, with
 # every address of 127.0.0.0/8 and every port to itself; it goes with this script, however that ends.
 set -eu
@@ -16,11 +16,11 @@ fi
 rounds=${1:-5}
 case $rounds in '' | *[!0-9]* | 0) echo "usage: run.sh [rounds] [part…]" >&2; exit 2 ;; esac
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- ipmi console images
+[ $# -gt 0 ] || set -- ipmi console images tftp http dhcp site
 bin=$KOBOSHI_ROOT/target/release
-PATH=$bin:$bin/examples:$PATH:/usr/sbin:/sbin
+PATH=$bin:$bin/examples:$KOBOSHI_ROOT/target/bench/x86_64-unknown-linux-gnu/init/examples:$PATH:/usr/sbin:/sbin
 dir=$(mktemp -d "${TMPDIR:-/tmp}/koboshi-bench.XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+trap 'umount -q "$dir/root" 2>/dev/null || true; rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 cd "$dir"
 export HOME="$dir" XDG_CACHE_HOME="$dir/cache" LC_ALL=C
@@ -54,11 +54,65 @@ median() {
 	awk -v c="$2" '{ print $c }' "$1.results" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
 }
 
+# ratio OURS THEIRS COLUMN: the median of what the rounds say, each by itself.
+ratio() {
+	paste -d ' ' "$1.results" "$2.results" | awk -v c="$3" '{ n = NF / 2; if ($(c + n) > 0) print $c / $(c + n) }' |
+		sort -n | awk '{ v[NR] = $1 } END { printf "%.2f", v[int((NR + 1) / 2)] }'
+}
+
+# cpu PID: its processor time so far, with that of its children that have ended, in hundredths of a second.
+cpu() {
+	sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 + $14 + $15 }'
+}
+
+# rss NAME PID: VmRSS or VmHWM in KiB.
+rss() {
+	awk -v n="$1:" '$1 == n { print $2 }' "/proc/$2/status"
+}
+
+# boots IMAGE SIZE: an image in `state` whose kernel is `files/SIZE`, so many MiB of nothing in particular.
+boots() {
+	mkdir -p files root/boot root/usr/sbin root/usr/lib/modules/6.1.0-bench
+	head -c "$2M" /dev/urandom >"files/$2"
+	cp "files/$2" root/boot/vmlinuz-6.1.0-bench
+	: >root/usr/lib/modules/6.1.0-bench/modules.dep
+	printf '#!/bin/sh\n' >root/usr/sbin/init
+	chmod 755 root/usr/sbin/init
+	ln -s usr/lib root/lib
+	ln -s usr/sbin root/sbin
+	koboshi image import "$1" root --state state >out.txt 2>err.txt || { cat out.txt err.txt; exit 1; }
+	koboshi image publish "$1" --state state >out.txt 2>err.txt || { cat out.txt err.txt; exit 1; }
+	rm -r root
+}
+
+# serve: koboshi with the images in `state` and the tables of a site file from standard input behind the
+# usual ones; its process is $served, its HTTP at $http.
+serve() {
+	{
+		printf '[site]\nname = "bench"\n[net]\ninterface = "kb0"\ncidr = "10.77.0.0/24"\n[admin]\nlisten = "127.0.0.1:7070"\n'
+		cat
+	} >site.toml
+	koboshi serve --site site.toml --state state >serve.txt 2>&1 &
+	served=$!
+	for _ in $(seq 100); do
+		grep -q '^koboshi: ready' serve.txt && break
+		sleep 0.1
+	done
+	http=$(sed -n 's/^koboshi: ready.*HTTP at \([0-9.:]*\).*/\1/p' serve.txt)
+	[ -n "$http" ] || { cat serve.txt; exit 1; }
+}
+
+# ends: the koboshi that serves.
+ends() {
+	kill "$served"
+	wait "$served" || true
+}
+
 row() {
 	awk -v t="$1" -v o="$(median "$2" 1)" -v oc="$(median "$2" 2)" -v om="$(median "$2" 3)" \
-		-v p="$(median "$3" 1)" -v pc="$(median "$3" 2)" -v pm="$(median "$3" 3)" -v g="$4" 'BEGIN {
-		printf "| %s | %.3f s, %.2f s, %.0f MiB | %.3f s, %.2f s, %.0f MiB | %.2f | %s |\n",
-			t, o, oc, om, p, pc, pm, o / p, g }'
+		-v p="$(median "$3" 1)" -v pc="$(median "$3" 2)" -v pm="$(median "$3" 3)" -v r="$(ratio "$2" "$3" 1)" -v g="$4" 'BEGIN {
+		printf "| %s | %.3f s, %.2f s, %.0f MiB | %.3f s, %.2f s, %.0f MiB | %s | %s |\n",
+			t, o, oc, om, p, pc, pm, r, g }'
 }
 
 echo "rounds: $rounds; wall, processor and memory are medians"

@@ -219,4 +219,5 @@ fn content_range(value: &str) -> Option<(u64, u64)> {
 }
 
 #[cfg(test)]
+#[path = "http/tests.rs"]
 mod tests;

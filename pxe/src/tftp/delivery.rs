@@ -19,6 +19,9 @@ use super::terms::{self, Terms, WINDOW_BYTES};
 use super::transfer::{Blocks, End, Step, Transfer, lay_out};
 use crate::http::file::Source;
 
+/// Bytes of blocks that are laid out beyond a small window, at most.
+const AHEAD_BYTES: u64 = 16 * 1024;
+
 /// What the listening port has to tell a transfer about its peer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Nudge {
@@ -178,7 +181,7 @@ impl Delivery {
         terms: &Terms,
     ) -> Ended {
         let mut step = first;
-        let mut window = Vec::new();
+        let mut ahead = Ahead::default();
         let mut datagram = [0; 600];
         let alarm = sleep_until(transfer.deadline().into());
         tokio::pin!(alarm);
@@ -191,12 +194,10 @@ impl Delivery {
                     let oack = terms.oack.as_deref().expect("only an OACK is waited for");
                     self.port.send(oack, oack.len()).await
                 }
-                Step::Blocks(blocks) => {
-                    if let Err(error) = fetch(blocks, terms.blksize, source, &mut window).await {
-                        return Ended::Unreadable(error);
-                    }
-                    self.port.send(&window, usize::from(terms.blksize) + 4).await
-                }
+                Step::Blocks(blocks) => match ahead.of(blocks, terms.blksize, source).await {
+                    Ok(due) => self.port.send(due, usize::from(terms.blksize) + 4).await,
+                    Err(error) => return Ended::Unreadable(error),
+                },
                 Step::End(end) => return Ended::Transfer(end),
             };
             if sent.is_err() {
@@ -267,7 +268,38 @@ impl Delivery {
     }
 }
 
-/// Lays out a window, over the disk if need be.
+/// A window, and where windows are small some of what comes after it: a client that takes one block at a time
+/// costs one trip to the file for many of them.
+#[derive(Default)]
+struct Ahead {
+    first: u64,
+    /// Blocks that are laid out.
+    count: u64,
+    datagrams: Vec<u8>,
+}
+
+impl Ahead {
+    /// The DATA packets of these blocks.
+    async fn of(&mut self, due: Blocks, blksize: u16, source: &mut Source) -> io::Result<&[u8]> {
+        let size = u64::from(blksize) + 4;
+        let end = due.first + u64::from(due.count);
+        if due.first < self.first || end > self.first + self.count {
+            let left = (source.size() / u64::from(blksize) + 2).saturating_sub(due.first);
+            let many = (AHEAD_BYTES / size).min(left).max(due.count.into());
+            let count = u16::try_from(many).unwrap_or(due.count);
+            self.count = 0;
+            self.datagrams.clear();
+            self.datagrams.reserve_exact(usize::from(count) * usize::from(blksize + 4));
+            fetch(Blocks { first: due.first, count }, blksize, source, &mut self.datagrams).await?;
+            (self.first, self.count) = (due.first, count.into());
+        }
+        let from = (due.first - self.first) * size;
+        let to = (from + u64::from(due.count) * size).min(self.datagrams.len() as u64);
+        Ok(self.datagrams.get(from as usize..to as usize).unwrap_or_default())
+    }
+}
+
+/// Lays out blocks, over the disk if need be.
 async fn fetch(
     blocks: Blocks,
     blksize: u16,

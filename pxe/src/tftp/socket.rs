@@ -4,14 +4,17 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
-use rustix::net::RecvFlags;
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
+use tokio::time::sleep;
 
 /// Largest request we read; RFC 2347 §2 says 512 bytes.
 pub(super) const REQUEST_MAX: usize = 1500;
@@ -59,9 +62,15 @@ impl Listener {
     }
 }
 
+/// How long to wait, and how often, until the kernel has room for what we send.
+const ROOM: Duration = Duration::from_millis(1);
+const ROOM_TRIES: u32 = 20;
+
 /// The port of one transfer.
 pub(super) struct Port {
-    socket: UdpSocket,
+    /// Waited on for reading alone: a datagram that has left makes a socket writable anew, and each would wake
+    /// us for nothing.
+    socket: AsyncFd<Socket>,
     state: UdpSocketState,
     peer: SocketAddr,
 }
@@ -84,8 +93,13 @@ impl Port {
         let socket = udp(local, device)?;
         socket.bind(&local.into())?;
         socket.connect(&peer.into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
-        let state = state(&socket)?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let _ = setsockopt(&socket, sockopt::UdpGroSegment, &false);
+        #[expect(
+            deprecated,
+            reason = "the socket keeps its descriptor; what replaces this is unsafe"
+        )]
+        let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
         // A path that carries less than we know of must be able to cut our packets: TFTP cannot
         // change its block size any more.
         if peer.is_ipv4() {
@@ -111,7 +125,11 @@ impl Port {
 
     /// The next datagram from the peer.
     pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.recv(buffer).await
+        let receive = |socket: &Socket| {
+            let received = rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT);
+            Ok(received.map(|(length, _)| length)?)
+        };
+        self.socket.async_io(Interest::READABLE, receive).await
     }
 
     /// A datagram that is here already, whether or not the runtime has noticed.
@@ -124,12 +142,23 @@ impl Port {
     /// In one call where the kernel and the card can; else one by one. Only a closed port is an
     /// error: all else (no route, no answer to ARP, a full queue) is a loss like any other.
     pub(super) async fn send(&self, datagrams: &[u8], size: usize) -> io::Result<()> {
-        let one_by_one = self.state.max_gso_segments() < 2 || datagrams.len() <= size;
-        if !one_by_one && self.transmit(datagrams, Some(size)).await.is_ok() {
-            return Ok(());
+        if self.state.max_gso_segments() > 1 && datagrams.len() > size {
+            let transmit = Transmit {
+                destination: self.peer,
+                ecn: None,
+                contents: datagrams,
+                segment_size: Some(size),
+                src_ip: None,
+            };
+            let all = || self.state.try_send(UdpSockRef::from(self.socket.get_ref()), &transmit);
+            if with_room(all).await.is_ok() {
+                return Ok(());
+            }
         }
+        let socket = self.socket.get_ref();
         for datagram in datagrams.chunks(size.max(1)) {
-            match self.transmit(datagram, None).await {
+            let one = || Ok(rustix::net::send(socket, datagram, SendFlags::DONTWAIT).map(drop)?);
+            match with_room(one).await {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     return Err(error);
                 }
@@ -139,18 +168,17 @@ impl Port {
         }
         Ok(())
     }
+}
 
-    async fn transmit(&self, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
-        let transmit =
-            Transmit { destination: self.peer, ecn: None, contents, segment_size, src_ip: None };
-        let send = || self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
+/// Sends once there is room for it, if that is soon.
+async fn with_room(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 0..ROOM_TRIES {
         match send() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.socket.async_io(Interest::WRITABLE, send).await
-            }
-            other => other,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(ROOM).await,
+            other => return other,
         }
     }
+    send()
 }
 
 fn udp(address: SocketAddr, device: Option<&str>) -> io::Result<Socket> {

@@ -195,4 +195,5 @@ fn decode<R: io::Read>(stream: R) -> io::Result<impl io::Read> {
 }
 
 #[cfg(test)]
+#[path = "archive/tests.rs"]
 mod tests;

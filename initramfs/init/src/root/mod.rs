@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod fetch;
 pub mod nfs;
+pub mod pour;
 pub mod progress;
 pub mod remove;
 pub mod squashfs;

@@ -358,4 +358,5 @@ impl fmt::Display for TapeError {
 }
 
 #[cfg(test)]
+#[path = "tape/tests.rs"]
 mod tests;

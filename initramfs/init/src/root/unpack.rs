@@ -546,4 +546,5 @@ impl fmt::Display for UnpackError {
 }
 
 #[cfg(test)]
+#[path = "unpack/tests.rs"]
 mod tests;

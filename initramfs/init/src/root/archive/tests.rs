@@ -238,7 +238,7 @@ fn a_squashfs_is_poured_again_until_it_is_right() {
     let (server, _) = serve(vec![blob.clone()], deeds);
     let mut place = || fs::File::create(disk.path()).map_err(|error| error.to_string());
     let mut take = |target: &File, stream: &mut Stream<'_>, _: usize, poured: &mut u64| {
-        *poured = crate::root::squashfs::pour(stream, target).map_err(|error| error.to_string())?;
+        *poured = crate::root::pour::pour(stream, target).map_err(|error| error.to_string())?;
         Ok(())
     };
     let mut altered = 0;

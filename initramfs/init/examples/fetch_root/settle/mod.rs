@@ -1,0 +1,4 @@
+//! Reading a tree's links as the tree will.
+
+#[path = "../../../src/settle/intree.rs"]
+pub mod intree;

@@ -1,0 +1,73 @@
+# shellcheck shell=sh
+# Leases, beside Kea with its file of leases. Read by run.sh. perfdhcp is a relay agent in a network namespace of its own:
+# behind one, neither server asks the link whether an address is free.
+
+unshare --net sleep 3600 &
+agent=$!
+sleep 0.1
+ip link add kbv1 type veth peer name eth0 netns "$agent"
+ip link set kbv1 master kb0 up
+nsenter -t "$agent" -n ip addr add 10.79.0.2/16 dev eth0
+nsenter -t "$agent" -n ip link set eth0 up
+nsenter -t "$agent" -n ip route add 10.77.0.0/24 dev eth0
+ip route add 10.79.0.0/16 dev kb0 src 10.77.0.1
+koboshi_begins() {
+	rm -rf state
+	mkdir state
+	serve <<'SITE'
+[[net.subnet]]
+relay = "10.79.0.2"
+cidr = "10.79.0.0/16"
+gateway = "10.79.0.2"
+pool = "10.79.16.0-10.79.255.250"
+SITE
+}
+cat >kea.json <<KEA
+{ "Dhcp4": {
+	"interfaces-config": { "interfaces": [ "kb0/10.77.0.1" ], "dhcp-socket-type": "udp" },
+	"lease-database": { "type": "memfile", "persist": true, "name": "$dir/leases.csv", "lfc-interval": 0 },
+	"valid-lifetime": 3600,
+	"subnet4": [ { "id": 1, "subnet": "10.79.0.0/16", "relay": { "ip-addresses": [ "10.79.0.2" ] },
+		"pools": [ { "pool": "10.79.16.0 - 10.79.255.250" } ],
+		"option-data": [ { "name": "routers", "data": "10.79.0.2" } ] } ],
+	"loggers": [ { "name": "kea-dhcp4", "severity": "ERROR", "output_options": [ { "output": "stderr" } ] } ]
+} }
+KEA
+kea_begins() {
+	rm -f leases.csv*
+	KEA_PIDFILE_DIR=$dir KEA_LOCKFILE_DIR=$dir kea-dhcp4 -c kea.json >kea.txt 2>&1 &
+	served=$!
+	sleep 1
+	kill -0 "$served" || { cat kea.txt; exit 1; }
+}
+
+# load NAME RATE: exchanges a second that were begun, lost, and what the halves took in milliseconds.
+load() {
+	before=$(cpu "$served")
+	nsenter -t "$agent" -n perfdhcp -4 -l eth0 -r "$2" -R 40000 -p 5 -W 1000000 10.77.0.1 >out.txt 2>err.txt || true
+	after=$(cpu "$served")
+	awk -v rate="$2" -v c=$((after - before)) '
+		/^sent packets:/ { sent[++half] = $3 }
+		/^drops:/ { lost += $2 }
+		/^avg delay:/ { delay += $3 }
+		END { if (half < 2 || sent[1] == 0) exit 1; print rate, lost, delay, c * 1e4 / sent[1], sent[1] / 5 }' out.txt >>"$1.results" || { cat out.txt err.txt serve.txt; exit 1; }
+}
+
+rates='1000 2000 3000 4000 6000 8000 12000'
+echo "| DHCP, exchanges a second | koboshi: lost, mean delay, CPU | Kea: lost, mean delay, CPU | delay, to Kea | wanted |"
+echo "|---|---|---|---|---|"
+for rate in $rates; do
+	for _ in $(seq "$rounds"); do
+		for server in kea koboshi; do
+			"${server}_begins"
+			load "$server-$rate" "$rate"
+			kill "$served"
+			wait "$served" || true
+		done
+	done
+	cell() { printf '%d, %.2f ms, %.0f us' "$(median "$1-$rate" 2)" "$(median "$1-$rate" 3)" "$(median "$1-$rate" 4)"; }
+	printf '| %s | %s | %s | %s | lost: no more, <= 1 |\n' "$rate" "$(cell koboshi)" "$(cell kea)" "$(ratio "koboshi-$rate" "kea-$rate" 3)"
+done
+kill "$agent"
+wait || true
+rm -rf state

@@ -1,0 +1,102 @@
+# shellcheck shell=sh
+# Loaders by TFTP, beside atftpd, tftpd-hpa and dnsmasq. Read by run.sh. All of them have the same files, ours in its
+# image store; one client for all, tftp_load, asks in turn.
+
+tftp_addresses=32
+last_octet=$((tftp_addresses + 1))
+for last in $(seq 2 $last_octet) 66; do ip addr add "10.77.0.$last/24" dev kb0; done
+for size in 64 4 1; do boots "of$size" $size; done
+chmod 755 "$dir" files
+chmod 644 files/*
+serve_files() {
+	serve <<'SITE'
+[roles.of64]
+image = "of64"
+[roles.of4]
+image = "of4"
+[roles.of1]
+image = "of1"
+SITE
+}
+serve_files
+for name in 64 4 1; do
+	hex=$(sha256sum files/$name | cut -d ' ' -f 1)
+	eval "blob_$name=blob/sha256/$hex"
+done
+
+atftpd --daemon --no-fork --no-multicast --user root.root --maxthread 4096 --port 1069 --bind-address 10.77.0.1 "$dir/files" >/dev/null 2>&1 &
+atftpd=$!
+"$KOBOSHI_ROOT/target/bench/peers/usr/sbin/in.tftpd" --listen --foreground --user root --address 10.77.0.1:2069 --secure "$dir/files" >/dev/null 2>&1 &
+hpa=$!
+dnsmasq --conf-file=/dev/null --keep-in-foreground --port=0 --user=root --pid-file= --enable-tftp --tftp-root="$dir/files" \
+	--tftp-max=4096 --tftp-no-fail --listen-address=10.77.0.66 --bind-interfaces >/dev/null 2>&1 &
+dnsmasq=$!
+sleep 1
+
+# load NAME SERVER FILE OPTION…: bytes a second, CPU nanoseconds of the server a byte, added to NAME's results.
+load() {
+	name=$1 server=$2 file=$3
+	shift 3
+	asks=$file
+	case $server in
+	koboshi) pid=$served at=10.77.0.1:69 && eval "asks=\$blob_$file" ;;
+	atftpd) pid=$atftpd at=10.77.0.1:1069 ;;
+	hpa) pid=$hpa at=10.77.0.1:2069 ;;
+	dnsmasq) pid=$dnsmasq at=10.77.0.66:69 ;;
+	esac
+	before=$(cpu "$pid")
+	tftp_load "$at" "$asks" "files/$file" from=10.77.0.2 addresses=$tftp_addresses "$@" >out.txt 2>err.txt ||
+		{ [ "$server" != koboshi ] && [ -s out.txt ]; } || { echo "$server:"; cat out.txt err.txt; exit 1; }
+	# What a server leaves to its children is theirs until they have ended.
+	[ "$server" = hpa ] && sleep 0.2
+	after=$(cpu "$pid")
+	awk -v c=$((after - before)) '{ print $1 / $3, c * 1e7 / $1, $5 }' out.txt >>"$name.$server.results"
+}
+
+echo "| TFTP | koboshi | theirs | rate, to theirs | CPU, to theirs | wanted |"
+echo "|---|---|---|---|---|---|"
+
+# against WANTED TITLE NAME PEER…: beside the best of these peers, and all of them named.
+against() {
+	wanted=$1 title=$2 name=$3
+	shift 3
+	best=$(for peer in "$@"; do echo "$(median "$name.$peer" 1) $peer"; done | sort -rn | head -n 1 | cut -d ' ' -f 2)
+	others=$(for peer in "$@"; do
+		printf '%s %.0f MB/s, %.2f s/GB; ' "$peer" "$(median "$name.$peer" 1 | awk '{ print $1 / 1e6 }')" "$(median "$name.$peer" 2)"
+	done)
+	printf '| %s | %.0f MB/s, %.2f s/GB | %s | %s | %s | %s |\n' "$title" "$(median "$name.koboshi" 1 | awk '{ print $1 / 1e6 }')" \
+		"$(median "$name.koboshi" 2)" "${others%; }" "$(ratio "$name.koboshi" "$name.$best" 1)" "$(ratio "$name.koboshi" "$name.$best" 2)" "$wanted"
+}
+
+for window in 16 64; do
+	for _ in $(seq "$rounds"); do
+		for server in koboshi atftpd; do
+			load window$window $server 64 transfers=12 tsize=0 blksize=1468 windowsize=$window
+		done
+	done
+	against '>= 2, <= 0.5' "one client, blksize 1468, windowsize $window" window$window atftpd
+done
+for _ in $(seq "$rounds"); do
+	for server in koboshi atftpd hpa dnsmasq; do
+		load one $server 64 transfers=1 blksize=1468
+		load many $server 4 clients=256 blksize=1468
+		load edk2 $server 1 transfers=200 probe=1 tsize=0 blksize=1468 windowsize=4
+		load ipxe $server 1 transfers=100 blksize=1432 tsize=0
+	done
+done
+against '>= 1' 'one client, blksize 1468, no window' one atftpd hpa dnsmasq
+against '>= 1' '256 clients, blksize 1468, no window' many atftpd hpa dnsmasq
+against '>= 1' 'what EDK2 asks: the size, then windowsize 4' edk2 atftpd hpa dnsmasq
+against '>= 1' 'what iPXE asks: blksize 1432, tsize' ipxe atftpd hpa dnsmasq
+
+# A thousand at once, on a server that has done nothing else yet.
+ends
+serve_files
+before=$(rss VmRSS "$served")
+load thousand koboshi 4 clients=1000 blksize=1468 windowsize=16
+after=$(rss VmHWM "$served")
+awk -v a="$after" -v b="$before" '{ printf "| 1,000 transfers at once: failed; memory of each | %d; %.1f KiB | | | | 0; <= 64 KiB |\n", $3, (a - b) / 1000 }' thousand.koboshi.results
+ends
+kill "$atftpd" "$hpa" "$dnsmasq"
+wait || true
+rm -rf state files

@@ -1,0 +1,126 @@
+//! What fuzzing starts from, `tests/fuzz/corpus`, read by the parsers it is for: no panic, and an end. Fuzzing itself
+//! has a workspace of its own and is run by `make fuzz`; that it can be built there is seen here as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use koboshi::site::hostlist;
+use koboshi::syslog::{Entry, Frames, parse, parse_netconsole};
+use koboshi_images::{ImageRef, ImportOptions, Limits, Store, import};
+use koboshi_initramfs::{contract, cpio};
+use koboshi_pxe::dhcp::{Packet, Request, frame};
+use koboshi_pxe::http::range::owed;
+use koboshi_pxe::{BootId, Mac, tftp};
+
+type Parser<'a> = &'a mut dyn FnMut(&[u8]);
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz")
+}
+
+/// Every input of these targets, by its parser.
+fn read_all(parsers: &mut [(&str, Parser<'_>)]) {
+    for (target, parser) in parsers {
+        let files = fs::read_dir(fuzz().join("corpus").join(&target)).expect(target);
+        let files: Vec<PathBuf> = files.map(|file| file.expect(target).path()).collect();
+        assert!(!files.is_empty(), "{target} starts from nothing");
+        for file in files {
+            parser(&fs::read(&file).expect("a file"));
+        }
+    }
+}
+
+#[test]
+fn parsers_come_to_an_end_with_all_that_fuzzing_starts_from() {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    read_all(&mut [
+        ("dhcp", &mut |bytes| drop((Packet::decode(bytes), Request::decode(bytes)))),
+        ("frame", &mut |bytes| {
+            let _ = (frame::Datagram::decode(bytes), frame::Arp::decode(bytes));
+        }),
+        ("tftp", &mut |bytes| {
+            drop((tftp::packet::decode(bytes), tftp::name::clean(bytes)));
+        }),
+        ("http_range", &mut |bytes| {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(bytes) {
+                headers.insert(header::RANGE, value);
+            }
+            owed(&Method::GET, &headers, "\"abc\"", 1000);
+        }),
+        ("report", &mut |bytes| drop(serde_json::from_slice::<contract::Report>(bytes))),
+        ("cpio", &mut |bytes| drop(cpio::read(bytes, 1 << 20))),
+        ("text", &mut |bytes| {
+            let text = text(bytes);
+            drop((text.parse::<Mac>(), text.parse::<BootId>(), text.parse::<ImageRef>()));
+        }),
+        ("hostlist", &mut |bytes| drop(hostlist::expand(&text(bytes)))),
+        ("syslog", &mut |bytes| {
+            let mut frames = Frames::default();
+            frames.came(bytes, |message| drop(parse(message, jiff::Timestamp::UNIX_EPOCH)));
+            frames.end(|message| drop(parse(message, jiff::Timestamp::UNIX_EPOCH)));
+            let _ = (parse_netconsole(bytes), Entry::read(&text(bytes)));
+        }),
+    ]);
+}
+
+/// Archives: taken in or refused, and the store is as it was.
+#[test]
+fn archives_that_fuzzing_starts_from_leave_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path().join("images")).expect("an empty store");
+    let archive = dir.path().join("archive");
+    let mut taken = 0;
+    let mut take = |bytes: &[u8]| {
+        fs::write(&archive, bytes).expect("room");
+        let limits =
+            Limits { unpacked: 4 << 20, entries: 500, words: 1 << 20, ..Limits::default() };
+        let options = ImportOptions { level: 1, limits, ..ImportOptions::default() };
+        if let Ok(imported) = import(&store, "web", &archive, &options, &mut |_| ()) {
+            store.verify(&imported.version).expect("whole");
+            taken += 1;
+        }
+        let left = fs::read_dir(dir.path().join("images/tmp")).expect("the store").count();
+        assert_eq!(left, 0, "left behind by an import");
+    };
+    read_all(&mut [("tar", &mut take)]);
+    assert!(taken > 0, "none of them is sound: the corpus has aged");
+}
+
+/// The lock of the fuzz targets' workspace knows what our crates need: else `make fuzz` fails, and nobody
+/// notices before it is wanted.
+#[test]
+fn the_lock_of_the_fuzz_targets_fits() {
+    let root = fuzz().join("../..");
+    let read = |path: PathBuf| -> toml::Table {
+        fs::read_to_string(&path).expect("there").parse().expect("TOML")
+    };
+    let lock = read(fuzz().join("Cargo.lock"));
+    let mut locked = BTreeMap::new();
+    for package in lock["package"].as_array().expect("packages") {
+        let needs = package.get("dependencies").and_then(toml::Value::as_array);
+        let needs = needs.into_iter().flatten().filter_map(toml::Value::as_str);
+        let needs: BTreeSet<String> =
+            needs.filter_map(|need| need.split(' ').next()).map(str::to_owned).collect();
+        locked.insert(package["name"].as_str().expect("a name"), needs);
+    }
+    for folder in ["appliance", "console", "images", "initramfs", "ipmi", "ipmi/bmcsim", "pxe"] {
+        let manifest = read(root.join(folder).join("Cargo.toml"));
+        let name = manifest["package"]["name"].as_str().expect("a name");
+        let needs = manifest["dependencies"].as_table().expect("dependencies");
+        let needs: BTreeSet<String> = needs.keys().cloned().collect();
+        assert_eq!(
+            locked.get(name),
+            Some(&needs),
+            "{folder}: cargo update --workspace --manifest-path tests/fuzz/Cargo.toml"
+        );
+    }
+    // And each target is there.
+    let targets = read(fuzz().join("Cargo.toml"));
+    for target in targets["bin"].as_array().expect("targets") {
+        let path = target["path"].as_str().expect("a path");
+        assert!(fuzz().join(path).is_file(), "{path}");
+    }
+}
