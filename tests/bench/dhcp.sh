@@ -15,11 +15,14 @@ koboshi_begins() {
 	rm -rf state
 	mkdir state
 	serve <<'SITE'
+unknown = "discover"
 [[net.subnet]]
 relay = "10.79.0.2"
 cidr = "10.79.0.0/16"
 gateway = "10.79.0.2"
 pool = "10.79.16.0-10.79.255.250"
+[roles.rescue]
+image = "rescue"
 SITE
 }
 cat >kea.json <<KEA

@@ -85,11 +85,10 @@ boots() {
 	rm -r root
 }
 
-# serve: koboshi with the images in `state` and the tables of a site file from standard input behind the
-# usual ones; its process is $served, its HTTP at $http.
+# serve: koboshi with the images in `state` and the rest of a site file, from [net] on, from standard input; its process is $served, its HTTP at $http.
 serve() {
 	{
-		printf '[site]\nname = "bench"\n[net]\ninterface = "kb0"\ncidr = "10.77.0.0/24"\n[admin]\nlisten = "127.0.0.1:7070"\n'
+		printf '[site]\nname = "bench"\n[admin]\nlisten = "127.0.0.1:7070"\n[net]\ninterface = "kb0"\ncidr = "10.77.0.0/24"\n'
 		cat
 	} >site.toml
 	koboshi serve --site site.toml --state state >serve.txt 2>&1 &

@@ -7,7 +7,7 @@ echo "| an argument of a role is changed | to what machines boot | memory of the
 echo "|---|---|---|---|"
 for machines in 300 10000; do
 	awk -v n=$machines 'BEGIN {
-		printf "[[net.subnet]]\nrelay = \"10.80.0.1\"\ncidr = \"10.80.0.0/16\"\n[roles.web]\nimage = \"web\"\nargs = { id = \"0\" }\n[machines]\n"
+		printf "[[net.subnet]]\nrelay = \"10.80.0.1\"\ncidr = \"10.80.0.0/16\"\n[roles.web]\nimage = \"web\"\ncmdline = \"bench.id=0\"\n[machines]\n"
 		for (i = 0; i < n; i++) printf "m%05d = { mac = [\"52:54:00:78:%02x:%02x\"] }\n", i, int(i / 256), i % 256
 		printf "[seats]\n"
 		for (i = 0; i < n; i++) printf "s%05d = { role = \"web\", ip = \"10.80.%d.%d\" }\n", i, 1 + int(i / 250), 1 + i % 250
@@ -16,11 +16,11 @@ for machines in 300 10000; do
 	}' >tables.toml
 	serve <tables.toml
 	for round in $(seq "$rounds"); do
-		sed "s/id = \"[0-9]*\"/id = \"$round\"/" site.toml >next.toml
+		sed "s/bench.id=[0-9]*/bench.id=$round/" site.toml >next.toml
 		mv next.toml site.toml
 		run "live-$machines" koboshi reload --state state
 		koboshi explain m00042 --state state >said.txt
-		grep -q "id.*$round" said.txt || { cat out.txt err.txt said.txt; exit 1; }
+		grep -q "bench.id=$round" said.txt || { cat out.txt err.txt said.txt; exit 1; }
 	done
 	wanted=50
 	[ $machines -gt 300 ] && wanted=500
