@@ -34,9 +34,10 @@ fn main() {
     }
     let here = PathBuf::from(var("CARGO_MANIFEST_DIR"));
     let workspace = here.parent().expect("initramfs/ lies in the workspace").to_owned();
-    let contract =
-        ["initramfs/src/contract.rs", "initramfs/src/hardware.rs", "initramfs/src/changes"];
-    for source in ["Cargo.toml", "Cargo.lock", "initramfs/init"].into_iter().chain(contract) {
+    let shared = ["contract", "duty", "hardware", "room", "survey"];
+    let shared = shared.map(|name| format!("initramfs/src/{name}.rs"));
+    let whole = ["Cargo.toml", "Cargo.lock", "initramfs/init", "initramfs/src/changes"];
+    for source in whole.into_iter().chain(shared.iter().map(String::as_str)) {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     // Beside the outer build's own folders: cargo holds a lock on those, and would wait for itself.

@@ -157,6 +157,24 @@ impl Bmcs {
         Ok(lent)
     }
 
+    /// The same BMC by another account, whose password is in a file: for whoever sets it up. It is known to nobody else,
+    /// and is to be closed.
+    pub fn by_account(
+        &self,
+        name: &MachineName,
+        machine: &Machine,
+        (user, file): (&str, &Path),
+    ) -> Result<Lent, Failure> {
+        let Some(said) = &machine.bmc else {
+            return Err(Failure::new("no BMC", format!("the site names no BMC for {name}")));
+        };
+        let password = site::At::new(Secret::File(file.to_path_buf()), said.host.origin.clone());
+        let said = site::Bmc { password: Some(password), target: None, ..said.clone() };
+        let bmc = self.engine.bmc(self.access(name, &said, user)?);
+        let direct = Direct { bmc, refused: Arc::new(AtomicBool::new(false)) };
+        Ok(Lent { direct, blade: None })
+    }
+
     fn access(&self, name: &MachineName, said: &site::Bmc, user: &str) -> Result<Access, Failure> {
         let no = |why: secrets::NoSecret| {
             Failure::new("no login", format!("the secret of {name}'s BMC: {why}"))
@@ -251,6 +269,11 @@ impl Lent {
     /// The handle itself, for what is more than commands; a blade's is that of the BMC before it.
     pub fn bmc(&self) -> &Bmc {
         &self.direct.bmc
+    }
+
+    /// What its account may do has changed: whoever asks for it next logs in anew.
+    pub fn renew(&self) {
+        self.direct.refused.store(true, Ordering::Relaxed);
     }
 
     /// Opens its console. A blade's is not to be had through the BMC before it, which has one of its own.

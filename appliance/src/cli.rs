@@ -115,6 +115,12 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Hardware { who, at, format } => {
+            let query = ops::hardware::Query { who };
+            let answer: ops::hardware::Answer =
+                Client::new(&at.state).get("/hardware", &query).await?;
+            show(&answer, format.json, ops::hardware::show)
+        }
         Command::Status { who, watch, silent, drifted, at, format } => {
             let client = Client::new(&at.state);
             let query = ops::status::Query { who, silent, drifted };

@@ -124,9 +124,6 @@ impl Record {
 
 /// What a machine wrote, fit for a terminal and for the disk.
 pub fn tidy(mut hardware: Hardware) -> Hardware {
-    let clean = |text: &mut String| {
-        *text = text.chars().take(TEXT_MAX).map(|c| if c.is_control() { '·' } else { c }).collect();
-    };
     let firmware = &mut hardware.firmware;
     [
         &mut hardware.vendor,
@@ -140,19 +137,24 @@ pub fn tidy(mut hardware: Hardware) -> Hardware {
         &mut hardware.cpu.model,
     ]
     .into_iter()
-    .for_each(clean);
+    .for_each(plain);
     for disk in &mut hardware.disks {
-        let Disk { name, model, serial, bus, .. } = disk;
-        [name, model, serial, bus].into_iter().for_each(clean);
+        let Disk { name, model, serial, bus, firmware, .. } = disk;
+        [name, model, serial, bus, firmware].into_iter().for_each(plain);
     }
     for port in &mut hardware.nics {
         let Port { name, mac, driver, slot, .. } = port;
-        [name, mac, driver, slot].into_iter().for_each(clean);
+        [name, mac, driver, slot].into_iter().for_each(plain);
     }
     if let Some(bmc) = &mut hardware.bmc {
-        [&mut bmc.address, &mut bmc.mac].into_iter().for_each(clean);
+        [&mut bmc.address, &mut bmc.mac].into_iter().for_each(plain);
     }
     hardware
+}
+
+/// A text that a machine wrote: no control characters, not without end.
+pub fn plain(text: &mut String) {
+    *text = text.chars().take(TEXT_MAX).map(|c| if c.is_control() { '·' } else { c }).collect();
 }
 
 /// One line: `HPE ProLiant DL360 Gen10, serial CZ123, 32 cores, 64.0 GiB, 2 disks, 4 NICs`.
@@ -204,8 +206,12 @@ pub fn lines(hardware: &Hardware) -> Vec<String> {
     ];
     for disk in &hardware.disks {
         let turns = if disk.rotates { ", rotates" } else { "" };
+        let firmware = match disk.firmware.as_str() {
+            "" => String::new(),
+            told => format!(", firmware {told}"),
+        };
         lines.push(format!(
-            "disk      {:<8} {:>9}  {}{turns}, {}, serial {}",
+            "disk      {:<8} {:>9}  {}{turns}, {}, serial {}{firmware}",
             disk.name,
             gib(disk.mib),
             disk.bus,
@@ -238,7 +244,8 @@ pub fn lines(hardware: &Hardware) -> Vec<String> {
     lines
 }
 
-fn gib(mib: u64) -> String {
+/// `64.0 GiB`
+pub fn gib(mib: u64) -> String {
     match mib {
         0..=1023 => format!("{mib} MiB"),
         _ => format!("{:.1} GiB", mib as f64 / 1024.0),

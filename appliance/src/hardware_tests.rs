@@ -135,7 +135,14 @@ fn the_nic_of_a_bmc_is_not_the_machines() {
 #[test]
 fn what_a_machine_wrote_cannot_drive_a_terminal() {
     let evil = || "\x1b]0;owned\x07\u{9b}2J\n".repeat(20);
-    let disk = Disk { name: evil(), model: evil(), serial: evil(), bus: evil(), ..Disk::default() };
+    let disk = Disk {
+        name: evil(),
+        model: evil(),
+        serial: evil(),
+        bus: evil(),
+        firmware: evil(),
+        ..Disk::default()
+    };
     let port = Port {
         name: evil(),
         mac: evil(),

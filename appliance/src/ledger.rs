@@ -19,7 +19,7 @@ use koboshi_pxe::desk::{Desk, News};
 use koboshi_pxe::firmware::Firmware;
 use koboshi_pxe::seats::Holder;
 use koboshi_pxe::{BootId, Mac};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::diagnosis::Learned;
@@ -28,6 +28,7 @@ use crate::diagnosis::learned::Lesson;
 use crate::hardware::Record;
 use crate::rollout::{Rollout, Told};
 use crate::store::{BootRecord, Event, Holding, HostKeys, Mark, Store, StoreError};
+use crate::surveys::Surveyed;
 
 /// Lines of one timeline: its beginning is kept, and its end; the middle of a week of trouble goes.
 const MARKS_MAX: usize = 200;
@@ -48,6 +49,8 @@ pub struct Ledger {
     kept: mpsc::Sender<oneshot::Receiver<Event>>,
     failures: AtomicU64,
     changes: AtomicU64,
+    /// An order waits for what the appliance does itself.
+    follows: Notify,
 }
 
 #[derive(Default)]
@@ -65,6 +68,8 @@ struct Inner {
     hardware: HashMap<String, Record>,
     /// What their firmware said of itself, by name.
     firmware: HashMap<String, Firmware>,
+    /// What set-ups found, by name.
+    surveys: HashMap<String, Surveyed>,
     /// SSH host keys as they were shown on consoles, by machine's name.
     host_keys: HashMap<String, HostKeys>,
     /// What was last said of evidence that disagrees, by machine.
@@ -129,8 +134,12 @@ impl Ledger {
             tracing::warn!(%error, "SSH host keys of machines are known again after their next boot");
             HashMap::new()
         });
-        let mut inner =
-            Inner { hardware, firmware, host_keys, began: now_ms(), ..Inner::default() };
+        let surveys = store.surveys().unwrap_or_else(|error| {
+            tracing::warn!(%error, "what set-ups found is told anew by the next ones");
+            HashMap::new()
+        });
+        let began = now_ms();
+        let mut inner = Inner { hardware, firmware, surveys, host_keys, began, ..Inner::default() };
         for boot in boots {
             inner.ids.insert(boot.id, boot.mac);
             let signs = boot.marks.iter().rev().find(|mark| mark.is_sign());
@@ -152,7 +161,8 @@ impl Ledger {
         });
         let (failures, changes) = (AtomicU64::new(0), AtomicU64::new(1));
         let (rollout, inner) = (Arc::default(), Mutex::new(inner));
-        Ledger { store, rollout, inner, events, kept, failures, changes }
+        let follows = Notify::new();
+        Ledger { store, rollout, inner, events, kept, failures, changes, follows }
     }
 
     /// The same, knowing how long machines take.
@@ -200,6 +210,11 @@ impl Ledger {
     /// What each machine is made of, by name or, for one that the site does not know, by MAC.
     pub fn hardware(&self) -> HashMap<String, Record> {
         self.inner().hardware.clone()
+    }
+
+    /// What a machine's last set-up found.
+    pub fn survey(&self, machine: &str) -> Option<Surveyed> {
+        self.inner().surveys.get(machine).cloned()
     }
 
     /// Counts changes of that.

@@ -64,6 +64,7 @@ pub mod site;
 pub mod squasher;
 pub mod ssh;
 pub mod store;
+pub mod surveys;
 pub mod syslog;
 pub mod tickets;
 pub mod web;

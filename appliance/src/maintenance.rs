@@ -1,5 +1,9 @@
 //! What can be ordered for one boot of a machine, beside its seat: each duty with its image. The order stands as a
-//! ticket in `ledger`, the desk gives it to the machine, and its image does the work.
+//! ticket in `ledger`, the desk gives it to the machine, and its image does the work. What of a set-up the appliance
+//! does itself afterwards ([`After`]) stands in the same ticket: it is done by `ops::setup`.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use koboshi_initramfs::contract::Duty;
 use koboshi_initramfs::contract::duty::{Blank, FileSystem, HELD, Prepare, Step, Verify, Wipe};
@@ -43,10 +47,78 @@ pub enum Asked {
         /// What is on them that may be lost.
         force: Vec<String>,
     },
+    /// Look at the machine, and set up its BMC.
+    Setup(SetUp),
     /// A shell, in the image `rescue`.
     Rescue,
     /// Memtest86+, until somebody ends it.
     Memtest,
+}
+
+/// What of a machine is to be set up; nothing, if it is only looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SetUp {
+    /// Its BMC's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// That one's gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
+    /// Its VLAN, 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// The site's account is to be on its BMC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
+}
+
+/// A BMC's address, as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Address {
+    /// What the site file says.
+    Site,
+    /// Whatever DHCP lends.
+    Dhcp,
+    /// This one.
+    At {
+        /// Address.
+        address: Ipv4Addr,
+        /// Network bits; those of the site's subnet of BMCs if none.
+        prefix: Option<u8>,
+    },
+}
+
+/// What the appliance does itself once the machine has done its part.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct After {
+    /// The site file is to say that the machine's BMC is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// The site's account is to be on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
+}
+
+/// How the site's account comes onto a BMC. Names where a password is kept, and never a password.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// By whom it is made, if it is not there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factory: Option<Factory>,
+    /// That one is disabled once the site's is proved to work.
+    #[serde(default)]
+    pub disable: bool,
+}
+
+/// An account that a BMC leaves its factory with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Factory {
+    /// Its name.
+    pub user: String,
+    /// The file with its password, an absolute path on the appliance. It is read when it is needed.
+    pub password_file: PathBuf,
 }
 
 impl Asked {
@@ -55,6 +127,7 @@ impl Asked {
         match self {
             Asked::Wipe { .. } => "wipe",
             Asked::PrepareDisks { .. } => "prepare-disks",
+            Asked::Setup(_) => "setup",
             Asked::Rescue => "rescue",
             Asked::Memtest => memtest::DUTY,
         }
@@ -65,9 +138,15 @@ impl Asked {
         match self {
             Asked::Wipe { .. } => "wipe",
             Asked::PrepareDisks { .. } => "setup",
+            Asked::Setup(_) => "setup",
             Asked::Rescue => "rescue",
             Asked::Memtest => memtest::DUTY,
         }
+    }
+
+    /// Whether a BMC is changed by it.
+    pub fn changes_bmc(&self) -> bool {
+        matches!(self, Asked::Setup(setup) if *setup != SetUp::default())
     }
 
     /// Whether something is lost by it for good.
@@ -79,7 +158,7 @@ impl Asked {
     pub fn serial(&self) -> Option<&str> {
         match self {
             Asked::Wipe { serial, .. } | Asked::PrepareDisks { serial, .. } => Some(serial),
-            Asked::Rescue | Asked::Memtest => None,
+            Asked::Setup(_) | Asked::Rescue | Asked::Memtest => None,
         }
     }
 
@@ -98,11 +177,12 @@ impl Asked {
             Asked::PrepareDisks { disks, .. } => {
                 disks.iter().map(|blank| blank.serial.as_str()).collect()
             }
-            Asked::Rescue | Asked::Memtest => Vec::new(),
+            Asked::Setup(_) | Asked::Rescue | Asked::Memtest => Vec::new(),
         }
     }
 
-    /// What the machine is told; nothing where its image is all.
+    /// What the machine is told; nothing where its image is all. What it takes of a set-up is for `ops::setup` to say,
+    /// which knows the site.
     pub fn order(self) -> Result<Option<Duty>, Refusal> {
         let odd = |text: &str| text.trim().is_empty() || text.len() > 100;
         if self.serial().is_some_and(odd) || self.disks().into_iter().any(odd) {
@@ -110,7 +190,7 @@ impl Asked {
             return Err(Refusal::not_found(error, None));
         }
         match self {
-            Asked::Rescue | Asked::Memtest => Ok(None),
+            Asked::Rescue | Asked::Memtest | Asked::Setup(_) => Ok(None),
             Asked::PrepareDisks { serial, disks, fs, partition, force } => {
                 match unfit(&disks, fs, &force) {
                     Some(why) => Err(Refusal::not_found(why, None)),

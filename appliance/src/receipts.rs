@@ -1,4 +1,4 @@
-//! Receipts: what was done to a machine's disks, signed, so that it can be shown to whoever asks years later and
+//! Receipts: what was done to a machine and its disks, signed, so that it can be shown to whoever asks years later and
 //! far from here.
 //!
 //! A receipt is a file of JSON: `{"receipt": {…}, "key": "…", "signature": "…"}`. The signature (Ed25519, RFC
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use koboshi_initramfs::contract::Survey;
 use koboshi_initramfs::contract::duty::{Duty, Prepared, Wiped};
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -62,6 +63,9 @@ pub struct Receipt {
     /// Each disk that was to get a file system, by the machine's own word.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prepared: Vec<Prepared>,
+    /// What a set-up found, by the machine's own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survey: Option<Survey>,
     /// Who saw what.
     pub witnesses: Vec<String>,
 }
@@ -264,6 +268,7 @@ mod tests {
             says_it_is: vec!["LAB-m07".into()],
             disks: vec![disk],
             prepared: Vec::new(),
+            survey: None,
             witnesses: Vec::new(),
         }
     }

@@ -32,6 +32,7 @@ use crate::home::Homes;
 use crate::identify::Identities;
 use crate::ledger::{Ledger, Wish};
 use crate::lines::Lines;
+use crate::ops::setup;
 use crate::publish;
 use crate::receipts::Receipts;
 use crate::rollout::{self, Rollout};
@@ -173,6 +174,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(seen(app.clone(), cancel.clone()));
     tasks.spawn(rollout::watch::run(app.clone(), cancel.clone()));
     tasks.spawn(logs(app.clone(), cancel.clone()));
+    tasks.spawn(setup::follow::run(app.clone(), cancel.clone()));
 
     let at: Vec<String> = homes.http().iter().map(ToString::to_string).collect();
     let at = at.join(", ");

@@ -25,6 +25,7 @@ pub use tickets::{Ticket, TicketState};
 
 use crate::hardware;
 use crate::rollout::Course;
+use crate::surveys::Surveyed;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const LEASES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("leases");
@@ -40,6 +41,8 @@ const FIRMWARE: TableDefinition<&str, &[u8]> = TableDefinition::new("firmware");
 
 /// Machine's name: the SSH host keys that it showed on its console.
 const HOST_KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("host-keys");
+/// Machine's name: what its last set-up found.
+const SURVEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("surveys");
 /// Machine's name: how it has done with versions of images.
 const COURSES: TableDefinition<&str, &[u8]> = TableDefinition::new("courses");
 
@@ -110,6 +113,7 @@ impl Store {
             write.open_table(EVENTS)?;
             write.open_table(HARDWARE)?;
             write.open_table(FIRMWARE)?;
+            write.open_table(SURVEYS)?;
             write.open_table(booted::BOOTED)?;
             write.open_table(HOST_KEYS)?;
             write.open_table(COURSES)?;
@@ -302,6 +306,29 @@ impl Store {
             // One that does not read back is told anew at the machine's next boot.
             if let Ok(firmware) = parse("firmware", firmware.value()) {
                 found.insert(machine.value().to_string(), firmware);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes what a machine's set-up found. Queued in order; nobody need wait for it.
+    pub async fn record_survey(&self, surveyed: Surveyed) -> Result<(), StoreError> {
+        let put = move |txn: &WriteTransaction| {
+            let mut table = txn.open_table(SURVEYS)?;
+            table.insert(surveyed.machine.as_str(), json(&surveyed).as_slice())?;
+            Ok(())
+        };
+        self.submit(put).await.map(drop)
+    }
+
+    /// What the last set-up of each machine found.
+    pub fn surveys(&self) -> Result<HashMap<String, Surveyed>, StoreError> {
+        let read = self.db.begin_read()?;
+        let mut found = HashMap::new();
+        for row in read.open_table(SURVEYS)?.iter()? {
+            // One that does not read back is told anew by the next set-up.
+            if let Ok(surveyed) = parse::<Surveyed>("surveys", row?.1.value()) {
+                found.insert(surveyed.machine.clone(), surveyed);
             }
         }
         Ok(found)

@@ -18,6 +18,9 @@ pub use duty::Duty;
 pub use hardware::Hardware;
 #[path = "room.rs"]
 pub mod room;
+#[path = "survey.rs"]
+pub mod survey;
+pub use survey::Survey;
 
 /// `koboshi.server=http://10.77.0.1:8080`
 pub const KEY_SERVER: &str = "koboshi.server";
@@ -367,6 +370,8 @@ pub enum Phase {
         /// Each piece of that.
         works: Vec<duty::Work>,
     },
+    /// What a set-up found; said again when it has changed something.
+    Surveyed(Box<Survey>),
     /// A disk is wiped, or will not be.
     Wiped(Box<duty::Wiped>),
     /// A disk has its file system, or will not have it.

@@ -4,6 +4,8 @@
 //! What comes back is evidence: a machine that lies about its disks cannot be told from one that does
 //! not. Whoever signs it says so.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
 /// Disks in one report of progress: what is over that goes untold, and only there.
@@ -17,6 +19,33 @@ pub enum Duty {
     Wipe(Wipe),
     /// To make file systems on disks.
     Prepare(Prepare),
+    /// To tell what the machine is made of, and to give its BMC a place in the network.
+    Setup(Setup),
+}
+
+/// What of a machine is set up. Nothing, if it is only looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
+    /// Where its BMC shall be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmc: Option<BmcPlace>,
+}
+
+/// A BMC's place in the network. Holds no account and no password: those do not pass through the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BmcPlace {
+    /// Its own address; one that DHCP lends if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Network bits of that, 1 to 32.
+    #[serde(default)]
+    pub prefix: u8,
+    /// Its gateway; stays as it is if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
+    /// Its VLAN, 1 to 4094, or 0 for none; stays as it is if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
 }
 
 /// Which disks, and how.

@@ -79,6 +79,8 @@ pub struct Disk {
     pub rotates: bool,
     /// `nvme`, `sata`, `scsi`, `usb`, `virtio`, `mmc`.
     pub bus: String,
+    /// Revision of its firmware.
+    pub firmware: String,
 }
 
 /// A network card's port.

@@ -184,12 +184,12 @@ fn a_blank_disk_is_prepared_and_its_seat_mounts_it() {
 }
 
 /// Waits until the order is carried out.
-async fn finished(world: &World) -> serde_json::Value {
+pub async fn finished(world: &World) -> serde_json::Value {
     let deadline = Instant::now() + MINUTES;
     loop {
         let rows = world.json(&["maintain"]);
         let row = rows[0].clone();
-        if !matches!(row["ticket"]["state"].as_str(), Some("open" | "running")) {
+        if !matches!(row["ticket"]["state"].as_str(), Some("open" | "running" | "following")) {
             return row;
         }
         assert!(Instant::now() < deadline, "{row:#}\n{}", world.log());

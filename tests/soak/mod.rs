@@ -7,6 +7,7 @@ mod maintain;
 mod nics;
 mod outage;
 mod roles;
+mod setup;
 
 use std::path::Path;
 use std::process::Command;

@@ -125,6 +125,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/pending", get(pending))
         .route("/leases", get(leases))
         .route("/explain", get(explain))
+        .route("/hardware", get(hardware))
         .route("/rollout/meant", get(rollout_meant))
         .route("/rollout/trials", get(rollout_trials))
         .route("/rollout/retry", post(rollout_retry))
@@ -187,6 +188,15 @@ async fn explain(
 ) -> Result<Json<ops::explain::Explanation>, Refusal> {
     allow(&caller, Verb::Look, Some(&query.who))?;
     ops::explain::answer(&app, &query).map(Json)
+}
+
+async fn hardware(
+    State(app): Api,
+    ConnectInfo(caller): From,
+    Query(query): Query<ops::hardware::Query>,
+) -> Result<Json<ops::hardware::Answer>, Refusal> {
+    allow(&caller, Verb::Look, Some(&query.who))?;
+    ops::hardware::answer(&app, &query).map(Json)
 }
 
 async fn known_hosts(
@@ -261,6 +271,9 @@ async fn maintain(
     allow(&caller, verb, Some(&query.machine))?;
     if query.now {
         allow(&caller, Verb::Operate, Some(&query.machine))?;
+    }
+    if query.duty.changes_bmc() && !query.dry {
+        allow(&caller, Verb::Administer, Some(&query.machine))?;
     }
     ops::maintain::answer(&app, query, &caller.name()).await.map(Json)
 }

@@ -81,6 +81,10 @@ site file needs no role for them. `koboshi status --watch` shows how far a wipe 
   koboshi maintain m07 rescue --seat web1           a shell, though it runs in web1
   koboshi maintain m07 memtest --now                its screen is on the console (`koboshi console m07`); what it finds
                                                     stands there alone, and `koboshi power m07 cycle` ends it
+  koboshi maintain m07 setup                        slots, sockets, BMC: `koboshi hardware m07` shows what was found
+  koboshi maintain m07 setup --bmc-address 10.78.0.7/24 --bmc-user --factory-user ADMIN \\
+    --factory-password-file FILE --disable-factory  a server out of its box, after `koboshi adopt MAC`: the machine gives
+                                                    its BMC the address, the appliance makes the site's account there
   koboshi maintain                                  what is ordered, and what came of it
   koboshi maintain m07 --cancel
   koboshi receipt verify                            whether receipts are as they were signed";

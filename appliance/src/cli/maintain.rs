@@ -1,6 +1,7 @@
 //! `koboshi maintain`: what may be typed, and who is asked before something is lost for good.
 
 use std::io::{BufRead, IsTerminal};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -9,7 +10,7 @@ use koboshi_initramfs::contract::duty::{Blank, FileSystem, HELD, Step, Verify};
 
 use super::{Code, show};
 use crate::api::{Client, ClientError, Refusal};
-use crate::maintenance::Asked;
+use crate::maintenance::{Account, Address, Asked, Factory, SetUp};
 use crate::ops::maintain::{self, Answer, Cancel, Query, Row};
 
 /// See the module.
@@ -89,6 +90,9 @@ enum Duty {
         #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = PossibleValuesParser::new(HELD))]
         force: Vec<String>,
     },
+    /// Look into the machine's slots and sockets and ask its BMC (`koboshi hardware` shows it); give the BMC its
+    /// address, and the site's account
+    Setup(SetUpWords),
     /// A shell on the console, in the image `rescue`
     Rescue,
     /// Memtest86+, on the serial console; it tests until the machine is started anew, and reports to nobody
@@ -101,6 +105,88 @@ enum Fs {
     Ext4,
     /// Labels of up to 12 characters, disks of 300 MB or more
     Xfs,
+}
+
+/// What of a machine is set up.
+#[derive(Debug, Args)]
+struct SetUpWords {
+    /// Where the BMC shall be, like 10.78.0.7/24. Alone it is what the site file says of it
+    #[arg(
+        long,
+        value_name = "ADDRESS/BITS",
+        num_args = 0..=1,
+        default_missing_value = "site",
+        value_parser = address,
+        conflicts_with = "bmc_dhcp"
+    )]
+    bmc_address: Option<Address>,
+    /// The BMC asks DHCP for its address
+    #[arg(long, conflicts_with = "bmc_gateway")]
+    bmc_dhcp: bool,
+    /// The BMC's router; that of the site's subnet of BMCs, if that has one
+    #[arg(long, value_name = "ADDRESS")]
+    bmc_gateway: Option<Ipv4Addr>,
+    /// The BMC's VLAN, or `none`
+    #[arg(long, value_name = "ID", value_parser = vlan)]
+    bmc_vlan: Option<u16>,
+    /// The account that the site file names for the BMC shall be on it, as administrator. The appliance sees to that
+    /// over the BMCs' network when the machine has done its part: no password passes through the machine
+    #[arg(long)]
+    bmc_user: bool,
+    /// The account that the BMC left its factory with, which makes the site's
+    #[arg(long, value_name = "NAME", requires = "bmc_user", requires = "factory_password_file")]
+    factory_user: Option<String>,
+    /// The file with that one's password, for the appliance to read
+    #[arg(long, value_name = "FILE", requires = "factory_user")]
+    factory_password_file: Option<PathBuf>,
+    /// Disable the factory's account once the site's is proved to work
+    #[arg(long, requires = "factory_user")]
+    disable_factory: bool,
+}
+
+impl SetUpWords {
+    fn asked(self) -> anyhow::Result<SetUp> {
+        let address = self.bmc_address.or(self.bmc_dhcp.then_some(Address::Dhcp));
+        let factory = match (self.factory_user, self.factory_password_file) {
+            (Some(user), Some(file)) => {
+                // The appliance's folder is not that of whoever types.
+                Some(Factory { user, password_file: std::path::absolute(file)? })
+            }
+            _ => None,
+        };
+        let account = Account { factory, disable: self.disable_factory };
+        Ok(SetUp {
+            address,
+            gateway: self.bmc_gateway,
+            vlan: self.bmc_vlan,
+            account: self.bmc_user.then_some(account),
+        })
+    }
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    if text == "site" {
+        return Ok(Address::Site);
+    }
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let wrong = |_| "like 10.78.0.7/24".to_string();
+    let address = address.parse::<Ipv4Addr>().map_err(|error| wrong(error.to_string()))?;
+    let prefix = prefix.map(str::parse::<u8>).transpose();
+    let prefix = prefix.map_err(|error| wrong(error.to_string()))?;
+    Ok(Address::At { address, prefix })
+}
+
+fn vlan(text: &str) -> Result<u16, String> {
+    match text {
+        "none" => Ok(0),
+        id => {
+            let id = id.parse().ok().filter(|id| (1..=4094).contains(id));
+            id.ok_or_else(|| "1 to 4094, or none".to_string())
+        }
+    }
 }
 
 /// A step of a wipe.
@@ -160,6 +246,7 @@ pub(super) async fn run(mut words: Words) -> anyhow::Result<()> {
         return show(&its, words.json, |rows| maintain::show_list(rows));
     };
     let asked = match duty {
+        Duty::Setup(words) => Asked::Setup(words.asked()?),
         Duty::Rescue => Asked::Rescue,
         Duty::Memtest => Asked::Memtest,
         Duty::Wipe { serial, disks, method, verify } => {
@@ -269,6 +356,19 @@ fn typed() -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bmcs_place_is_typed() {
+        let at = |prefix| Address::At { address: [10, 78, 0, 7].into(), prefix };
+        assert_eq!(address("10.78.0.7/24"), Ok(at(Some(24))));
+        assert_eq!(address("10.78.0.7"), Ok(at(None)));
+        assert_eq!(address("site"), Ok(Address::Site));
+        for bad in ["", "10.78.0", "10.78.0.7/", "10.78.0.7/x", "10.78.0.7/256", "fe80::1/64"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+        assert_eq!((vlan("none"), vlan("78")), (Ok(0), Ok(78)));
+        assert!(vlan("0").is_err() && vlan("4095").is_err() && vlan("x").is_err());
+    }
 
     #[test]
     fn an_order_is_good_for_a_time() {

@@ -79,6 +79,15 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Show what a machine is made of: what it told at its last boot, and what `maintain M setup` found
+    Hardware {
+        /// Machine, or the MAC of one that the site does not know
+        who: String,
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Show every machine, its seat and how far its boot is
     Status {
         /// Machines (m[01-40]), a seat, @group, @role or @all

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{Ledger, Source, Wish};
 use crate::hardware::{self, Record};
+use crate::surveys;
 
 /// Characters of a note that a machine wrote.
 pub(super) const NOTE_MAX: usize = 400;
@@ -181,6 +182,7 @@ pub(super) fn words(phase: &Phase) -> (Stage, String) {
         Phase::Heartbeat { .. } => (Stage::Up, "heartbeat".to_string()),
         // Kept with the ticket.
         Phase::Working { .. } => (Stage::Up, "works".to_string()),
+        Phase::Surveyed(survey) => (Stage::Up, clean(&surveys::summary(survey))),
         Phase::Wiped(disk) => (Stage::Up, clean(&disk.note)),
         Phase::Prepared(disk) => (Stage::Up, clean(&disk.note)),
         Phase::Finished { message, .. } => (Stage::Up, clean(message)),

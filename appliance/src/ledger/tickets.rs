@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use koboshi_initramfs::contract::duty::{Prepared, WORKS_MAX, Wiped, Work};
-use koboshi_initramfs::contract::{Hardware, Phase};
+use koboshi_initramfs::contract::{Duty, Hardware, Phase, Survey};
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::decide;
 use koboshi_pxe::desk::Desk;
@@ -16,6 +16,7 @@ use super::reports::clean;
 use super::{Ledger, now_ms};
 use crate::receipts::{Receipt, Receipts};
 use crate::store::{BootRecord, StoreError, Ticket, TicketState};
+use crate::surveys::{self, Surveyed};
 
 /// Disks of one machine in a receipt.
 const DISKS_MAX: usize = 512;
@@ -145,6 +146,7 @@ impl Ledger {
             return matches!(
                 phase,
                 Phase::Working { .. }
+                    | Phase::Surveyed(_)
                     | Phase::Wiped(_)
                     | Phase::Prepared(_)
                     | Phase::Finished { .. }
@@ -160,6 +162,7 @@ impl Ledger {
                 let works = works.collect();
                 self.inner().orders.works.insert(machine, works);
             }
+            Phase::Surveyed(survey) => self.surveyed(&machine, id, survey).await,
             Phase::Wiped(disk) => {
                 let disk = tidy(disk);
                 let text = match (&disk.wiped, disk.note.as_str()) {
@@ -206,13 +209,72 @@ impl Ledger {
                 self.ticket_told(ticket, text).await;
             }
             Phase::Finished { well, message } => {
-                let state = if *well { TicketState::Done } else { TicketState::Failed };
-                let id = self.ticket(&machine).map_or(0, |(ticket, _)| ticket.id);
-                self.ticket_is(&machine, id, state, clean(message)).await;
+                let Some((ticket, _)) = self.ticket(&machine) else { return true };
+                let says = clean(message);
+                match (*well, &ticket.after) {
+                    (true, Some(_)) => self.ticket_follows(&machine, says).await,
+                    (true, None) => {
+                        self.ticket_is(&machine, ticket.id, TicketState::Done, says).await;
+                    }
+                    (false, after) => {
+                        let rest = if after.is_some() { "; the rest was left undone" } else { "" };
+                        let says = format!("{says}{rest}");
+                        self.ticket_is(&machine, ticket.id, TicketState::Failed, says).await;
+                    }
+                }
             }
             _ => return false,
         }
         true
+    }
+
+    /// Keeps what a set-up found.
+    async fn surveyed(&self, machine: &str, boot: BootId, survey: &Survey) {
+        let survey = surveys::tidy(survey.clone());
+        let text = surveys::summary(&survey);
+        let surveyed = Surveyed { machine: machine.to_string(), at: now_ms(), boot, survey };
+        {
+            let mut inner = self.inner();
+            let last = inner.surveys.insert(machine.to_string(), surveyed.clone());
+            // Said again, because its answer was lost.
+            if last.is_some_and(|last| (last.boot, &last.survey) == (boot, &surveyed.survey)) {
+                return;
+            }
+        }
+        if let Err(error) = self.store.record_survey(surveyed).await {
+            self.failed(&error);
+        }
+        self.event("survey", Some(machine.to_string()), text).await;
+    }
+
+    /// The machine has done its part: what is left is the appliance's.
+    async fn ticket_follows(&self, machine: &str, says: String) {
+        let ticket = {
+            let mut inner = self.inner();
+            let Some(ticket) = inner.orders.last.get_mut(machine) else { return };
+            (ticket.state, ticket.says) = (TicketState::Following, says.clone());
+            ticket.clone()
+        };
+        self.ticket_told(ticket, format!("{says}; the appliance does the rest")).await;
+        self.follows.notify_one();
+    }
+
+    /// Orders that wait for the appliance's own part.
+    pub fn following(&self) -> Vec<Ticket> {
+        let inner = self.inner();
+        let following = |ticket: &&Ticket| ticket.state == TicketState::Following;
+        inner.orders.last.values().filter(following).cloned().collect()
+    }
+
+    /// Until there is another one.
+    pub async fn followed(&self) {
+        self.follows.notified().await;
+    }
+
+    /// The appliance has done its part of an order, or could not.
+    pub async fn ticket_ends(&self, ticket: &Ticket, well: bool, says: String) {
+        let state = if well { TicketState::Done } else { TicketState::Failed };
+        self.ticket_is(&ticket.machine, ticket.id, state, says).await;
     }
 
     /// The machine boots again: an order that was not finished is not going to be.
@@ -264,7 +326,11 @@ impl Ledger {
                     let all = [vendor, product, serial, uuid];
                     says_it_is.extend(all.into_iter().filter(|word| !word.is_empty()));
                 }
-                (receipts, receipt(&ticket, &site, began, address, says_it_is))
+                let survey = inner.surveys.get(machine);
+                let survey = survey.filter(|survey| Some(survey.boot) == ticket.boot);
+                let survey = survey.map(|surveyed| surveyed.survey.clone());
+                let told = (address, says_it_is, survey);
+                (receipts, receipt(&ticket, &site, began, told))
             });
             (ticket, receipt)
         };
@@ -315,11 +381,20 @@ fn receipt(
     ticket: &Ticket,
     site: &str,
     began: u64,
-    address: Option<String>,
-    says_it_is: Vec<String>,
+    (address, says_it_is, survey): (Option<String>, Vec<String>, Option<Survey>),
 ) -> Receipt {
     let boot = ticket.boot.map(|boot| boot.to_string()).unwrap_or_default();
     let from = address.map(|address| format!(" from {address}")).unwrap_or_default();
+    let saw = match &ticket.order {
+        Some(Duty::Setup(_)) => {
+            "what the machine and its BMC are, the machine reports of itself; what was done to the BMC's accounts, the \
+             appliance did, and saw that the BMC let it in"
+        }
+        _ => {
+            "what the disks are, and what was done to them, the machine reports of itself: koboshi wrote and read \
+             them back there; nobody else looked"
+        }
+    };
     let witnesses = vec![
         format!("{} gave the order to the appliance of {site}", ticket.by),
         format!(
@@ -327,9 +402,7 @@ fn receipt(
              over a network where nobody proves who he is",
             ticket.machine
         ),
-        "what the disks are, and what was done to them, the machine reports of itself: koboshi wrote and read \
-         them back there; nobody else looked"
-            .to_string(),
+        saw.to_string(),
     ];
     Receipt {
         format: "koboshi receipt 1".to_string(),
@@ -348,6 +421,7 @@ fn receipt(
         says_it_is,
         disks: ticket.disks.clone(),
         prepared: ticket.prepared.clone(),
+        survey,
         witnesses,
     }
 }
@@ -397,10 +471,11 @@ fn tidy_prepared(disk: &Prepared) -> Prepared {
 mod tests {
     use std::sync::Arc;
 
-    use koboshi_initramfs::contract::duty::{Duty, Step, Verify, Wipe};
+    use koboshi_initramfs::contract::duty::{Setup, Step, Verify, Wipe};
 
     use super::super::tests::boot;
     use super::*;
+    use crate::maintenance::{Account, After};
     use crate::store::Store;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -414,6 +489,7 @@ mod tests {
             duty: "wipe".into(),
             image: "wipe".into(),
             order: Some(Duty::Wipe(wipe)),
+            after: None,
             by: "root".into(),
             at: 1_000,
             until: u64::MAX,
@@ -506,6 +582,67 @@ mod tests {
         assert_eq!(receipt.disks[0].serial, "·[2Jb");
         ledger.ticket_over(&of(3, None)).await;
         assert_eq!(state(&ledger), TicketState::Done, "what follows changes nothing");
+    }
+
+    /// What the machine found is kept; the rest is the appliance's, over a restart of it and of the machine.
+    #[tokio::test]
+    async fn a_set_up_is_kept_and_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).expect("a state");
+        let order = Some(Duty::Setup(Setup::default()));
+        let after = Some(After { account: Some(Account::default()), ..After::default() });
+        let set_up = Ticket { duty: "setup".into(), order, after, ..ticket() };
+        store.put_ticket(set_up.clone()).await.expect("queued").await.expect("written");
+        let former = over(store.clone(), dir.path());
+        let record = of(2, Some(1));
+        boots(&former, &record);
+        let survey = |left_out| {
+            let mut survey = Survey { left_out, ..Survey::default() };
+            survey.board.serial = "\x1b[2JUM19".into();
+            Phase::Surveyed(Box::new(survey))
+        };
+        assert!(former.ticket_report((record.id, MAC), &survey(1)).await, "and no more");
+        assert_eq!(former.survey("m01"), None, "it has no ticket yet");
+        former.ticket_boots(&record, Stage::Up).await;
+        former.ticket_report((record.id, MAC), &survey(1)).await;
+        former.ticket_report((record.id, MAC), &survey(2)).await;
+        let kept = former.survey("m01").expect("kept");
+        assert_eq!((&*kept.survey.board.serial, kept.survey.left_out), ("·[2JUM19", 2));
+        let finished = Phase::Finished { well: true, message: "surveyed".into() };
+        former.ticket_report((record.id, MAC), &finished).await;
+        assert_eq!(state(&former), TicketState::Following);
+        former.followed().await;
+        let mut events = former.follow();
+        former.event("x", None, String::new()).await;
+        while events.recv().await.expect("an event").kind != "x" {}
+
+        let ledger = over(store.clone(), dir.path());
+        boots(&ledger, &record);
+        ledger.ticket_over(&of(3, None)).await;
+        let [following] = &ledger.following()[..] else { panic!("it is forgotten") };
+        assert_eq!((&*following.says, ledger.survey("m01")), ("surveyed", Some(kept)));
+        ledger.ticket_ends(following, false, "surveyed; its BMC refuses".into()).await;
+        let (ended, _) = ledger.ticket("m01").expect("a ticket");
+        assert_eq!((ended.state, &*ended.says), (TicketState::Failed, "surveyed; its BMC refuses"));
+        assert!(ledger.following().is_empty());
+        let signed = Receipts::of(dir.path()).read(&ended.receipt.expect("a receipt"));
+        let receipt: Receipt =
+            serde_json::from_value(signed.expect("there").receipt).expect("ours");
+        assert_eq!(receipt.survey.as_ref().map(|survey| survey.left_out), Some(2));
+        assert!(!receipt.well && receipt.witnesses[2].contains("the appliance did"), "{receipt:?}");
+
+        // What the machine could not do is not gone on with.
+        let again = Ticket { id: 0, ..set_up };
+        store.put_ticket(again).await.expect("queued").await.expect("written");
+        let ledger = over(store, dir.path());
+        let record = of(4, Some(2));
+        boots(&ledger, &record);
+        ledger.ticket_boots(&record, Stage::Up).await;
+        let failed = Phase::Finished { well: false, message: "the BMC is silent".into() };
+        ledger.ticket_report((record.id, MAC), &failed).await;
+        let (ended, _) = ledger.ticket("m01").expect("a ticket");
+        assert_eq!(ended.says, "the BMC is silent; the rest was left undone");
+        assert!(ledger.following().is_empty());
     }
 
     #[tokio::test]

@@ -112,7 +112,14 @@ pub async fn answer(app: &App, query: Query) -> Result<Answer, Refusal> {
         (Some(place), Some(_)) => format!("; it becomes {place} as soon as it boots again"),
         (Some(place), None) => format!("; it becomes {place} when it boots"),
     };
-    answer.says = format!("{mac} is {} now{then}", newcomer.name);
+    let set_up = match newcomer.bmc {
+        Some(_) => String::new(),
+        None => {
+            let name = &newcomer.name;
+            format!("; `koboshi maintain {name} setup --bmc-address ADDRESS/BITS` sets up its BMC")
+        }
+    };
+    answer.says = format!("{mac} is {} now{then}{set_up}", newcomer.name);
     answer.file = Some(edited.file.display().to_string());
     answer.reload = Some(reload);
     Ok(answer)

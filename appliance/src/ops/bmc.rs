@@ -10,7 +10,7 @@ use serde_json::json;
 use super::many::{Deed, Failure, On, Operation, Said};
 use crate::bmcs::Lent;
 
-mod accounts;
+pub(super) mod accounts;
 mod console;
 
 pub use accounts::{Typed, UserChange};

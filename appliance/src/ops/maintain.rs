@@ -1,7 +1,7 @@
 //! `koboshi maintain m07 wipe`: an order for the machine's next boot, once; afterwards it is what it was.
 
-use koboshi_initramfs::contract::Hardware;
 use koboshi_initramfs::contract::duty::Work;
+use koboshi_initramfs::contract::{Duty, Hardware};
 use koboshi_pxe::desk::Kind;
 use koboshi_pxe::seats::Holder;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::many::{Line, Operation, Reach, begin};
 use super::table::{ago, table};
-use super::{bootdev, power};
+use super::{bootdev, power, setup};
 use crate::api::Refusal;
 use crate::app::App;
 use crate::hardware;
@@ -124,7 +124,14 @@ pub async fn answer(app: &App, query: Query, who: &str) -> Result<Answer, Refusa
         hardware: lines,
         then: absent.unwrap_or_default(),
     };
-    let order = query.duty.order()?;
+    let (order, after, says) = match &query.duty {
+        Asked::Setup(asked) => {
+            let setup::Ordered { order, after, says } = setup::ordered(app, &name, machine, asked)?;
+            (Some(Duty::Setup(order)), after, says)
+        }
+        other => (other.clone().order()?, None, Vec::new()),
+    };
+    answer.then.extend(says);
     if query.dry {
         return Ok(answer);
     }
@@ -135,6 +142,7 @@ pub async fn answer(app: &App, query: Query, who: &str) -> Result<Answer, Refusa
         duty: duty.to_string(),
         image: image.to_string(),
         order,
+        after,
         by: who.to_string(),
         at: now,
         until: now.saturating_add(query.expires),
@@ -179,6 +187,7 @@ fn stands(app: &App, name: &MachineName) -> Result<(), Refusal> {
     let help = match ticket.state {
         TicketState::Open => format!("`koboshi maintain {name} --cancel` takes that back"),
         TicketState::Running => "it ends by itself, or with the machine's next boot".to_string(),
+        TicketState::Following => "it ends by itself, in a few minutes at most".to_string(),
         _ => return Ok(()),
     };
     let error = format!(
@@ -274,6 +283,10 @@ pub async fn cancel(app: &App, query: &Cancel, who: &str) -> Result<Row, Refusal
             let help = format!("`koboshi power {name} cycle` breaks it off");
             Err(Refusal::conflict(error, Some(help)))
         }
+        Some(ticket) if ticket.state == TicketState::Following => {
+            let error = format!("{name} has done its part, and the appliance does the rest");
+            Err(Refusal::conflict(error, Some("it ends by itself, in a few minutes".to_string())))
+        }
         _ => Err(Refusal::conflict(format!("nothing is ordered for {name}"), None)),
     }
 }
@@ -304,6 +317,9 @@ pub fn note(ticket: &Ticket, works: &[Work]) -> Option<String> {
                 [] => Some(format!("{duty} is under way{done}")),
                 some => Some(format!("{duty}: {}{done}", some.join(", "))),
             }
+        }
+        TicketState::Following => {
+            Some(format!("{duty}: {}; the appliance does the rest", ticket.says))
         }
         TicketState::Failed | TicketState::Unfinished => Some(format!("{duty}: {}", ticket.says)),
         TicketState::Done | TicketState::Cancelled | TicketState::Expired => None,
@@ -379,6 +395,7 @@ mod tests {
             duty: "wipe".into(),
             image: "wipe".into(),
             order: None,
+            after: None,
             by: "root".into(),
             at: 0,
             until: 1,

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::table::table;
 use crate::receipts::{Receipt, Receipts, Signed, public_key, read, verify};
+use crate::surveys;
 
 /// What may be typed.
 #[derive(Debug, Subcommand)]
@@ -220,6 +221,9 @@ fn show(signed: &Signed) -> anyhow::Result<String> {
             "NOTE",
         ];
         text.push_str(&table(&headings, &prepared));
+    }
+    for line in receipt.survey.iter().flat_map(surveys::lines) {
+        text.push_str(&format!("  {line}\n"));
     }
     receipt.witnesses.iter().for_each(|line| text.push_str(&format!("- {line}\n")));
     text.push_str(&format!("signed with {}\n", signed.key));

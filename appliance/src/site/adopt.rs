@@ -93,6 +93,48 @@ pub fn adopt(site: &Path, newcomer: &Newcomer) -> Result<Edited, EditError> {
     )
 }
 
+/// Writes into a machine's own line where its BMC is.
+pub fn give_bmc(site: &Path, name: &MachineName, bmc: Ipv4Addr) -> Result<Edited, EditError> {
+    let _lock = Lock::take(site)?;
+    let gathered = gather(site);
+    if gathered.broken || gathered.problems.has_errors() {
+        return Err(EditError::Site(gathered.problems.sorted()));
+    }
+    let origin = gathered.written.machines.get(name).map(|machine| &machine.origin);
+    let file = origin.map_or(site, |origin| origin.file()).to_path_buf();
+    let key = origin.map(|origin| origin.text().trim().trim_matches(['"', '\'']).to_string());
+    let key = key.unwrap_or_else(|| name.to_string());
+    if key != name.as_str() {
+        let why = "one address is not that of all of them".to_string();
+        return Err(EditError::Shared { machine: name.clone(), key, file, why });
+    }
+    let bmc = bmc.to_string();
+    change(
+        &file,
+        |document| {
+            let machines = table(document, &["machines"], &file)?;
+            if let Some(line) = machines.get_mut(&key).and_then(Item::as_inline_table_mut) {
+                let was = put(line, "bmc", bmc.as_str().into());
+                line.fmt();
+                return Ok(was);
+            }
+            Ok(put(table(document, &["machines", &key], &file)?, "bmc", bmc.as_str().into()))
+        },
+        |text| {
+            let document: DocumentMut =
+                text.parse().map_err(|_| "the result could not be read back")?;
+            let machines = document.get("machines").and_then(Item::as_table_like);
+            let line = machines.and_then(|machines| machines.get(&key)?.as_table_like());
+            let reads = line.and_then(|line| line.get("bmc")?.as_str());
+            if reads == Some(bmc.as_str()) {
+                Ok(())
+            } else {
+                Err("it does not read back".to_string())
+            }
+        },
+    )
+}
+
 /// The next free name of the site's own pattern: `m01`, `m02` make `m03`, `rack1-node9` makes
 /// `rack1-node10`. The machine written last says what the pattern is.
 pub fn next_name(site: &Site) -> MachineName {
@@ -208,6 +250,37 @@ mod tests {
         assert_eq!(fs::read_to_string(&site).unwrap(), main);
         fs::write(&rack, "[machines\n").unwrap();
         assert!(matches!(adopt(&site, &newcomer(None)), Err(EditError::Site(_))));
+    }
+
+    #[test]
+    fn a_machines_own_line_gets_its_bmc() {
+        let given = |text: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let site = dir.path().join("site.toml");
+            fs::write(&site, text).unwrap();
+            give_bmc(&site, &"m03".parse().unwrap(), Ipv4Addr::new(10, 78, 0, 3))
+                .map(|_| fs::read_to_string(&site).unwrap())
+        };
+        let mac = "mac = \"52:54:00:77:00:03\"";
+        let bmc = "bmc = \"10.78.0.3\"";
+        for (text, want) in [
+            (
+                format!("[machines]\nm03 = {{ {mac} }} # new\nm04 = {{}}\n"),
+                format!("[machines]\nm03 = {{ {mac}, {bmc} }} # new\nm04 = {{}}\n"),
+            ),
+            (
+                format!("[machines.m03]\n{mac}\n\n[machines.m04]\n"),
+                format!("[machines.m03]\n{mac}\n{bmc}\n\n[machines.m04]\n"),
+            ),
+            (
+                format!("[machines]\n\"m03\" = {{ {mac}, bmc = \"10.78.0.9\" }}\n"),
+                format!("[machines]\n\"m03\" = {{ {mac}, {bmc} }}\n"),
+            ),
+        ] {
+            assert_eq!(given(&text).unwrap(), want);
+        }
+        let shared = given("[machines]\n\"m[03-04]\" = {}\n").unwrap_err().to_string();
+        assert!(shared.contains("m03 is part of the line \"m[03-04]\""), "{shared}");
     }
 
     #[test]

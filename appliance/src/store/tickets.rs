@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{META, Store, StoreError, json, parse};
+use crate::maintenance::After;
 
 /// By machine's name.
 pub(super) const TICKETS: TableDefinition<&str, &[u8]> = TableDefinition::new("tickets");
@@ -27,6 +28,9 @@ pub struct Ticket {
     /// What the machine is told; nothing where booting the image is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Duty>,
+    /// What the appliance does itself afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<After>,
     /// Who ordered it.
     pub by: String,
     /// When, Unix milliseconds.
@@ -62,6 +66,8 @@ pub enum TicketState {
     Open,
     /// A boot has it.
     Running,
+    /// The machine has done its part, the appliance does the rest.
+    Following,
     /// Carried out.
     Done,
     /// It could not be carried out, or not all of it.
@@ -80,6 +86,7 @@ impl TicketState {
         match self {
             TicketState::Open => "open",
             TicketState::Running => "running",
+            TicketState::Following => "following",
             TicketState::Done => "done",
             TicketState::Failed => "failed",
             TicketState::Unfinished => "unfinished",
@@ -90,7 +97,7 @@ impl TicketState {
 
     /// Something is still to come.
     pub fn stands(self) -> bool {
-        matches!(self, TicketState::Open | TicketState::Running)
+        matches!(self, TicketState::Open | TicketState::Running | TicketState::Following)
     }
 }
 

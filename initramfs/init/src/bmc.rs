@@ -1,5 +1,6 @@
 //! The BMC as the machine itself sees it, through the kernel's IPMI driver: at which address would
 //! one reach it over the network? Asked once a boot, with little patience: some BMCs take seconds.
+//! A set-up asks more of it (`duty::setup`), by the same [`Door`].
 //!
 //! ```text
 //! Get Channel Info    App 42h        channel             -> medium: 4 is 802.3 LAN
@@ -37,7 +38,7 @@ pub fn expected(sys: &Path) -> bool {
 
 /// What the BMC says, if there is one and it answers in time.
 pub fn read() -> Option<Bmc> {
-    let device = device()?;
+    let device = device(DEVICE)?;
     let (tell, told) = mpsc::channel();
     // The driver's own calls cannot be hurried: whoever hangs there hangs alone.
     thread::Builder::new()
@@ -54,8 +55,9 @@ pub fn read() -> Option<Bmc> {
     told.recv_timeout(IN_ALL).ok()?
 }
 
-fn device() -> Option<&'static Path> {
-    let end = Instant::now() + DEVICE;
+/// The driver's device, as soon as it is there.
+pub fn device(patience: Duration) -> Option<&'static Path> {
+    let end = Instant::now() + patience;
     loop {
         let found = DEVICES.iter().map(Path::new).find(|path| path.exists());
         if found.is_some() || Instant::now() > end {
@@ -72,29 +74,71 @@ fn answer(
     command: u8,
     data: Vec<u8>,
 ) -> io::Result<Option<Vec<u8>>> {
+    let (code, data) = exchange(file, netfn, command, data)?;
+    Ok((code == 0).then_some(data))
+}
+
+/// One command: completion code and data.
+fn exchange(
+    file: &mut File,
+    netfn: NetFn,
+    command: u8,
+    data: Vec<u8>,
+) -> io::Result<(u8, Vec<u8>)> {
     let message = Message::new_request(netfn, command, data);
     let mut request = Request::new(message, RequestTargetAddress::Bmc(LogicalUnit::Zero));
     let response = file.send_recv(&mut request)?;
-    Ok((response.cc() == 0).then(|| response.data().to_vec()))
+    Ok((response.cc(), response.data().to_vec()))
 }
 
-/// The first LAN channel that has a MAC: 1 on most, 8 on some Intel boards, 2 on HPE's.
+/// The BMC for whoever has more to ask, and may wait for it.
+pub struct Door {
+    device: &'static Path,
+    patience: Duration,
+    file: Option<File>,
+}
+
+impl Door {
+    /// Opened when something is asked. `patience`: for one answer.
+    pub fn new(device: &'static Path, patience: Duration) -> Door {
+        Door { device, patience, file: None }
+    }
+
+    /// One command: completion code and data.
+    pub fn ask(&mut self, netfn: NetFn, command: u8, data: &[u8]) -> io::Result<(u8, Vec<u8>)> {
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => File::new(self.device, self.patience)?,
+        };
+        let told = exchange(&mut file, netfn, command, data.to_vec())?;
+        // After a failure it is opened anew: an answer that comes late would be taken for the next one.
+        self.file = Some(file);
+        Ok(told)
+    }
+}
+
+/// The LAN channel's number, address and MAC.
 fn lan(mut ask: impl FnMut(NetFn, u8, &[u8]) -> Option<Vec<u8>>) -> Option<Bmc> {
+    let (channel, mac) = channel(&mut ask)?;
+    let address = ask(NetFn::Transport, 0x02, &[channel, 3, 0, 0]);
+    let address = address.and_then(|data| <[u8; 4]>::try_from(data.get(1..)?).ok());
+    let address = Ipv4Addr::from(address.unwrap_or_default()).to_string();
+    Some(Bmc { channel, address, mac: show_mac(&mac) })
+}
+
+/// The first LAN channel that has a MAC, and that: 1 on most, 8 on some Intel boards, 2 on HPE's.
+pub fn channel(mut ask: impl FnMut(NetFn, u8, &[u8]) -> Option<Vec<u8>>) -> Option<(u8, [u8; 6])> {
     const LAN: u8 = 4;
     for channel in 1..=11 {
         let info = ask(NetFn::App, 0x42, &[channel]);
         if info.and_then(|info| Some(info.get(1)? & 0x7f)) != Some(LAN) {
             continue;
         }
-        let mut parameter = |number| {
-            let data = ask(NetFn::Transport, 0x02, &[channel, number, 0, 0])?;
-            data.get(1..).map(<[u8]>::to_vec)
-        };
-        let mac = parameter(5).and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
-        let Some(mac) = mac.filter(|mac| *mac != [0; 6] && *mac != [0xff; 6]) else { continue };
-        let address = parameter(3).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-        let address = Ipv4Addr::from(address.unwrap_or_default()).to_string();
-        return Some(Bmc { channel, address, mac: show_mac(&mac) });
+        let mac = ask(NetFn::Transport, 0x02, &[channel, 5, 0, 0]);
+        let mac = mac.and_then(|data| <[u8; 6]>::try_from(data.get(1..)?).ok());
+        if let Some(mac) = mac.filter(|mac| *mac != [0; 6] && *mac != [0xff; 6]) {
+            return Some((channel, mac));
+        }
     }
     None
 }

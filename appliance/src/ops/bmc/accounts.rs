@@ -76,9 +76,19 @@ impl UserChange {
         Password::new(text).map(Some).map_err(|error| error.to_string())
     }
 
-    /// Does it, in the order in which nothing is open to nobody: the password before the right to log in.
-    pub(super) async fn apply(&self, bmc: &Lent) -> Result<Said, Failure> {
-        let usage = |error: String| Failure::new("usage", error);
+    /// Does it.
+    pub(in crate::ops) async fn apply(&self, bmc: &Lent) -> Result<Said, Failure> {
+        let password = self.password().map_err(|error| Failure::new("usage", error))?;
+        self.apply_with(bmc, password.as_ref()).await
+    }
+
+    /// The same with a password that was not typed, in the order in which nothing is open to nobody: the password
+    /// before the right to log in.
+    pub(in crate::ops) async fn apply_with(
+        &self,
+        bmc: &Lent,
+        password: Option<&Password>,
+    ) -> Result<Said, Failure> {
         let channel = channel::lan(bmc).await?;
         if self.enabled == Some(false) {
             user::enable(bmc, self.id, false).await?;
@@ -86,8 +96,8 @@ impl UserChange {
         if let Some(name) = &self.name {
             user::set_name(bmc, self.id, name).await?;
         }
-        if let Some(password) = self.password().map_err(usage)? {
-            user::set_password(bmc, self.id, &password).await?;
+        if let Some(password) = password {
+            user::set_password(bmc, self.id, password).await?;
         }
         if let Some(limit) = self.privilege.as_deref().and_then(Limit::by_name) {
             let messaging = limit != Limit::NoAccess;

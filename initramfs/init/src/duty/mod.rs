@@ -7,6 +7,7 @@ mod mkfs;
 mod overwrite;
 mod pattern;
 mod prepare;
+mod setup;
 mod wipe;
 
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ pub fn run(duty: &Duty, reporter: &mut Reporter, rings: &dyn Fn(Duration) -> boo
     match duty {
         Duty::Wipe(order) => wipe::run(order, reporter, rings),
         Duty::Prepare(order) => prepare::run(order, reporter, rings),
+        Duty::Setup(order) => setup::run(order, reporter, rings),
     }
 }
 
