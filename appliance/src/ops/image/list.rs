@@ -54,7 +54,7 @@ struct Row {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Item {
-    Whole(Row),
+    Whole(Box<Row>),
     Damaged(Damaged),
 }
 
@@ -92,7 +92,7 @@ impl List {
             }
         }
         if self.json {
-            let whole = rows.into_iter().map(Item::Whole);
+            let whole = rows.into_iter().map(|row| Item::Whole(Box::new(row)));
             let all: Vec<Item> = whole.chain(damaged.into_iter().map(Item::Damaged)).collect();
             return print(&pretty(&all)?);
         }

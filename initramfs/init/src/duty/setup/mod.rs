@@ -218,7 +218,7 @@ mod tests {
             left_out: 5,
             ..Survey::default()
         };
-        let cut = fitting(whole.clone());
+        let cut = fitting(whole);
         let users = cut.bmc.as_ref().map_or(0, |bmc| bmc.users.len());
         assert!(!cut.memory.is_empty() && cut.processors.len() == 8 && users > 0, "{users}");
         let gone = (100 - cut.memory.len()) + (63 - users) + 5;

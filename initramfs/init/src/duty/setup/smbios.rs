@@ -375,7 +375,7 @@ mod tests {
             if survey.memory.len() == all.memory.len() {
                 prop_assert_eq!(&survey.processors, &all.processors);
             }
-            let mut other = whole.clone();
+            let mut other = whole;
             let at = at % other.len();
             other[at] = byte;
             parse(&other, plain);
