@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use koboshi_images::Bootable;
+use koboshi_initramfs::contract::room::never_fits;
 use koboshi_initramfs::contract::{self, Disk, Nic, Orders, Root};
 use koboshi_pxe::boots::{Part, Plan};
 use koboshi_pxe::decide::{Entry, Place, Ticket, Unknown};
@@ -129,6 +130,12 @@ impl Freeze for Planner {
         let (name, ready) = self.roles.get_key_value(role)?;
         let (ready, _) = self.ready((name, self.site.roles.get(name)?), ready, machine).ok()?;
         Some(format!("{}@{}", ready.image.name, ready.image.version))
+    }
+
+    fn no_room(&self, machine: &str, role: &str, memory: u64) -> Option<String> {
+        let (name, ready) = self.roles.get_key_value(role)?;
+        let (ready, _) = self.ready((name, self.site.roles.get(name)?), ready, machine).ok()?;
+        never_fits(&ready.root, memory).err()
     }
 
     fn uart(&self, entry: &Entry) -> Option<Uart> {

@@ -263,7 +263,9 @@ fn uefi_boots_and_never_boots_an_altered_root() {
         }
         let boot = &world.json(&["boots", "m05"])[0];
         assert!(!stages(boot).contains(&"root".to_string()), "nothing was fetched: {boot:#}");
-        assert!(world.ok(&["status", "m05"]).contains("MiB are missing"));
+        let status = world.ok(&["status", "m05"]);
+        assert!(status.contains("MiB are missing"), "{status}");
+        assert!(status.contains("has no room in its memory: the root takes"), "{status}");
         world.machine("m05").power_off().await.expect("power off");
 
         // While the appliance runs: it notices the image by itself.

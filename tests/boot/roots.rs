@@ -107,7 +107,10 @@ fn overlays_and_data_disks() {
         world.machine("m01").power_on().await.expect("power on");
         let mut console = world.machine("m01").viewer();
         console
-            .expect("LABEL=db for /data is not there; disks seen: vda (64 MiB, blank)", MINUTES)
+            .expect(
+                "prepare-disks --disk disk0 --label db`); disks seen: vda (64 MiB, blank)",
+                MINUTES,
+            )
             .await
             .expect("it says what it waits for");
         wait_until(&world, "the trouble is in status", || {

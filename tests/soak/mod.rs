@@ -9,7 +9,7 @@ mod outage;
 mod roles;
 mod setup;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::world::{KOBOSHI, text};
@@ -17,7 +17,7 @@ use crate::world::{KOBOSHI, text};
 /// `koboshi image build …` of an image beside those of the rack, before it is raised: there is no way to
 /// Debian inside of it.
 fn build(words: &[&str]) {
-    let rack = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rack");
+    let rack = rack();
     let built = Command::new(KOBOSHI)
         .args(["image", "build", "--publish"])
         .args(words)
@@ -28,4 +28,9 @@ fn build(words: &[&str]) {
         .output()
         .expect("koboshi runs");
     assert!(built.status.success(), "{}", text(&built));
+}
+
+/// Where those images are.
+fn rack() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rack")
 }

@@ -133,6 +133,28 @@ fn a_balancer_balances_and_a_database_keeps() {
     });
 }
 
+/// Roles that want something of their seats are proven in the rack with what their seats would say.
+#[test]
+fn images_of_roles_are_tested_with_what_seats_say() {
+    for role in ["lb", "db"] {
+        build(&[role, "--kernel", "cloud"]);
+    }
+    let lb = ["vip=10.77.0.100/24", "port=80", "real=10.77.0.21", "priority=150", "vrid=51"];
+    let lb: Vec<&str> = lb.iter().flat_map(|arg| ["--arg", arg]).collect();
+    let db =
+        ["--memory", "2g", "--disk", "768m:db:/var/lib/mysql", "--expect", "a database is made"];
+    for (image, words) in [("lb", &lb[..]), ("db", &db)] {
+        let mut koboshi = std::process::Command::new(crate::world::KOBOSHI);
+        koboshi
+            .args(["image", "test", image, "--state"])
+            .arg(super::rack().join("state"))
+            .args(words);
+        let output = koboshi.output().expect("koboshi runs");
+        let said = crate::world::text(&output);
+        assert!(output.status.success() && said.contains("(systemd running)"), "{said}");
+    }
+}
+
 /// A web server behind the balancer, and its process. It has the balanced address for itself, and tells
 /// nobody.
 async fn server(world: &World, last: u8) -> (Peer, tokio::process::Child) {

@@ -19,7 +19,7 @@ use super::blueprint::{self, Blueprint};
 use super::bmc::Bmcs;
 use super::demo;
 use super::machine::{Machine, Power};
-use super::qemu::{Accel, Firmware};
+use super::qemu::{Accel, Disk, Firmware};
 use super::rack::Rack;
 use crate::ops::boots::Boot;
 use koboshi_pxe::boots::Stage;
@@ -60,6 +60,21 @@ pub struct Claim {
     pub script: Option<PathBuf>,
     /// Units that may fail.
     pub may_fail: Vec<String>,
+    /// What its seat says by `args`.
+    pub args: Vec<(String, String)>,
+    /// Data disks of the machine.
+    pub disks: Vec<DataDisk>,
+}
+
+/// A data disk of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataDisk {
+    /// Its size.
+    pub mib: u32,
+    /// It holds an ext4 of this label; nothing if none.
+    pub label: Option<String>,
+    /// Where the seat has it, by its label.
+    pub at: Option<String>,
 }
 
 /// What came of it.
@@ -95,6 +110,8 @@ pub fn prove(claim: Claim, step: impl Fn(&str) + Send + 'static) -> anyhow::Resu
         spec.memory_mib = claim.memory_mib;
         spec.firmware = claim.firmware;
         spec.accel = claim.accel;
+        let disk = |(n, disk): (usize, &DataDisk)| Disk::new(disk.mib, &format!("disk{n}"));
+        spec.disks = claim.disks.iter().enumerate().map(disk).collect();
     }
     super::on_wire(plan, move |wire| async move {
         let stop = demo::stop_token();
@@ -103,6 +120,11 @@ pub fn prove(claim: Claim, step: impl Fn(&str) + Send + 'static) -> anyhow::Resu
         let state = scratch.state();
         let appliance = Appliance::start(&rack, &own_path(), &site, &state).await?;
         let machine = rack.machine(MACHINE)?.clone();
+        for (n, disk) in claim.disks.iter().enumerate() {
+            if let Some(label) = &disk.label {
+                label_disk(&rack.dir().join(format!("{MACHINE}.disk{n}")), label).await?;
+            }
+        }
         machine.power_on().await?;
         let mut test =
             Test { claim: &claim, appliance: &appliance, machine: &machine, step: &step };
@@ -329,17 +351,44 @@ user = "admin"
 password-file = "bmc.pw"
 [machines]
 {MACHINE} = {{ mac = ["52:54:00:77:00:01"], bmc = "10.78.0.11", console = "sol" }}
-[seats]
-test1 = {{ role = "test", ip = "10.77.0.11" }}
 [matrix]
 {MACHINE} = "test1"
-"#,
-            claim.image, claim.root
+{}"#,
+            claim.image,
+            claim.root,
+            of_the_seat(claim)
         );
         std::fs::write(&site, text).with_context(|| format!("writing {}", site.display()))?;
         demo::password(&self.dir.join("bmc.pw"))?;
         Ok(site)
     }
+}
+
+/// Tables of the seat, with what whoever tests gives it.
+fn of_the_seat(claim: &Claim) -> String {
+    let text = |text: &String| toml::Value::String(text.clone());
+    let args = claim.args.iter().map(|(name, value)| (name.clone(), text(value)));
+    let disk = |disk: &DataDisk| {
+        let what = format!("LABEL={}", disk.label.as_ref()?);
+        Some((disk.at.clone()?, text(&what)))
+    };
+    let disks = claim.disks.iter().filter_map(disk).collect();
+    let inside = |name: &str, value| toml::Table::from_iter([(name.to_string(), value)]);
+    let mut seat = inside("args", toml::Value::Table(args.collect()));
+    seat.insert("role".to_string(), text(&"test".to_string()));
+    seat.insert("ip".to_string(), text(&"10.77.0.11".to_string()));
+    seat.insert("disks".to_string(), toml::Value::Table(disks));
+    inside("seats", toml::Value::Table(inside("test1", toml::Value::Table(seat)))).to_string()
+}
+
+async fn label_disk(path: &Path, label: &str) -> anyhow::Result<()> {
+    let mut mke2fs = tokio::process::Command::new("/sbin/mke2fs");
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-L", label]).arg(path);
+    let output = mke2fs.output().await.context("running mke2fs (Debian's e2fsprogs)")?;
+    if !output.status.success() {
+        bail!("mke2fs: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 impl Drop for Scratch {
@@ -366,6 +415,34 @@ fn sweep(base: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is typed comes to the seat as it is, and never to another table.
+    #[test]
+    fn a_seat_says_what_was_typed() {
+        let claim = Claim {
+            state: PathBuf::new(),
+            image: "db@1".into(),
+            root: "ram".into(),
+            memory_mib: 1024,
+            firmware: Firmware::Bios,
+            accel: Accel::Tcg,
+            within: PROMPT,
+            expect: Vec::new(),
+            script: None,
+            may_fail: Vec::new(),
+            args: vec![("a\"]\nb".into(), "1\"\n[matrix]".into()), ("port".into(), "80".into())],
+            disks: vec![
+                DataDisk { mib: 1, label: Some("db".into()), at: Some("/data".into()) },
+                DataDisk { mib: 1, label: Some("log".into()), at: None },
+            ],
+        };
+        let table: toml::Table = of_the_seat(&claim).parse().expect("TOML");
+        let seat = &table["seats"]["test1"];
+        assert_eq!(seat["args"]["a\"]\nb"].as_str(), Some("1\"\n[matrix]"));
+        assert_eq!(seat["args"]["port"].as_str(), Some("80"));
+        assert_eq!(seat["disks"].to_string(), "{ \"/data\" = \"LABEL=db\" }");
+        assert!(table.len() == 1 && seat.as_table().map(|seat| seat.len()) == Some(4));
+    }
 
     #[test]
     fn what_a_kill_left_is_cleared_away_and_what_is_in_use_stays() {

@@ -129,6 +129,13 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
     let made_of = |machine: &str| Some(hardware::summary(&hardware.get(machine)?.hardware));
     let snapshot = app.desk.site();
     let would = |machine: &str, role: &str| snapshot.freeze.image(machine, role);
+    let no_room = |name: &MachineName| {
+        let memory = hardware.get(name.as_str())?.hardware.memory_mib << 20;
+        let (_, seat) = site.seat_of(name)?;
+        let why = snapshot.freeze.no_room(name.as_str(), seat.role.as_str(), memory);
+        why.filter(|_| memory > 0)
+            .map(|why| format!("{} has no room in its memory: {why}", seat.role))
+    };
     let mut rows = Vec::new();
     for (name, machine) in &site.machines {
         // A switch or PDU has a console and nothing to boot.
@@ -149,6 +156,7 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
         gate(app, machine.macs[0].value, boot, &mut row);
         row.notes.extend(version(app, &site, name));
         row.notes.extend(conflict(boot));
+        row.notes.extend(no_room(name));
         row.notes.extend(haunted(name.as_str(), &ghosts, &holders));
         let ticket = app.ledger.ticket(name.as_str());
         row.notes.extend(ticket.and_then(|(ticket, works)| maintain::note(&ticket, &works)));

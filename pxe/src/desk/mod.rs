@@ -89,6 +89,12 @@ pub trait Freeze: Send + Sync {
     /// The image that a machine would boot now in this role, as a person says it: `web@3`.
     fn image(&self, machine: &str, role: &str) -> Option<String>;
 
+    /// Why what a machine would boot now in this role has no room in so many bytes of memory, if it has none.
+    fn no_room(&self, machine: &str, role: &str, memory: u64) -> Option<String> {
+        let _ = (machine, role, memory);
+        None
+    }
+
     /// Why the image of a ticket cannot be booted now, if it cannot.
     fn no_image(&self, image: &str) -> Option<String> {
         let _ = image;

@@ -274,3 +274,23 @@ fn show(whole: &Whole, verified: bool) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_version_is_listed_with_what_to_do() {
+        let damaged = "blob sha256:00 is damaged: it is missing".to_string();
+        let damaged = Damaged { name: "web".to_string(), version: 2, damaged };
+        let text = list(&[], std::slice::from_ref(&damaged));
+        let line = text.lines().find(|line| line.starts_with("web@2 ")).expect("a line of its own");
+        assert!(line.contains("DAMAGED"), "{text}");
+        assert!(
+            text.contains("it is missing") && text.contains("`koboshi image rm web@2`"),
+            "{text}"
+        );
+        let json = pretty(&[Item::Damaged(damaged)]).expect("JSON");
+        assert!(json.contains("\"version\": 2") && json.contains("\"damaged\": \"blob"), "{json}");
+    }
+}

@@ -43,7 +43,7 @@ pub enum Command {
     },
     /// Build an image of a recipe
     Build {
-        /// A shipped recipe (rescue, web, lb, db, wipe) or a recipe file
+        /// A shipped recipe (rescue, web, lb, db, wipe, setup) or a recipe file
         recipe: String,
         /// Kernel instead of the recipe's: metal (all hardware), cloud (virtual machines), or a package
         #[arg(long)]

@@ -289,7 +289,24 @@ fn missing(disk: &Disk, devices: &[Device], lacks: &[String]) -> String {
     let all: Vec<String> = devices.iter().map(Device::describe).collect();
     let seen = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
     let lacks: String = lacks.iter().map(|lack| format!("; {lack}")).collect();
-    format!("{} for {} is not there; disks seen: {seen}{lacks}", disk.what, disk.at)
+    let (what, way_out) = (&disk.what, way_out(&disk.what, devices));
+    format!("{what} for {} is not there{way_out}; disks seen: {seen}{lacks}", disk.at)
+}
+
+/// What makes the disk of that label of one that is blank.
+fn way_out(what: &str, devices: &[Device]) -> String {
+    let blank = |device: &&Device| {
+        let holds_nothing = device.holds.is_none() && device.unread.is_none() && !device.used;
+        holds_nothing && device.disk.is_none()
+    };
+    let mut blank = devices.iter().filter(blank);
+    let blank = blank.find_map(|device| Some((&device.name, device.serials.first()?)));
+    match (what.strip_prefix("LABEL="), blank) {
+        (Some(label), Some((name, serial))) => format!(
+            " (if {name} is to be that: `koboshi maintain MACHINE prepare-disks --disk {serial} --label {label}`)"
+        ),
+        _ => String::new(),
+    }
 }
 
 /// The kernel's name behind `/dev/NAME`: `mapper/vg-db` is a node or a link, `vg/db` a link.

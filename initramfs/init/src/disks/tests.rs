@@ -94,6 +94,17 @@ fn what_cannot_be_mounted_is_said() {
          vdb (1024 MiB, an LVM volume); no mdadm"
     );
     assert!(missing(&disk, &[], &[]).ends_with("disks seen: none"));
+    // A blank disk of a known serial number could be that one; what holds something, or is part of something, is not.
+    let blank = Device { serials: vec!["S3R1AL".into()], ..device("vdc", None, "") };
+    let part = Device { disk: Some("vdc".into()), ..blank.clone() };
+    let said = missing(&disk, &[all[0].clone(), blank.clone()], &[]);
+    let command =
+        "`koboshi maintain MACHINE prepare-disks --disk S3R1AL --label db`); disks seen: ";
+    assert!(said.contains(command), "{said}");
+    let by_uuid = Disk { what: "UUID=1-2".into(), ..disk.clone() };
+    for (disk, device) in [(&disk, part), (&by_uuid, blank)] {
+        assert!(!missing(disk, &[device], &[]).contains("prepare-disks"));
+    }
 }
 
 #[test]

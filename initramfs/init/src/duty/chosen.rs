@@ -30,7 +30,8 @@ impl Found {
 
     /// Whether that is its serial number.
     pub fn has(&self, serial: &str) -> bool {
-        self.disk.serial.eq_ignore_ascii_case(serial.trim())
+        let serial = serial.trim();
+        !serial.is_empty() && self.disk.serial.eq_ignore_ascii_case(serial)
     }
 
     /// `/dev/vda`

@@ -85,13 +85,7 @@ pub fn make(job: Job<'_>, made: &mut Made, tell: Tell<'_>) -> Result<(), Stop> {
     made.steps.push("its first and last MiB cleared".to_owned());
     let disk = job.path.to_string_lossy();
     if job.parted {
-        run(
-            &["/sbin/blockdev", "/usr/sbin/blockdev"],
-            &["--rereadpt", &disk],
-            "clearing",
-            step,
-            tell,
-        )?;
+        reread(&disk, step, tell)?;
     }
     step += 1;
     let (mut device, mut path) = (job.name.to_owned(), job.path.to_owned());
@@ -111,6 +105,22 @@ pub fn make(job: Job<'_>, made: &mut Made, tell: Tell<'_>) -> Result<(), Stop> {
     let fs = job.fs.as_str();
     made.steps.push(format!("mkfs.{fs} -L {} on {}, read back", job.label, made.device));
     Ok(())
+}
+
+/// The kernel forgets the partitions that were there. Whoever looks at one in this moment keeps it from that.
+fn reread(disk: &str, step: u64, tell: Tell<'_>) -> Result<(), Stop> {
+    let begun = Instant::now();
+    loop {
+        let blockdev = ["/sbin/blockdev", "/usr/sbin/blockdev"];
+        match run(&blockdev, &["--rereadpt", disk], "clearing", step, tell) {
+            Err(Stop::Because(_)) if begun.elapsed() < APPEARS => {
+                if tell("clearing", step) {
+                    return Err(Stop::Told);
+                }
+            }
+            ended => return ended,
+        }
+    }
 }
 
 /// The file system, made and read back.
