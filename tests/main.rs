@@ -10,6 +10,7 @@
 //! - `versions`: images from the first import to the last `rm`, and what the appliance keeps of them.
 //! - `corpora`: what fuzzing starts from, read once.
 //! - `soak`: real machines that take their time, by `make soak` only.
+//! - `storm`: machines on paper, many at a time.
 //! - `world`: what the first two stand on: a site, an appliance, a rack.
 
 mod boot;
@@ -18,6 +19,7 @@ mod corpora;
 mod ipmi;
 mod program;
 mod soak;
+mod storm;
 mod syslog;
 mod versions;
 mod wire;

@@ -245,8 +245,9 @@ impl App {
     pub async fn weigh_evidence(&self) {
         let (site, all) = (self.site.load_full(), self.ledger.hardware());
         let weighed = tokio::task::spawn_blocking(move || {
+            let others = crate::hardware::Others::of(&site, &all);
             let found = all.iter().map(|(machine, record)| {
-                (machine.clone(), crate::hardware::evidence(&site, record, &all))
+                (machine.clone(), crate::hardware::evidence(&site, record, &others))
             });
             found.filter(|(_, found)| !found.is_empty()).collect()
         });

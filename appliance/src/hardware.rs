@@ -1,7 +1,7 @@
 //! What machines say they are made of: kept as it changes, shown to whoever adopts one, and laid
 //! beside what the site file says. Where the two disagree both are shown, and neither is acted upon.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use koboshi_initramfs::contract::Hardware;
@@ -9,7 +9,7 @@ use koboshi_initramfs::contract::hardware::{Disk, Port};
 use koboshi_pxe::Mac;
 use serde::{Deserialize, Serialize};
 
-use crate::site::Site;
+use crate::site::{At, MachineName, Site};
 
 /// Characters of any text a machine wrote.
 const TEXT_MAX: usize = 64;
@@ -252,23 +252,51 @@ pub fn gib(mib: u64) -> String {
     }
 }
 
+/// Who has what of which there should be one: looked up for each machine, and so made once for all.
+#[derive(Debug)]
+pub struct Others<'a> {
+    /// Machines of the site by the serial number they had.
+    serials: HashMap<&'a str, BTreeSet<&'a str>>,
+    /// Machines by where the site has their BMC.
+    bmcs: HashMap<&'a str, Vec<(&'a MachineName, &'a At<String>)>>,
+}
+
+impl<'a> Others<'a> {
+    /// Of all machines that have told, and of the site.
+    pub fn of(site: &'a Site, all: &'a HashMap<String, Record>) -> Others<'a> {
+        let mut serials: HashMap<&str, BTreeSet<&str>> = HashMap::new();
+        // Only machines of the site are anybody.
+        let known = all.values().filter(|one| site.machines.contains_key(one.machine.as_str()));
+        for one in known {
+            if let Some(serial) = &one.known.serial {
+                serials.entry(serial).or_default().insert(&one.machine);
+            }
+        }
+        let mut bmcs: HashMap<&str, Vec<_>> = HashMap::new();
+        for (name, machine) in &site.machines {
+            // Blades behind one bridging BMC share it.
+            if let Some(bmc) = machine.bmc.as_ref().filter(|bmc| bmc.target.is_none()) {
+                bmcs.entry(&bmc.host.value).or_default().push((name, &bmc.host));
+            }
+        }
+        Others { serials, bmcs }
+    }
+}
+
 /// Where a machine's word about itself disagrees with its past or with the site file: a sentence
 /// each. What to make of it is the operator's to say.
-pub fn evidence(site: &Site, record: &Record, all: &HashMap<String, Record>) -> Vec<String> {
+pub fn evidence(site: &Site, record: &Record, others: &Others<'_>) -> Vec<String> {
     let machine = record.machine.as_str();
     let mut found = Vec::new();
     let now = Proof::of(&record.hardware);
     let known = site.machines.get(machine);
-    // Who else had this number: only machines of the site are anybody.
+    // Who else had this number.
     let whose = |serial: &str| {
-        let others = all.values().filter(|other| other.machine != machine);
-        others
-            .filter(|other| other.known.serial.as_deref() == Some(serial))
-            .filter(|other| site.machines.contains_key(other.machine.as_str()))
-            .min_by(|a, b| a.machine.cmp(&b.machine))
+        let had = others.serials.get(serial).into_iter().flatten();
+        had.copied().find(|other| *other != machine)
     };
     if let Some(serial) = &now.serial {
-        let other = whose(serial).map(|other| other.machine.as_str());
+        let other = whose(serial);
         match (&record.known.serial, other) {
             (Some(last), other) if serial != last => {
                 let also = other.map(|other| format!(" ({other} had {serial} last time)"));
@@ -314,15 +342,12 @@ pub fn evidence(site: &Site, record: &Record, all: &HashMap<String, Record>) -> 
             ));
         }
         let text = address.to_string();
-        for (other, its) in site.machines.iter().filter(|(name, _)| name.as_str() != machine) {
-            // Blades behind one bridging BMC share it.
-            let bmc = its.bmc.as_ref().filter(|bmc| bmc.host.value == text && bmc.target.is_none());
-            if let Some(bmc) = bmc {
-                found.push(format!(
-                    "{machine} says its BMC is at {address}, where {} has {other}'s",
-                    bmc.host.origin
-                ));
-            }
+        let there = others.bmcs.get(text.as_str()).into_iter().flatten();
+        for (other, host) in there.filter(|(name, _)| name.as_str() != machine) {
+            found.push(format!(
+                "{machine} says its BMC is at {address}, where {} has {other}'s",
+                host.origin
+            ));
         }
     }
     let macs = record.macs();

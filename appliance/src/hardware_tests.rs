@@ -40,17 +40,22 @@ fn all() -> HashMap<String, Record> {
         .into()
 }
 
+fn judged(record: &Record, all: &HashMap<String, Record>) -> Vec<String> {
+    let site = site(SITE);
+    evidence(&site, record, &Others::of(&site, all))
+}
+
 fn said(name: &str, last: u8, now: Hardware) -> Vec<String> {
     let mut all = all();
     let record = Record::new(name, mac(last), 2, now, all.get(name));
     all.insert(name.to_string(), record.clone());
-    evidence(&site(SITE), &record, &all)
+    judged(&record, &all)
 }
 
 #[test]
 fn what_agrees_is_not_spoken_of() {
     for (name, record) in all() {
-        assert_eq!(evidence(&site(SITE), &record, &all()), Vec::<String>::new(), "{name}");
+        assert_eq!(judged(&record, &all()), Vec::<String>::new(), "{name}");
     }
     // A serial number that is none proves nothing, whoever has it; a BMC without an address neither.
     for serial in ["", "To Be Filled By O.E.M.", "0000000000", "Default string", "XXXXXXXX"] {
@@ -115,10 +120,10 @@ fn a_board_that_was_exchanged_is_spoken_of_until_somebody_says_so() {
         let record = Record::new("m01", mac(1), boot, now.clone(), all.get("m01"));
         assert_eq!(record.at, 2, "told like this since its second boot");
         all.insert("m01".to_string(), record);
-        assert_eq!(evidence(&site(SITE), &all["m01"], &all).len(), 1);
+        assert_eq!(judged(&all["m01"], &all).len(), 1);
     }
     let taken = all["m01"].taken_on();
-    assert_eq!(evidence(&site(SITE), &taken, &all), Vec::<String>::new());
+    assert_eq!(judged(&taken, &all), Vec::<String>::new());
 }
 
 #[test]

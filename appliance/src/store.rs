@@ -9,10 +9,11 @@ mod tickets;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc as queue;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use koboshi_pxe::boots::Stage;
 use koboshi_pxe::firmware::Firmware;
 use koboshi_pxe::{BootId, Mac, dhcp};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -52,6 +53,9 @@ const SCHEMA: u64 = 1;
 const BOOTS_KEPT: usize = 20;
 /// Events remembered in all.
 const EVENTS_KEPT: u64 = 100_000;
+/// Pages kept in memory: ten thousand boots and their past are read at the start and then on request, the
+/// page cache is behind it, and redb would take a gigabyte.
+const CACHE: usize = 32 << 20;
 /// Writes that share one commit.
 const BATCH: usize = 256;
 
@@ -92,12 +96,17 @@ pub struct Store {
     db: Arc<Database>,
     jobs: queue::SyncSender<Job>,
     failed: watch::Receiver<bool>,
+    /// Boots on their way to the disk: one that moves on before it is there is written once.
+    moving: Arc<Mutex<HashMap<BootId, Moving>>>,
 }
+
+/// A boot as it will be written.
+type Moving = Arc<Mutex<Option<BootRecord>>>;
 
 impl Store {
     /// Opens or makes `DIR/koboshi.redb` and starts its writer.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
-        let db = Database::create(dir.join("koboshi.redb"))?;
+        let db = Database::builder().set_cache_size(CACHE).create(dir.join("koboshi.redb"))?;
         let write = db.begin_write()?;
         {
             let mut meta = write.open_table(META)?;
@@ -129,7 +138,7 @@ impl Store {
             .name("store".to_string())
             .spawn(move || write_all(&writer, &queue, &fails))
             .map_err(|_| StoreError::Stopped)?;
-        Ok(Store { db, jobs, failed })
+        Ok(Store { db, jobs, failed, moving: Arc::default() })
     }
 
     /// Returns when the state can no longer be written, or its writer died: the end of the process.
@@ -385,9 +394,38 @@ impl Store {
         Ok(found)
     }
 
-    /// Writes a boot as it stands. Queued in order; nobody need wait for it.
+    /// Writes a boot as it stands. Queued in order; nobody need wait for it. Where the disk is behind, a
+    /// boot has one place in the queue, and what is written there is how it stands by then.
     pub async fn record_boot(&self, boot: BootRecord) -> Result<(), StoreError> {
-        self.submit(move |txn| put_boot(txn, &boot)).await.map(drop)
+        let id = boot.id;
+        let place = {
+            let mut moving = held(&self.moving);
+            if let Some(place) = moving.get(&id) {
+                let mut waiting = held(place);
+                // That it came up, and went down, is looked for in what is written.
+                let ends = |stage| matches!(stage, Stage::Up | Stage::Down);
+                let same = |last: &BootRecord| !ends(last.stage) || last.stage == boot.stage;
+                if waiting.as_ref().is_some_and(same) {
+                    *waiting = Some(boot);
+                    return Ok(());
+                }
+            }
+            let place: Moving = Arc::new(Mutex::new(Some(boot)));
+            moving.insert(id, place.clone());
+            place
+        };
+        let moving = self.moving.clone();
+        let write = move |txn: &WriteTransaction| {
+            let boot = {
+                let mut moving = held(&moving);
+                if moving.get(&id).is_some_and(|last| Arc::ptr_eq(last, &place)) {
+                    moving.remove(&id);
+                }
+                held(&place).take()
+            };
+            boot.map_or(Ok(()), |boot| put_boot(txn, &boot))
+        };
+        self.submit(write).await.map(drop)
     }
 
     /// A machine's boots, newest first.
@@ -481,6 +519,10 @@ impl Store {
             .map(|row| parse("events", row?.1.value()))
             .collect()
     }
+}
+
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write_all(db: &Database, queue: &queue::Receiver<Job>, failed: &watch::Sender<bool>) {

@@ -7,19 +7,22 @@ use std::time::{Duration, Instant};
 
 /// Boots that may always fetch at a time, however slow the wire.
 const ROOM_MIN: u64 = 32;
-/// Boots that may fetch at a time at most: each is a connection or two, and memory for them.
-const ROOM_MAX: u64 = 512;
+/// Boots that may fetch at a time at most: each is a connection or two, and memory for them. More than a
+/// few hundred are let in only where what they fetch is small for the wire; most of their time is the
+/// kernel's, then, and not ours.
+const ROOM_MAX: u64 = 4096;
 /// Those let in share the wire so that each has its bytes within about this time: iPXE gives up on a
 /// connection that is silent for long, and a person on a machine that shows nothing.
 const WITHIN: Duration = Duration::from_secs(60);
-/// The shortest and the longest a machine is sent away for; it asks again, and is told anew.
-const SHORTEST: Duration = Duration::from_secs(5);
-const LONGEST: Duration = Duration::from_secs(60);
+/// The shortest and the longest a machine is sent away for; it asks again, and is told anew. A question
+/// costs next to nothing, and the longer it is away the longer a room may stay empty.
+pub(crate) const SHORTEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(20);
 /// Bytes a second until it has been measured: a gigabit.
 pub const ASSUMED: u64 = 100_000_000;
 /// A measurement wants this many boots that have fetched all they fetch …
 const MEASURED_BY: usize = 16;
-const MEASURED_MAX: usize = 256;
+const MEASURED_MAX: usize = 4096;
 /// … within this time.
 const MEASURED_IN: Duration = Duration::from_secs(120);
 
@@ -30,6 +33,9 @@ pub struct Crowd {
     pub fetching: usize,
     /// Machines that wait and come before this one.
     pub before: usize,
+    /// Of these, who asks again within seconds, or should have: the rooms that are free are theirs. Who was
+    /// told to come back later leaves none empty until then.
+    pub due: usize,
     /// Bytes that this one will fetch.
     pub bytes: u64,
     /// Bytes a second that the appliance hands out.
@@ -41,8 +47,11 @@ pub struct Crowd {
 pub fn pause(crowd: &Crowd, draw: u64) -> Option<Duration> {
     let (rate, bytes) = (crowd.rate.max(1), crowd.bytes.max(1));
     let room = (rate.saturating_mul(WITHIN.as_secs()) / bytes).clamp(ROOM_MIN, ROOM_MAX);
-    let ahead = (crowd.fetching + crowd.before) as u64;
-    let turns = (ahead + 1).checked_sub(room).filter(|turns| *turns > 0)?;
+    let over = |ahead: usize| ((crowd.fetching + ahead + 1) as u64).saturating_sub(room);
+    if over(crowd.due) == 0 {
+        return None;
+    }
+    let turns = over(crowd.before).max(1);
     let seconds = (turns as f64 * bytes as f64 / rate as f64).min(LONGEST.as_secs_f64());
     let pause = Duration::from_secs_f64(seconds).max(SHORTEST);
     // Up to a quarter less, so that those who wait longest do not all come back in one second.
@@ -116,7 +125,8 @@ mod tests {
 
     #[test]
     fn who_waits_and_how_long() {
-        let crowd = |fetching, before, bytes, rate| Crowd { fetching, before, bytes, rate };
+        let crowd =
+            |fetching, before, bytes, rate| Crowd { fetching, before, due: before, bytes, rate };
         let seconds = |crowd| pause(&crowd, 0).map(|pause| pause.as_secs());
         for (crowd, expected, why) in [
             (crowd(0, 0, 80 * MB, 100 * MB), None, "alone"),
@@ -124,19 +134,23 @@ mod tests {
             (crowd(74, 0, 80 * MB, 100 * MB), None, "a gigabit has 75 of 80 MB in a minute"),
             (crowd(75, 0, 80 * MB, 100 * MB), Some(5), "next, and no storm of questions"),
             (crowd(75, 9, 80 * MB, 100 * MB), Some(8), "ten turns of 0.8 s"),
-            (crowd(75, 900, 80 * MB, 100 * MB), Some(60), "far behind: asks again in a minute"),
-            (crowd(511, 0, 1, 100 * MB), None, "tiny ones are let in by hundreds"),
-            (crowd(512, 0, 1, 100 * MB), Some(5), "but not without bound"),
+            (crowd(75, 900, 80 * MB, 100 * MB), Some(20), "far behind: asks again before long"),
+            (crowd(4095, 0, 1, 100 * MB), None, "tiny ones are let in by thousands"),
+            (crowd(4096, 0, 1, 100 * MB), Some(5), "but not without bound"),
             (crowd(40, 0, 0, 0), None, "nothing known yet"),
-            (crowd(usize::MAX / 2, 9, u64::MAX, 1), Some(60), "nothing overflows"),
+            (crowd(usize::MAX / 2, 9, u64::MAX, 1), Some(20), "nothing overflows"),
         ] {
             assert_eq!(seconds(crowd), expected, "{why}");
         }
+        let free = Crowd { due: 3, ..crowd(70, 900, 80 * MB, 100 * MB) };
+        assert_eq!(seconds(free), None, "rooms are free, and who is before it is far away");
+        let taken = Crowd { due: 5, ..free };
+        assert_eq!(seconds(taken), Some(20), "those that are about to come back have them");
         let far = crowd(75, 900, 80 * MB, 100 * MB);
         let drawn: std::collections::BTreeSet<_> =
             (0..1000).filter_map(|draw| pause(&far, draw * 7919)).collect();
         assert!(drawn.len() > 500, "they come back spread out");
-        assert!(drawn.iter().all(|pause| (45.0..=60.0).contains(&pause.as_secs_f64())));
+        assert!(drawn.iter().all(|pause| (15.0..=20.0).contains(&pause.as_secs_f64())));
     }
 
     #[test]

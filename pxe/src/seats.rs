@@ -7,7 +7,8 @@
 //! machine that runs its seat. Both packets can be forged too, but then the machine goes on
 //! reporting, and its reports bring its seat back ([`crate::desk::Desk::alive`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::time::{Instant, SystemTime};
 
@@ -53,6 +54,10 @@ pub struct Seats {
     by_seat: HashMap<String, Holder>,
     /// Seats by address: a site may give one seat's address to another while the first is held.
     by_address: HashMap<Ipv4Addr, String>,
+    /// Seats by who owns them, by either of the ways [`Hardware::owns`] knows: ten thousand machines leave
+    /// theirs within seconds.
+    by_machine: HashMap<String, BTreeSet<String>>,
+    by_mac: HashMap<Mac, BTreeSet<String>>,
     probed: HashMap<String, Instant>,
 }
 
@@ -105,17 +110,25 @@ impl Seats {
     pub fn put(&mut self, holder: Holder) {
         self.remove(&holder.seat);
         self.by_address.insert(holder.address, holder.seat.clone());
+        self.by_machine.entry(holder.machine.clone()).or_default().insert(holder.seat.clone());
+        self.by_mac.entry(holder.mac).or_default().insert(holder.seat.clone());
         self.by_seat.insert(holder.seat.clone(), holder);
     }
 
     /// A machine boots afresh: all that it holds by other boots than this one is free.
     pub fn leave(&mut self, who: Hardware<'_>, boot: BootId) -> Vec<Holder> {
-        self.take(|holder| who.owns(holder) && holder.boot != boot)
+        let by_name = self.by_machine.get(who.name).into_iter().flatten();
+        let by_mac = who.macs.iter().filter_map(|mac| self.by_mac.get(mac)).flatten();
+        let own: BTreeSet<String> = by_name.chain(by_mac).cloned().collect();
+        let left = |seat: &String| self.of(seat).is_some_and(|holder| holder.boot != boot);
+        let left: Vec<String> = own.into_iter().filter(left).collect();
+        left.iter().filter_map(|seat| self.remove(seat)).collect()
     }
 
     /// A machine cannot run any more: all that it holds is free.
     pub fn fence(&mut self, machine: &str) -> Vec<Holder> {
-        self.take(|holder| holder.machine == machine)
+        let seats = self.by_machine.get(machine).cloned().unwrap_or_default();
+        seats.iter().filter_map(|seat| self.remove(seat)).collect()
     }
 
     /// A seat is free, if it is still held by this boot.
@@ -167,19 +180,24 @@ impl Seats {
         self.by_seat.values()
     }
 
-    fn take(&mut self, gone: impl Fn(&Holder) -> bool) -> Vec<Holder> {
-        let seats: Vec<String> =
-            self.iter().filter(|holder| gone(holder)).map(|holder| holder.seat.clone()).collect();
-        seats.iter().filter_map(|seat| self.remove(seat)).collect()
-    }
-
     fn remove(&mut self, seat: &str) -> Option<Holder> {
         let holder = self.by_seat.remove(seat)?;
         self.probed.remove(seat);
+        forget(&mut self.by_machine, &holder.machine, seat);
+        forget(&mut self.by_mac, &holder.mac, seat);
         if self.by_address.get(&holder.address).is_some_and(|there| there == seat) {
             self.by_address.remove(&holder.address);
         }
         Some(holder)
+    }
+}
+
+fn forget<K: Eq + Hash>(index: &mut HashMap<K, BTreeSet<String>>, key: &K, seat: &str) {
+    if let Some(seats) = index.get_mut(key) {
+        seats.remove(seat);
+        if seats.is_empty() {
+            index.remove(key);
+        }
     }
 }
 

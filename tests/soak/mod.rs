@@ -8,6 +8,7 @@ mod nics;
 mod outage;
 mod roles;
 mod setup;
+mod storm;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

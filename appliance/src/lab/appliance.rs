@@ -91,6 +91,11 @@ impl Appliance {
         })
     }
 
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Waits until it ends by itself.
     pub async fn ended(&mut self) -> String {
         match self.child.wait().await {

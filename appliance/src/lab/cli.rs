@@ -16,7 +16,7 @@ use super::bmc::Bmcs;
 use super::control::{self, Door, RackStatus, Verb};
 use super::qemu::{Accel, Firmware, Spec};
 use super::rack::Rack;
-use super::{demo, terminal};
+use super::{demo, storm, terminal};
 
 /// Bytes of the past shown when a terminal attaches to a console.
 const REPLAY: usize = 4096;
@@ -60,6 +60,8 @@ pub enum LabCommand {
     Up(Up),
     /// Raise three machines in two roles and show them boot
     Demo(demo::Options),
+    /// Switch ten thousand machines on that are not there, and see how the appliance bears it
+    Storm(Box<storm::Options>),
     /// Show the rack and its machines
     Status {
         /// For programs
@@ -168,6 +170,7 @@ pub fn run(command: LabCommand) -> anyhow::Result<()> {
     match command {
         LabCommand::Up(up) => raise(up),
         LabCommand::Demo(options) => demo::run(options),
+        LabCommand::Storm(options) => storm::run(*options),
         LabCommand::Status { json, at } => {
             let status = runtime()?.block_on(control::ask_status(&at.dir()))?;
             let text =

@@ -23,6 +23,7 @@ pub mod qemu;
 pub mod qmp;
 pub mod rack;
 pub mod router;
+pub mod storm;
 pub mod terminal;
 pub mod viewer;
 
@@ -158,6 +159,17 @@ pub fn ensure_namespace() -> Result<(), Error> {
 /// The user's id on the host, also where we are root of a user namespace.
 pub fn host_user() -> String {
     std::env::var(REEXEC).unwrap_or_else(|_| nix::unistd::getuid().to_string())
+}
+
+/// Each connection is a descriptor, and the usual soft limit is 1,024. As root the hard one gives way too.
+pub(crate) fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const WANTED: u64 = 65_536;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let raised = |to: u64, hard: u64| setrlimit(Resource::RLIMIT_NOFILE, to, hard).is_ok();
+    if soft < WANTED && !raised(WANTED, hard.max(WANTED)) && !raised(hard.min(WANTED), hard) {
+        tracing::warn!(soft, hard, "the limit of open files could not be raised");
+    }
 }
 
 /// Runs `work` on a wire of its own: a thread enters a fresh namespace, lays the wire, and starts

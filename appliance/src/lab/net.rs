@@ -11,7 +11,7 @@ use super::keeper::{Keeper, enter_fresh_namespace};
 use super::router::Router;
 
 /// The appliance's NIC, above the numbers that sites give their machines.
-const BRIDGE_MAC: &str = "52:54:00:77:ff:01";
+pub(super) const BRIDGE_MAC: &str = "52:54:00:77:ff:01";
 
 /// What the wire is like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +177,7 @@ impl Wire {
     }
 
     fn nft(&self, script: &str) -> Result<String, Error> {
-        feed(&self.keeper, "nft", &["-f", "-"], "nftables", "losing packets", script)
+        nft(&self.keeper, "losing packets", script)
     }
 }
 
@@ -196,12 +196,21 @@ impl Peer {
         ip(&self.keeper, "giving the peer an address", &script)
     }
 
+    /// Rules for what it receives and sends.
+    pub(super) fn nft(&self, script: &str) -> Result<(), Error> {
+        nft(&self.keeper, "setting a peer's rules", script).map(drop_text)
+    }
+
     /// Runs a program on the peer to its end.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Result<std::process::Output, Error> {
         let mut command = Command::new(program);
         command.args(arguments);
         self.keeper.output(command).map_err(Error::io(format!("running {program} on a peer")))
     }
+}
+
+fn nft(keeper: &Keeper, doing: &str, script: &str) -> Result<String, Error> {
+    feed(keeper, "nft", &["-f", "-"], "nftables", doing, script)
 }
 
 pub(super) fn ip(keeper: &Keeper, doing: &str, script: &str) -> Result<(), Error> {

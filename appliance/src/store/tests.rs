@@ -1,5 +1,3 @@
-use koboshi_pxe::boots::Stage;
-
 use super::*;
 
 fn event(text: &str) -> Event {
@@ -189,4 +187,38 @@ async fn what_was_booted_before_it_was_written_down_is_taken_over_and_bounded() 
     let booted = store.booted("m01").expect("read");
     assert_eq!((booted.len(), booted[0].opened, booted[999].opened), (1000, 1500, 501));
     assert!(store.booted("02:00:00:00:00:01").expect("read").is_empty(), "a stranger's nothing");
+}
+
+/// The writer is held up; what comes meanwhile for one boot is written once, but for what is looked for
+/// in its rows.
+#[tokio::test]
+async fn a_boot_that_moves_while_the_disk_is_behind_is_written_as_it_stands() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(dir.path()).expect("a new state");
+    let mut boot = into("m01", 1, "web@1");
+    store.open_boot(boot.clone(), vec![], vec![], None).await.expect("queued");
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let held_up = store.submit(move |_| {
+        let _released = gate.recv();
+        Ok(())
+    });
+    let held_up = held_up.await.expect("queued");
+    let stages = [Stage::Ack, Stage::Script, Stage::Init, Stage::Up, Stage::Down];
+    for (at, stage) in stages.into_iter().enumerate() {
+        boot.stage = stage;
+        let note = String::new();
+        let at = at as u64;
+        boot.marks.push(Mark { at, stage, note, late: None, power: None, console: None });
+        store.record_boot(boot.clone()).await.expect("queued");
+    }
+    assert_eq!(held(&store.moving).len(), 1);
+    drop(go);
+    held_up.await.expect("written");
+    let last = store.submit(|_| Ok(())).await.expect("queued");
+    last.await.expect("written");
+    assert!(held(&store.moving).is_empty(), "nothing is kept of what is written");
+    let written = store.boot(boot.id).expect("read").expect("there");
+    assert_eq!((written.stage, written.marks.len()), (Stage::Down, 5));
+    let booted = &store.booted("m01").expect("read")[0];
+    assert_eq!((booted.up, booted.down), (Some(3), Some(4)));
 }

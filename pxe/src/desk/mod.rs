@@ -134,6 +134,7 @@ struct Inner {
     questions: HashMap<Mac, Question>,
     strays: HashMap<Ipv4Addr, Instant>,
     rate: pace::Rate,
+    queue: turns::Queue,
     /// When a machine was last told to wait for its turn.
     storm: Option<Instant>,
 }
@@ -391,6 +392,7 @@ impl Desk {
         }
         if let Some((bytes, let_in)) = fetched {
             inner.rate.fetched(bytes, let_in, Instant::now());
+            inner.queue.has_fetched();
         }
         inner.says_down(id, stage == Stage::Down);
         if stage >= Stage::Init {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Inner;
 use crate::Mac;
 use crate::boots::{Boot, Stage};
-use crate::pace::{self, Crowd};
+use crate::pace::{self, Crowd, SHORTEST};
 
 /// A boot that was let in so long ago and has not spoken since fetches no more, whatever became of it …
 const LET_IN: Duration = Duration::from_secs(180);
@@ -38,39 +38,100 @@ pub(super) enum Turn {
     },
 }
 
-impl Inner {
-    pub(super) fn turn(&mut self, mac: Mac, now: Instant, draw: u64) -> Turn {
-        let Some(own) = self.boots.of(mac) else { return Turn::Now { waited: None } };
-        let since = own.queued.map_or(now, |queued| queued.since);
-        let place = (guest(own), since, mac);
-        let (mut fetching, mut queue, mut before) = (0, 0, 0);
-        for other in self.boots.iter().filter(|other| other.mac != mac) {
-            if let Some(queued) = other.queued {
+/// Who fetches and who waits. All boots are looked at not more often than every [`LOOK`], and what turns
+/// themselves change is counted in between: ten thousand machines ask within seconds, and each used to be
+/// held against every other.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    looked: Option<Instant>,
+    fetching: usize,
+    /// In order, each with when it is to ask again.
+    waiting: Vec<(Place, Instant)>,
+}
+
+/// Guests after seats, then by when they asked first.
+type Place = (bool, Instant, Mac);
+
+/// Between two looks who fell silent has a place still.
+const LOOK: Duration = Duration::from_millis(250);
+
+impl Queue {
+    fn look<'a>(&mut self, boots: impl Iterator<Item = &'a Boot>, now: Instant) {
+        if self.looked.is_some_and(|at| now.saturating_duration_since(at) < LOOK) {
+            return;
+        }
+        (self.looked, self.fetching) = (Some(now), 0);
+        self.waiting.clear();
+        for boot in boots {
+            if let Some(queued) = boot.queued {
                 if now.saturating_duration_since(queued.until) < LATE {
-                    queue += 1;
-                    before += usize::from((guest(other), queued.since, other.mac) < place);
+                    let place = (guest(boot), queued.since, boot.mac);
+                    self.waiting.push((place, queued.until));
                 }
-            } else if fetches(other, now) {
-                fetching += 1;
+            } else if fetches(boot, now) {
+                self.fetching += 1;
             }
         }
-        let crowd = Crowd { fetching, before, bytes: own.bytes(), rate: self.rate.now(now) };
-        // One that was let in and failed has its place still.
-        let pause = if fetches(own, now) && own.let_in.is_some() {
-            None
-        } else {
-            pace::pause(&crowd, draw)
-        };
+        self.waiting.sort_unstable();
+    }
+
+    /// One that was let in has its root.
+    pub(super) fn has_fetched(&mut self) {
+        self.fetching = self.fetching.saturating_sub(1);
+    }
+
+    /// How many come before it, and how many of those are due: a guest leaves its room to every seat.
+    fn before(&self, place: &Place, now: Instant) -> (usize, usize) {
+        let before = &self.waiting[..self.at(place).unwrap_or_else(|at| at)];
+        let (guest, soon) = (place.0, now + SHORTEST);
+        let due = |((other, ..), until): &&(Place, Instant)| guest != *other || *until <= soon;
+        (before.len(), before.iter().filter(due).count())
+    }
+
+    fn at(&self, place: &Place) -> Result<usize, usize> {
+        self.waiting.binary_search_by(|(other, _)| other.cmp(place))
+    }
+
+    fn enter(&mut self, place: Place, until: Instant) {
+        if let Err(at) = self.at(&place) {
+            self.waiting.insert(at, (place, until));
+        }
+    }
+
+    fn leave(&mut self, place: &Place) {
+        if let Ok(at) = self.at(place) {
+            self.waiting.remove(at);
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn turn(&mut self, mac: Mac, now: Instant, draw: u64) -> Turn {
+        self.queue.look(self.boots.iter(), now);
         let Some(own) = self.boots.of_mut(mac) else { return Turn::Now { waited: None } };
+        let since = own.queued.map_or(now, |queued| queued.since);
+        let place = (guest(own), since, mac);
+        let was_fetching = own.queued.is_none() && fetches(own, now);
+        self.queue.leave(&place);
+        let fetching = self.queue.fetching.saturating_sub(usize::from(was_fetching));
+        let (queue, (before, due)) = (self.queue.waiting.len(), self.queue.before(&place, now));
+        let crowd = Crowd { fetching, before, due, bytes: own.bytes(), rate: self.rate.now(now) };
+        // One that was let in and failed has its place still.
+        let pause =
+            if was_fetching && own.let_in.is_some() { None } else { pace::pause(&crowd, draw) };
         match pause {
             None => {
                 own.let_in = Some(now);
+                self.queue.fetching = fetching + 1;
                 let waited = own.queued.take().map(|_| now.saturating_duration_since(since));
                 Turn::Now { waited }
             }
             Some(pause) => {
                 let seconds = pause.as_secs();
-                own.queued = Some(crate::boots::Queued { since, until: now + pause });
+                let until = now + pause;
+                own.queued = Some(crate::boots::Queued { since, until });
+                self.queue.fetching = fetching;
+                self.queue.enter(place, until);
                 let all = fetching + queue + 1;
                 let says = format!(
                     "{all} machines boot at once, {before} wait before this one; it asks again in {seconds} s"
@@ -191,7 +252,7 @@ mod tests {
                         inner.boots.of_mut(mac(number)).expect("a boot").stage = Stage::Root;
                     }
                     Turn::Wait { seconds, says, .. } => {
-                        assert!((5..=60).contains(&seconds), "{says}");
+                        assert!((5..=20).contains(&seconds), "{says}");
                         if !gone(number) {
                             // Its own restart of the script, and its clock, are a little off.
                             asks.push(Reverse((second + seconds + (draw >> 40) % 2, number)));
@@ -265,10 +326,10 @@ mod tests {
         let told = |turn: &&Turn| matches!(turn, Turn::Wait { storm: Some(_), .. });
         assert_eq!(turns.iter().filter(told).count(), 1, "one storm is one event");
         let Some(Turn::Wait { seconds, says, .. }) = turns.last() else { panic!("{turns:?}") };
-        assert_eq!(*seconds, 60);
+        assert_eq!(*seconds, 20);
         assert_eq!(
             says,
-            "200 machines boot at once, 124 wait before this one; it asks again in 60 s"
+            "200 machines boot at once, 124 wait before this one; it asks again in 20 s"
         );
         assert!(at_once(&inner.turn(mac(3), now + Duration::from_secs(40), 0)), "its retry");
         assert!(at_once(&inner.turn(mac(4000), now, 0)), "no boot, no queue");

@@ -17,13 +17,16 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::stall::Watched;
+
+/// Bytes of an answer that wait in the kernel, beside those under way (tcp(7), `TCP_NOTSENT_LOWAT`).
+const UNSENT: u32 = 256 * 1024;
 
 /// Bounds.
 #[derive(Debug, Clone, Copy)]
@@ -173,6 +176,9 @@ async fn connection(
 ) {
     // Heads and small answers must not wait for the ACK of the one before.
     let _ = stream.set_nodelay(true);
+    // Thousands read roots while others report: what the kernel takes in at once is time that all others
+    // wait, and the network has no use for more than this beforehand.
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let Ok(reached) = stream.local_addr() else { return };
     let reached = SocketAddr::new(reached.ip().to_canonical(), reached.port());
     let router = TowerToHyperService::new(router);
