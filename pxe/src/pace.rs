@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 /// Boots that may always fetch at a time, however slow the wire.
 const ROOM_MIN: u64 = 32;
-/// Boots that may fetch at a time at most: each is a connection or two, and memory for them. More than a
-/// few hundred are let in only where what they fetch is small for the wire; most of their time is the
-/// kernel's, then, and not ours.
+/// Boots that may fetch at this very moment: each is a connection or two, and memory for them, and who
+/// reports or asks for an address has to get through between them …
+const BUSY_MAX: u64 = 512;
+/// … and that may be let in, with those whose kernel is starting.
 const ROOM_MAX: u64 = 4096;
 /// Those let in share the wire so that each has its bytes within about this time: iPXE gives up on a
 /// connection that is silent for long, and a person on a machine that shows nothing.
@@ -29,8 +30,10 @@ const MEASURED_IN: Duration = Duration::from_secs(120);
 /// How it stands when one more machine asks for its script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crowd {
-    /// Machines that fetch now.
+    /// Machines that were let in and have not all they fetch.
     pub fetching: usize,
+    /// Of these, who fetches at this moment, and is not starting its kernel.
+    pub busy: usize,
     /// Machines that wait and come before this one.
     pub before: usize,
     /// Of these, who asks again within seconds, or should have: the rooms that are free are theirs. Who was
@@ -47,15 +50,19 @@ pub struct Crowd {
 pub fn pause(crowd: &Crowd, draw: u64) -> Option<Duration> {
     let (rate, bytes) = (crowd.rate.max(1), crowd.bytes.max(1));
     let room = (rate.saturating_mul(WITHIN.as_secs()) / bytes).clamp(ROOM_MIN, ROOM_MAX);
-    let over = |ahead: usize| ((crowd.fetching + ahead + 1) as u64).saturating_sub(room);
+    let over = |ahead: usize| {
+        let with = |there: usize| (there + ahead + 1) as u64;
+        let promised = with(crowd.fetching).saturating_sub(room);
+        promised.max(with(crowd.busy).saturating_sub(BUSY_MAX))
+    };
     if over(crowd.due) == 0 {
         return None;
     }
     let turns = over(crowd.before).max(1);
     let seconds = (turns as f64 * bytes as f64 / rate as f64).min(LONGEST.as_secs_f64());
     let pause = Duration::from_secs_f64(seconds).max(SHORTEST);
-    // Up to a quarter less, so that those who wait longest do not all come back in one second.
-    let less = pause.mul_f64((draw % 1000) as f64 / 4000.0);
+    // Up to a half less, so that those who wait longest do not all come back in one second.
+    let less = pause.mul_f64((draw % 1000) as f64 / 2000.0);
     Some((pause - less).max(SHORTEST))
 }
 
@@ -125,8 +132,14 @@ mod tests {
 
     #[test]
     fn who_waits_and_how_long() {
-        let crowd =
-            |fetching, before, bytes, rate| Crowd { fetching, before, due: before, bytes, rate };
+        let crowd = |fetching, before, bytes, rate| Crowd {
+            fetching,
+            busy: fetching,
+            before,
+            due: before,
+            bytes,
+            rate,
+        };
         let seconds = |crowd| pause(&crowd, 0).map(|pause| pause.as_secs());
         for (crowd, expected, why) in [
             (crowd(0, 0, 80 * MB, 100 * MB), None, "alone"),
@@ -135,13 +148,16 @@ mod tests {
             (crowd(75, 0, 80 * MB, 100 * MB), Some(5), "next, and no storm of questions"),
             (crowd(75, 9, 80 * MB, 100 * MB), Some(8), "ten turns of 0.8 s"),
             (crowd(75, 900, 80 * MB, 100 * MB), Some(20), "far behind: asks again before long"),
-            (crowd(4095, 0, 1, 100 * MB), None, "tiny ones are let in by thousands"),
-            (crowd(4096, 0, 1, 100 * MB), Some(5), "but not without bound"),
+            (crowd(511, 0, 1, 100 * MB), None, "tiny ones are let in by hundreds"),
+            (crowd(512, 0, 1, 100 * MB), Some(5), "but not without bound"),
             (crowd(40, 0, 0, 0), None, "nothing known yet"),
             (crowd(usize::MAX / 2, 9, u64::MAX, 1), Some(20), "nothing overflows"),
         ] {
             assert_eq!(seconds(crowd), expected, "{why}");
         }
+        let starting = |fetching| Crowd { busy: 100, ..crowd(fetching, 0, 1, 100 * MB) };
+        assert_eq!(seconds(starting(4095)), None, "most of them start their kernels");
+        assert_eq!(seconds(starting(4096)), Some(5), "and will come back for their roots");
         let free = Crowd { due: 3, ..crowd(70, 900, 80 * MB, 100 * MB) };
         assert_eq!(seconds(free), None, "rooms are free, and who is before it is far away");
         let taken = Crowd { due: 5, ..free };
@@ -150,7 +166,7 @@ mod tests {
         let drawn: std::collections::BTreeSet<_> =
             (0..1000).filter_map(|draw| pause(&far, draw * 7919)).collect();
         assert!(drawn.len() > 500, "they come back spread out");
-        assert!(drawn.iter().all(|pause| (15.0..=20.0).contains(&pause.as_secs_f64())));
+        assert!(drawn.iter().all(|pause| (10.0..=20.0).contains(&pause.as_secs_f64())));
     }
 
     #[test]
