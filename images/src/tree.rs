@@ -4,7 +4,7 @@
 //! refused. Links are followed as the booted system would follow them: inside the tree, `..` at
 //! the top staying at the top. After [`Tree::add`] every entry's parents are real directories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::content::Content;
@@ -298,10 +298,18 @@ impl Tree {
         self.names.remove(path);
     }
 
-    /// Gives what is younger than `epoch` its time.
-    pub(crate) fn age(&mut self, epoch: u64) {
-        for inode in self.inodes.iter_mut().filter(|inode| inode.meta.mtime > epoch) {
-            Arc::make_mut(inode).meta.mtime = epoch;
+    /// Gives what is younger than `epoch` its time; what `below` has with the very time keeps it, or all of a
+    /// young base would be in the layer above it once more.
+    pub(crate) fn age(&mut self, epoch: u64, below: &Tree) {
+        let young = |inode: &Inode| inode.meta.mtime > epoch;
+        let mut aged = BTreeSet::new();
+        for (path, number, inode) in self.iter().filter(|(.., inode)| young(inode)) {
+            if below.get(path).is_none_or(|old| old.meta.mtime != inode.meta.mtime) {
+                aged.insert(number);
+            }
+        }
+        for number in aged {
+            Arc::make_mut(&mut self.inodes[number]).meta.mtime = epoch;
         }
     }
 

@@ -205,7 +205,7 @@ impl Making<'_> {
         let mut steps: Vec<(Key, Tree)> = Vec::new();
         let mut key = start;
         let mut step = |key: Key, mut tree: Tree| {
-            tree.age(recipe.epoch);
+            tree.age(recipe.epoch, lowest);
             steps.push((key, tree.clone()));
             tree
         };
@@ -239,7 +239,7 @@ impl Making<'_> {
         dress::dress(recipe, &mut tree, &spool).map_err(&fault)?;
         key = key.and("files", &[&self.dressed()?]);
         if !recipe.commands.is_empty() {
-            tree.age(recipe.epoch);
+            tree.age(recipe.epoch, lowest);
             let (made, named) = roots.commands(&tree, key, reading)?;
             key = key.and("commands", &[&named]);
             tree = made;

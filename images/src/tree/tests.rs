@@ -169,3 +169,22 @@ fn children_and_below_do_not_stray_into_neighbours() {
     assert_eq!(tree.children(b"a"), [b"w".to_vec(), b"x".to_vec()]);
     assert_eq!(tree.below(b"a").count(), 3);
 }
+
+#[test]
+fn what_lies_below_keeps_its_time() {
+    let at = |mtime| {
+        let meta = Meta { mtime, ..Meta::default() };
+        Member::Inode(Inode { meta, kind: Kind::File(Content::Empty) })
+    };
+    let below = tree(&[("young", at(2000)), ("old", at(10)), ("changed", at(2000))]);
+    let mut above = below.clone();
+    for (name, mtime) in [("changed", 3000), ("new", 3000), ("new-and-old", 20)] {
+        above.add(name.as_bytes(), at(mtime)).unwrap();
+    }
+    above.age(1000, &below);
+    let times: Vec<u64> = above.iter().map(|(.., inode)| inode.meta.mtime).collect();
+    assert_eq!(names(&above), ["changed", "new", "new-and-old", "old", "young"]);
+    assert_eq!(times, [1000, 1000, 20, 10, 2000]);
+    above.age(1000, &tree(&[]));
+    assert_eq!(above.get(b"young").unwrap().meta.mtime, 1000);
+}

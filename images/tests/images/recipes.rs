@@ -219,6 +219,22 @@ fn the_same_packages_make_the_same_image_on_any_day_and_in_any_cache() {
     assert_eq!(again.version.digest, first.digest);
 }
 
+/// A recipe gives its files the time of its epoch, and an image it lies on may be younger than that.
+#[test]
+fn a_recipe_over_a_young_image_is_a_layer_of_what_it_adds() {
+    let bench = Bench::new();
+    let base = bench.import(&bench.root()).unwrap().version;
+    let text = "name = 'page'\nfrom = 'web'\n[[files]]\npath = '/srv/page'\ntext = 'new'\n";
+    let options = BuildOptions::new(bench.path("cache"));
+    let page = made(&bench, &recipe(&bench, "page", text), &options);
+    let (top, below) = page.boot.layers.split_last().unwrap();
+    assert_eq!(below, &base.boot.layers[..]);
+    let whole = base.boot.layers.iter().map(|layer| layer.inodes).sum::<u64>();
+    assert!(top.inodes < whole, "{} names of {whole} are there once more", top.inodes);
+    let merged = bench.merged("page");
+    assert!(merged.contains_key("srv/page") && merged.contains_key("usr/sbin/init"));
+}
+
 #[test]
 fn a_recipe_lies_on_an_image_and_shares_its_layers() {
     let bench = Bench::new();
