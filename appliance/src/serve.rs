@@ -353,19 +353,10 @@ async fn dhcp_service(
     let leases = store.leases().context("reading the leases")?;
     tokio::spawn(async move {
         while let Some(write) = writes.recv().await {
-            // Queued in order; each then waits for the commit it shares with its neighbours.
-            let queued = store.change_lease(write.change).await;
-            tokio::spawn(async move {
-                let kept = match queued {
-                    Ok(committed) => committed.await.is_ok(),
-                    Err(_) => false,
-                };
-                if !kept {
-                    tracing::error!("a lease was not kept, and is not acknowledged");
-                }
-                // Nobody waits any more once DHCP has stopped.
-                write.done.send(kept).unwrap_or_default();
-            });
+            // Queued in order; the writer itself says when the commit that it shares with its neighbours is on disk.
+            if let Err(error) = store.change_lease(write.change, write.done).await {
+                tracing::error!(%error, "a lease was not kept, and is not acknowledged");
+            }
         }
     });
     let server = dhcp::Server::restore(leases, dhcp::Now::read());

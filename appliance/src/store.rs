@@ -164,6 +164,11 @@ impl Store {
                 }
             }))
         });
+        self.queue(job).await?;
+        Ok(answer)
+    }
+
+    async fn queue(&self, job: Job) -> Result<(), StoreError> {
         let jobs = self.jobs.clone();
         // The queue is full only when the disk is slower than a storm: then waiting is right,
         // but not on a thread that serves sockets.
@@ -177,15 +182,17 @@ impl Store {
                     .map_err(|_| StoreError::Stopped)?;
             }
         }
-        Ok(answer)
+        Ok(())
     }
 
-    /// Puts or deletes a lease, in the order of the calls; the receiver answers once it is on disk.
+    /// Puts or deletes a lease, in the order of the calls; `done` hears of it once it is on disk, and is dropped
+    /// where it will not be.
     pub async fn change_lease(
         &self,
         change: dhcp::LeaseChange,
-    ) -> Result<oneshot::Receiver<()>, StoreError> {
-        self.submit(move |txn| {
+        done: oneshot::Sender<bool>,
+    ) -> Result<(), StoreError> {
+        let put = move |txn: &WriteTransaction| {
             let mut leases = txn.open_table(LEASES)?;
             match change {
                 dhcp::LeaseChange::Put(lease) => {
@@ -195,8 +202,13 @@ impl Store {
                     leases.remove(lease_key(key).as_slice())?;
                 }
             }
-            Ok(())
-        })
+            Ok::<(), StoreError>(())
+        };
+        self.queue(Box::new(move |txn| {
+            put(txn)?;
+            // Nobody waits any more once DHCP has stopped.
+            Ok(Box::new(move |durable| done.send(durable).unwrap_or_default()))
+        }))
         .await
     }
 
