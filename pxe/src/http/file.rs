@@ -68,18 +68,29 @@ impl Source {
     /// Fills the buffer from an offset. `false`: that would wait for a disk; `warm` first. A file
     /// that ends early is an error.
     pub(crate) fn fill(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
+        self.fill_all(offset, &mut [IoSliceMut::new(buffer)])
+    }
+
+    /// The same for buffers that are to be filled one after the other.
+    pub(crate) fn fill_all(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<bool> {
+        let length = buffers.iter().map(|buffer| buffer.len()).sum::<usize>();
         match self {
             Source::Bytes(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                let end = start.saturating_add(buffer.len());
-                buffer.copy_from_slice(bytes.get(start..end).ok_or_else(shrank)?);
+                let end = start.saturating_add(length);
+                let mut from = bytes.get(start..end).ok_or_else(shrank)?;
+                for buffer in buffers {
+                    let (these, rest) = from.split_at(buffer.len());
+                    buffer.copy_from_slice(these);
+                    from = rest;
+                }
                 Ok(true)
             }
             Source::File { file, warm, .. } => {
-                let end = offset + buffer.len() as u64;
+                let end = offset + length as u64;
                 let is_warm = warm.start <= offset && end <= warm.end;
                 let flags = if is_warm { ReadWriteFlags::empty() } else { ReadWriteFlags::NOWAIT };
-                read(file, offset, buffer, flags)
+                read(file, offset, length, buffers, flags)
             }
         }
     }
@@ -94,7 +105,8 @@ impl Source {
             let mut at = offset;
             while at < end {
                 let length = (end - at).min(scratch.len() as u64) as usize;
-                read(&file, at, &mut scratch[..length], ReadWriteFlags::empty())?;
+                let into = &mut [IoSliceMut::new(&mut scratch[..length])];
+                read(&file, at, length, into, ReadWriteFlags::empty())?;
                 at += length as u64;
             }
             Ok(end)
@@ -116,13 +128,21 @@ impl Source {
     }
 }
 
-fn read(file: &File, offset: u64, buffer: &mut [u8], flags: ReadWriteFlags) -> io::Result<bool> {
+fn read(
+    file: &File,
+    offset: u64,
+    length: usize,
+    mut buffers: &mut [IoSliceMut<'_>],
+    flags: ReadWriteFlags,
+) -> io::Result<bool> {
     let mut filled = 0;
-    while filled < buffer.len() {
-        let rest = &mut [IoSliceMut::new(&mut buffer[filled..])];
-        match preadv2(file, rest, offset + filled as u64, flags) {
+    while filled < length {
+        match preadv2(file, buffers, offset + filled as u64, flags) {
             Ok(0) => return Err(shrank()),
-            Ok(count) => filled += count,
+            Ok(count) => {
+                filled += count;
+                IoSliceMut::advance_slices(&mut buffers, count);
+            }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN | Errno::OPNOTSUPP) if !flags.is_empty() => return Ok(false),
             Err(other) => return Err(other.into()),

@@ -288,8 +288,8 @@ impl Ahead {
             let many = (AHEAD_BYTES / size).min(left).max(due.count.into());
             let count = u16::try_from(many).unwrap_or(due.count);
             self.count = 0;
-            self.datagrams.clear();
-            self.datagrams.reserve_exact(usize::from(count) * usize::from(blksize + 4));
+            let length = usize::from(count) * usize::from(blksize + 4);
+            self.datagrams.reserve_exact(length.saturating_sub(self.datagrams.len()));
             fetch(Blocks { first: due.first, count }, blksize, source, &mut self.datagrams).await?;
             (self.first, self.count) = (due.first, count.into());
         }
@@ -307,11 +307,11 @@ async fn fetch(
     window: &mut Vec<u8>,
 ) -> io::Result<()> {
     let size = source.size();
-    if lay_out(blocks, blksize, size, window, |offset, block| source.fill(offset, block))? {
+    if lay_out(blocks, blksize, size, window, |offset, bodies| source.fill_all(offset, bodies))? {
         return Ok(());
     }
     source.warm_up((blocks.first - 1) * u64::from(blksize)).await?;
-    lay_out(blocks, blksize, size, window, |offset, block| source.fill(offset, block))?;
+    lay_out(blocks, blksize, size, window, |offset, bodies| source.fill_all(offset, bodies))?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@
 //!   and EDK2 sends one for each block that follows a gap. So it only draws the deadline near;
 //!   an honest ACK on its way puts it back.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::time::{Duration, Instant};
 
 use super::packet::{self, Packet};
@@ -327,27 +327,32 @@ fn doubled(interval: Duration, times: u32, longest: Duration) -> Duration {
 
 /// Writes the DATA packets of `blocks` into `out`, one behind the other, all of `blksize + 4` bytes
 /// but perhaps the last: the form in which one call can send them. `fill` reads from an offset of
-/// the content until the buffer is full; it answers `false` where that would wait for a disk, and so
-/// does this.
+/// the content on until all buffers are full, one after the other; it answers `false` where that would wait
+/// for a disk, and so does this.
 pub fn lay_out(
     blocks: Blocks,
     blksize: u16,
     size: u64,
     out: &mut Vec<u8>,
-    mut fill: impl FnMut(u64, &mut [u8]) -> io::Result<bool>,
+    fill: impl FnOnce(u64, &mut [IoSliceMut<'_>]) -> io::Result<bool>,
 ) -> io::Result<bool> {
-    out.clear();
-    for block in blocks.first..blocks.first + u64::from(blocks.count) {
-        let offset = (block - 1) * u64::from(blksize);
-        let length = size.saturating_sub(offset).min(u64::from(blksize)) as usize;
-        out.extend_from_slice(&packet::data_header(block as u16));
-        let start = out.len();
-        out.resize(start + length, 0);
-        if length > 0 && !fill(offset, &mut out[start..])? {
-            return Ok(false);
+    let (step, count) = (u64::from(blksize), u64::from(blocks.count));
+    let offset = blocks.first.saturating_sub(1) * step;
+    let length = size.saturating_sub(offset).min(count * step);
+    // What is left in it is written over.
+    out.resize((length + 4 * count) as usize, 0);
+    let mut bodies = Vec::with_capacity(usize::from(blocks.count));
+    let mut rest = &mut out[..];
+    for block in blocks.first..blocks.first + count {
+        let Some((header, more)) = rest.split_at_mut_checked(4) else { break };
+        header.copy_from_slice(&packet::data_header(block as u16));
+        let (body, more) = more.split_at_mut(more.len().min(step as usize));
+        if !body.is_empty() {
+            bodies.push(IoSliceMut::new(body));
         }
+        rest = more;
     }
-    Ok(true)
+    Ok(bodies.is_empty() || fill(offset, &mut bodies)?)
 }
 
 #[cfg(test)]

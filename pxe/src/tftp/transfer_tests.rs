@@ -50,10 +50,9 @@ fn sizes_at_the_edges_end_with_a_short_block() {
         let mut got = Vec::new();
         let mut out = Vec::new();
         while let Step::Blocks(due) = step {
-            let fill = |offset: u64, buffer: &mut [u8]| {
-                for (byte, at) in buffer.iter_mut().zip(offset..) {
-                    *byte = at as u8;
-                }
+            let fill = |offset: u64, bodies: &mut [IoSliceMut<'_>]| {
+                let bytes = bodies.iter_mut().flat_map(|body| body.iter_mut());
+                bytes.zip(offset..).for_each(|(byte, at)| *byte = at as u8);
                 Ok(true)
             };
             assert!(lay_out(due, blksize, size, &mut out, fill).unwrap());
@@ -212,7 +211,7 @@ fn block_numbers_wrap_to_zero() {
         assert_eq!(next - 1, 140_001);
     }
     let mut out = Vec::new();
-    let fill = |_: u64, _: &mut [u8]| Ok(true);
+    let fill = |_: u64, _: &mut [IoSliceMut<'_>]| Ok(true);
     assert!(lay_out(Blocks { first: 65535, count: 3 }, 8, 1 << 30, &mut out, fill).unwrap());
     let numbers: Vec<&[u8]> = out.chunks(12).map(|datagram| &datagram[..4]).collect();
     assert_eq!(numbers, [[0, 3, 255, 255], [0, 3, 0, 0], [0, 3, 0, 1]]);

@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use std::io::IoSliceMut;
 use std::time::Instant;
 
 use koboshi_pxe::tftp::name;
@@ -39,8 +40,8 @@ fuzz_target!(|datagram: &[u8]| {
                 };
                 let Step::Blocks(blocks) = step else { panic!("{step:?}") };
                 let mut out = Vec::new();
-                let fill = |_, bytes: &mut [u8]| {
-                    bytes.fill(7);
+                let fill = |_, bodies: &mut [IoSliceMut<'_>]| {
+                    bodies.iter_mut().for_each(|body| body.fill(7));
                     Ok(true)
                 };
                 assert!(lay_out(blocks, terms.blksize, size, &mut out, fill).expect("no disk"));
