@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use koboshi_pxe::Content;
-use koboshi_pxe::http::{Counters, Limits, Reached, bind, respond, serve};
+use koboshi_pxe::http::{Counters, Lane, Limits, Reached, bind, respond, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
@@ -44,6 +44,7 @@ fn noise(length: usize) -> Vec<u8> {
 async fn file(
     State(folder): State<Arc<tempfile::TempDir>>,
     Route((kind, size)): Route<(String, usize)>,
+    Extension(lane): Extension<Lane>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
@@ -54,7 +55,7 @@ async fn file(
             Content::File { path: Arc::new(path), size: size as u64 }
         }
     };
-    respond(&content, "\"tag\"", "application/octet-stream", &method, &headers)
+    respond(&lane, &content, "\"tag\"", "application/octet-stream", &method, &headers)
 }
 
 async fn who(ConnectInfo(peer): ConnectInfo<SocketAddr>, reached: Extension<Reached>) -> String {

@@ -1,32 +1,29 @@
-//! The answer to a GET or HEAD of some content: its headers, and a body that is read while it is
-//! sent, in two chunks of memory, however large the image.
+//! The answer to a GET or HEAD of some content: its headers, and a body that goes from the file to the client
+//! by the connection's [`Lane`], without memory of ours, however large the image.
 
-use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
 use super::file::Source;
+use super::lane::{Lane, PIECE};
 use super::range::{Owed, owed};
 use crate::content::Content;
 
-/// Bytes read at a time.
-const CHUNK: u64 = 128 * 1024;
-
-/// Chunks held on to, to use their memory again: hyper asks for the next one while it still sends
-/// the last one, but not the one before.
-const SPARE: usize = 2;
-
 /// Answers a GET or HEAD with `content`, named by a strong `etag` (with or without its quotes):
 /// ranges, conditions, and a Content-Length always, which iPXE's progress and UEFI's buffer need.
-/// Opens the file here and now, so that one that is missing is a 500 and no broken stream.
+/// Opens the file here and now, so that one that is missing is a 500 and no broken stream. `lane` is the
+/// connection's, out of the request's extensions.
 pub fn respond(
+    lane: &Lane,
     content: &Content,
     etag: &str,
     content_type: &str,
@@ -57,7 +54,11 @@ pub fn respond(
     let body = match source {
         _ if *method == Method::HEAD || length == 0 => Body::empty(),
         Source::Bytes(bytes) => Body::from(bytes.slice(first as usize..(first + length) as usize)),
-        source => Body::new(FileBody::new(source, first, length)),
+        Source::File { ref file, .. } => {
+            let (lane, file) = (lane.clone(), Arc::clone(file));
+            let (offset, remaining) = (first, length);
+            Body::new(FileBody { lane, file, source, offset, remaining, warming: None })
+        }
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -102,30 +103,22 @@ fn text(value: String) -> HeaderValue {
 /// Part of a file on its way out. A read error, or a file that ends too early, ends the connection:
 /// the client sees fewer bytes than Content-Length and asks again.
 struct FileBody {
+    lane: Lane,
+    file: Arc<File>,
     source: Source,
     offset: u64,
     remaining: u64,
     /// A trip to the disk. Most are spared: the kernel reads ahead of us while we send.
     warming: Option<(u64, JoinHandle<io::Result<u64>>)>,
-    spare: VecDeque<Bytes>,
 }
 
 impl FileBody {
-    fn new(source: Source, offset: u64, remaining: u64) -> FileBody {
-        FileBody { source, offset, remaining, warming: None, spare: VecDeque::new() }
-    }
-
-    /// Memory for the next chunk. One that hyper has sent belongs to us alone again, and needs no
-    /// zeroing.
-    fn buffer(&mut self, length: usize) -> BytesMut {
-        if self.spare.len() >= SPARE
-            && let Some(Ok(mut sent)) = self.spare.pop_front().map(Bytes::try_into_mut)
-            && sent.len() >= length
-        {
-            sent.truncate(length);
-            return sent;
-        }
-        BytesMut::zeroed(length)
+    /// What stands for the next bytes of the file; nothing where sending them would wait for the disk.
+    fn piece(&self, length: usize) -> io::Result<Option<Bytes>> {
+        // Whoever brought the first and the last byte of so short a piece into memory brought the rest.
+        let (first, last) = (self.offset, self.offset + length as u64 - 1);
+        let here = self.source.fill(first, &mut [0])? && self.source.fill(last, &mut [0])?;
+        Ok(here.then(|| self.lane.send(&self.file, first, length)))
     }
 }
 
@@ -141,7 +134,7 @@ impl HttpBody for FileBody {
         if this.remaining == 0 {
             return Poll::Ready(None);
         }
-        let length = this.remaining.min(CHUNK) as usize;
+        let length = this.remaining.min(PIECE as u64) as usize;
         loop {
             if let Some((offset, warming)) = &mut this.warming {
                 let read = ready!(Pin::new(warming).poll(cx)).map_err(io::Error::other);
@@ -152,19 +145,13 @@ impl HttpBody for FileBody {
                     Err(error) => return Poll::Ready(Some(Err(error))),
                 }
             }
-            let mut buffer = this.buffer(length);
-            match this.source.fill(this.offset, &mut buffer) {
-                Ok(true) => {
+            match this.piece(length) {
+                Ok(Some(piece)) => {
                     this.offset += length as u64;
                     this.remaining -= length as u64;
-                    let chunk = buffer.freeze();
-                    this.spare.push_back(chunk.clone());
-                    return Poll::Ready(Some(Ok(Frame::data(chunk))));
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
                 }
-                Ok(false) => {
-                    this.spare.push_front(buffer.freeze());
-                    this.warming = Some((this.offset, this.source.warm(this.offset)));
-                }
+                Ok(None) => this.warming = Some((this.offset, this.source.warm(this.offset))),
                 Err(error) => {
                     tracing::error!(offset = this.offset, %error, "a file being served");
                     this.remaining = 0;

@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, State};
@@ -13,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use super::respond;
+use super::{Lane, respond};
 use crate::content::{Content, parse_hex};
 use crate::desk::{Desk, NoChoice, ReportRefusal};
 use crate::mac::Mac;
@@ -90,6 +91,7 @@ async fn file(
     State(desk): State<Arc<Desk>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(name): Path<String>,
+    Extension(lane): Extension<Lane>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
@@ -107,13 +109,14 @@ async fn file(
         }
         Content::File { .. } => format!("\"{name}\""),
     };
-    respond(&content, &etag, "application/efi", &method, &headers)
+    respond(&lane, &content, &etag, "application/efi", &method, &headers)
 }
 
 async fn blob(
     State(desk): State<Arc<Desk>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(hex): Path<String>,
+    Extension(lane): Extension<Lane>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
@@ -125,7 +128,8 @@ async fn blob(
         desk.blob_sent(peer.ip(), &digest);
     }
     let etag = format!("\"{}\"", hex.to_ascii_lowercase());
-    let mut response = respond(&content, &etag, "application/octet-stream", &method, &headers);
+    let kind = "application/octet-stream";
+    let mut response = respond(&lane, &content, &etag, kind, &method, &headers);
     let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
     response.headers_mut().insert(header::CACHE_CONTROL, forever);
     response

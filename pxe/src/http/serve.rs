@@ -23,6 +23,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::lane::{Lane, Paved};
 use super::stall::Watched;
 
 /// Bytes of an answer that wait in the kernel, beside those under way (tcp(7), `TCP_NOTSENT_LOWAT`).
@@ -182,10 +183,13 @@ async fn connection(
     let Ok(reached) = stream.local_addr() else { return };
     let reached = SocketAddr::new(reached.ip().to_canonical(), reached.port());
     let router = TowerToHyperService::new(router);
+    let lane = Lane::default();
+    let pieces = lane.clone();
     let service = service_fn(|mut request: Request<Incoming>| {
         count(&counters.requests);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(Reached(reached));
+        request.extensions_mut().insert(pieces.clone());
         let answer = timeout(limits.answer, router.call(request));
         let counters = Arc::clone(&counters);
         async move {
@@ -195,13 +199,15 @@ async fn connection(
             })
         }
     });
-    let io = TokioIo::new(Watched::new(stream, limits.stall));
+    let io = TokioIo::new(Watched::new(Paved::new(stream, lane), limits.stall));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(limits.head_bytes.max(8192))
         // `printf … | nc` and some BMCs close their side as soon as they have asked.
         .half_close(true)
+        // A copied chunk would be blank where it stands for a file.
+        .writev(true)
         .serve_connection(io, service);
     tokio::pin!(served);
     let end = tokio::select! {
