@@ -339,8 +339,14 @@ impl Ledger {
             News::Mark { id, stage, note, at } => {
                 self.mark(id, stage, note, ms(at), Source::Wire).await;
             }
-            News::Report { id, mac, address, body, at } => {
+            News::Report { id, mac, address, body, at, kept } => {
                 self.report(desk, wishes, (id, mac, address), &body, ms(at)).await;
+                // While nothing gets onto the disk nobody waits for it: it is not acknowledged.
+                if self.store.trouble().is_none()
+                    && let Err(error) = self.store.after(kept).await
+                {
+                    self.failed(&error);
+                }
             }
             News::Alive { mac, at } => {
                 if let Some(heard) = self.inner().heard.get_mut(&mac) {

@@ -28,6 +28,7 @@
 //! keystrokes  what operators type, where the site wants it kept
 //! programs  a socket of bytes for each console
 //! web       the admin address: consoles for browsers, by `tickets`
+//! unwritten  what a full disk does not take, told once
 //! cli       words in, exit code out
 //! lab/      a rack of virtual machines with real firmware
 //! ```
@@ -67,4 +68,5 @@ pub mod store;
 pub mod surveys;
 pub mod syslog;
 pub mod tickets;
+pub mod unwritten;
 pub mod web;

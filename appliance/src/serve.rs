@@ -206,6 +206,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         }
     };
     cancel.cancel();
+    store.give_up();
     let drain = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(Duration::from_secs(5), drain).await.is_err() {
         tracing::warn!("a service did not stop in time");
@@ -477,6 +478,9 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
                 }
                 squasher.look().await;
                 app.hold().await;
+                for over in app.store.unwritten().over() {
+                    app.ledger.event("disk", None, over.lasted(crate::ledger::now_ms())).await;
+                }
                 app.ledger.forget_tickets(&app.desk).await;
                 let now = stamp(&index);
                 if now != known {

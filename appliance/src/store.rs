@@ -2,13 +2,16 @@
 //!
 //! redb, behind verbs of the domain. One thread writes: it drains its queue, commits once, and only
 //! then lets the answers go, so an ACK that left has its lease on disk and a storm shares commits.
+//! A full disk is waited out ([`disk`]).
 
 mod booted;
+mod disk;
 mod records;
 mod tickets;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as queue;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -27,6 +30,7 @@ pub use tickets::{Ticket, TicketState};
 use crate::hardware;
 use crate::rollout::Course;
 use crate::surveys::Surveyed;
+use crate::unwritten::{self, Trouble, Unwritten};
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const LEASES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("leases");
@@ -76,6 +80,14 @@ pub enum StoreError {
         /// serde's word.
         why: String,
     },
+    /// Its disk takes nothing, and this is no time to wait for it.
+    #[error("{} cannot be written ({why}): {}", path.display(), unwritten::help(path, why))]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        why: std::io::Error,
+    },
     /// The writer is gone.
     #[error("the state's writer has stopped; see the log")]
     Stopped,
@@ -88,7 +100,13 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
 }
 
 type Answer = Box<dyn FnOnce(bool) + Send>;
-type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, StoreError> + Send>;
+type Change = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, StoreError> + Send>;
+
+enum Job {
+    Change(Change),
+    /// Changes nothing: told once all before it is on disk.
+    After(Answer),
+}
 
 /// See the module. Cheap to clone; the writer ends with the last clone.
 #[derive(Clone)]
@@ -98,6 +116,10 @@ pub struct Store {
     failed: watch::Receiver<bool>,
     /// Boots on their way to the disk: one that moves on before it is there is written once.
     moving: Arc<Mutex<HashMap<BootId, Moving>>>,
+    path: PathBuf,
+    unwritten: Arc<Unwritten>,
+    /// Cleared when the process ends: then nobody waits for room.
+    waits: Arc<AtomicBool>,
 }
 
 /// A boot as it will be written.
@@ -106,7 +128,37 @@ type Moving = Arc<Mutex<Option<BootRecord>>>;
 impl Store {
     /// Opens or makes `DIR/koboshi.redb` and starts its writer.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
-        let db = Database::builder().set_cache_size(CACHE).create(dir.join("koboshi.redb"))?;
+        let path = dir.join("koboshi.redb");
+        let (unwritten, waits) = (Arc::<Unwritten>::default(), Arc::new(AtomicBool::new(false)));
+        let opened = Store::open_file(&path, &unwritten, &waits);
+        let db = opened.map_err(|error| match error {
+            StoreError::Redb(error) => match *error {
+                redb::Error::Io(why) if unwritten::passes(&why) => {
+                    StoreError::Unwritable { path: path.clone(), why }
+                }
+                error => StoreError::Redb(Box::new(error)),
+            },
+            error => error,
+        })?;
+        waits.store(true, Ordering::Relaxed);
+        let db = Arc::new(db);
+        let (jobs, queue) = queue::sync_channel(4096);
+        let writer = db.clone();
+        let (fails, failed) = watch::channel(false);
+        thread::Builder::new()
+            .name("store".to_string())
+            .spawn(move || write_all(&writer, &queue, &fails))
+            .map_err(|_| StoreError::Stopped)?;
+        Ok(Store { db, jobs, failed, moving: Arc::default(), path, unwritten, waits })
+    }
+
+    fn open_file(
+        path: &Path,
+        unwritten: &Arc<Unwritten>,
+        waits: &Arc<AtomicBool>,
+    ) -> Result<Database, StoreError> {
+        let disk = disk::Disk::open(path, unwritten.clone(), waits.clone())?;
+        let db = Database::builder().set_cache_size(CACHE).create_with_backend(disk)?;
         let write = db.begin_write()?;
         {
             let mut meta = write.open_table(META)?;
@@ -130,15 +182,40 @@ impl Store {
         }
         booted::migrate(&write)?;
         write.commit()?;
-        let db = Arc::new(db);
-        let (jobs, queue) = queue::sync_channel(4096);
-        let writer = db.clone();
-        let (fails, failed) = watch::channel(false);
-        thread::Builder::new()
-            .name("store".to_string())
-            .spawn(move || write_all(&writer, &queue, &fails))
-            .map_err(|_| StoreError::Stopped)?;
-        Ok(Store { db, jobs, failed, moving: Arc::default() })
+        Ok(db)
+    }
+
+    /// What of the state, and beside it, cannot be written just now.
+    pub fn unwritten(&self) -> &Arc<Unwritten> {
+        &self.unwritten
+    }
+
+    /// Why nothing gets onto the disk at this moment, if that is so.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.unwritten.list().into_iter().find(|trouble| trouble.path == self.path)
+    }
+
+    /// The end of the process: what does not go onto the disk now is not waited for.
+    pub fn give_up(&self) {
+        self.waits.store(false, Ordering::Relaxed);
+    }
+
+    /// `done` hears once all that was queued before is on disk, and is dropped where it will not be.
+    pub async fn after(&self, done: oneshot::Sender<()>) -> Result<(), StoreError> {
+        // Whoever asked may have gone.
+        let answer = Box::new(move |durable| {
+            if durable {
+                done.send(()).unwrap_or(())
+            }
+        });
+        self.queue(Job::After(answer)).await
+    }
+
+    /// Waits until all that was queued before is on disk.
+    pub async fn settled(&self) -> Result<(), StoreError> {
+        let (done, told) = oneshot::channel();
+        self.after(done).await?;
+        told.await.map_err(|_| StoreError::Stopped)
     }
 
     /// Returns when the state can no longer be written, or its writer died: the end of the process.
@@ -155,7 +232,7 @@ impl Store {
         change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<oneshot::Receiver<T>, StoreError> {
         let (done, answer) = oneshot::channel();
-        let job: Job = Box::new(move |txn| {
+        let change: Change = Box::new(move |txn| {
             let value = change(txn)?;
             Ok(Box::new(move |durable| {
                 if durable {
@@ -164,7 +241,7 @@ impl Store {
                 }
             }))
         });
-        self.queue(job).await?;
+        self.queue(Job::Change(change)).await?;
         Ok(answer)
     }
 
@@ -204,12 +281,12 @@ impl Store {
             }
             Ok::<(), StoreError>(())
         };
-        self.queue(Box::new(move |txn| {
+        let change: Change = Box::new(move |txn| {
             put(txn)?;
             // Nobody waits any more once DHCP has stopped.
             Ok(Box::new(move |durable| done.send(durable).unwrap_or_default()))
-        }))
-        .await
+        });
+        self.queue(Job::Change(change)).await
     }
 
     /// All leases.
@@ -542,7 +619,7 @@ fn write_all(db: &Database, queue: &queue::Receiver<Job>, failed: &watch::Sender
         let jobs = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1));
         match commit(db, jobs.collect()) {
             Ok(answers) => answers.into_iter().for_each(|answer| answer(true)),
-            // The disk is full or gone, and redb takes no more writes after a failed one. Who
+            // The disk is gone, and redb takes no more writes after a failed one. Who
             // waits for an answer gets none and keeps silent towards the machines.
             Err(error) => {
                 tracing::error!(%error, "the state could not be written");
@@ -554,18 +631,34 @@ fn write_all(db: &Database, queue: &queue::Receiver<Job>, failed: &watch::Sender
 }
 
 fn commit(db: &Database, jobs: Vec<Job>) -> Result<Vec<Answer>, StoreError> {
-    let mut txn = db.begin_write()?;
-    txn.set_quick_repair(true);
+    let mut txn = None;
     let mut answers = Vec::with_capacity(jobs.len());
     for job in jobs {
-        match job(&txn) {
+        let change = match job {
+            Job::Change(change) => change,
+            Job::After(answer) => {
+                answers.push(answer);
+                continue;
+            }
+        };
+        let txn = match &mut txn {
+            Some(txn) => txn,
+            None => {
+                let mut begun = db.begin_write()?;
+                begun.set_quick_repair(true);
+                txn.insert(begun)
+            }
+        };
+        match change(txn) {
             Ok(answer) => answers.push(answer),
             // One bad record is its own trouble, not that of its neighbours in the batch.
             Err(error @ StoreError::Record { .. }) => tracing::error!(%error, "not written"),
             Err(error) => return Err(error),
         }
     }
-    txn.commit()?;
+    if let Some(txn) = txn {
+        txn.commit()?;
+    }
     Ok(answers)
 }
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -128,18 +129,46 @@ fn routes(app: Arc<App>) -> Router {
         .route("/hardware", get(hardware))
         .route("/rollout/meant", get(rollout_meant))
         .route("/rollout/trials", get(rollout_trials))
-        .route("/rollout/retry", post(rollout_retry))
-        .route("/seat", post(seat))
-        .route("/adopt", post(adopt))
-        .route("/fence", post(fence))
-        .route("/maintain", get(maintained).post(maintain))
-        .route("/maintain/cancel", post(cancel))
-        .route("/reload", post(reload))
+        .route("/maintain", get(maintained))
         .route("/known-hosts", get(known_hosts))
+        .route("/unwritten", get(unwritten))
+        .merge(changes(app.clone()))
         .merge(super::attach::routes())
         .merge(super::console::routes())
         .merge(super::machines::routes());
     Router::new().nest("/api/v1", v1).with_state(app)
+}
+
+/// What changes the state: refused while nothing gets onto the disk, and answered once it is there.
+fn changes(app: Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route("/rollout/retry", post(rollout_retry))
+        .route("/seat", post(seat))
+        .route("/adopt", post(adopt))
+        .route("/fence", post(fence))
+        .route("/maintain", post(maintain))
+        .route("/maintain/cancel", post(cancel))
+        .route("/reload", post(reload))
+        .route_layer(middleware::from_fn_with_state(app, durable))
+}
+
+async fn durable(State(app): Api, request: Request, next: Next) -> Response {
+    if let Some(trouble) = app.store.trouble() {
+        let error = format!(
+            "nothing is changed: {} cannot be written ({})",
+            trouble.path.display(),
+            trouble.why
+        );
+        return Refusal { status: 507, error, help: Some(trouble.help) }.into_response();
+    }
+    let response = next.run(request).await;
+    if !response.status().is_success() {
+        return response;
+    }
+    match app.store.settled().await {
+        Ok(()) => response,
+        Err(error) => Refusal::failed(error.to_string()).into_response(),
+    }
 }
 
 pub(super) type Api = State<Arc<App>>;
@@ -348,6 +377,14 @@ async fn pending(
 ) -> Result<Json<ops::reload::Pending>, Refusal> {
     allow(&caller, Verb::Look, None)?;
     Ok(Json(ops::reload::Pending { site: app.path.clone(), waits: app.pending.load().to_vec() }))
+}
+
+async fn unwritten(
+    State(app): Api,
+    ConnectInfo(caller): From,
+) -> Result<Json<Vec<crate::unwritten::Trouble>>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    Ok(Json(app.store.unwritten().list()))
 }
 
 async fn leases(

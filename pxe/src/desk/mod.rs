@@ -22,7 +22,7 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::choose::NoChoice;
 use crate::Mac;
@@ -350,8 +350,14 @@ impl Desk {
         self.site.load().blobs.get(digest).cloned().or_else(|| self.inner().boots.blob(digest))
     }
 
-    /// Takes a report, if it comes from where the boot's address says.
-    pub fn report(&self, id: BootId, peer: IpAddr, body: Bytes) -> Result<(), ReportRefusal> {
+    /// Takes a report, if it comes from where the boot's address says. The receiver hears once all that it says is
+    /// written down; an error there: it is heard, and nobody may count on that.
+    pub fn report(
+        &self,
+        id: BootId,
+        peer: IpAddr,
+        body: Bytes,
+    ) -> Result<oneshot::Receiver<()>, ReportRefusal> {
         let (mac, address, holder) = {
             let mut inner = self.inner();
             let Some(boot) = inner.boots.get(id) else {
@@ -373,8 +379,9 @@ impl Desk {
             );
             self.heard(Some(mac), "conflict", text);
         }
-        match self.tell(News::Report { id, mac, address, body, at: SystemTime::now() }) {
-            true => Ok(()),
+        let (kept, written) = oneshot::channel();
+        match self.tell(News::Report { id, mac, address, body, at: SystemTime::now(), kept }) {
+            true => Ok(written),
             false => Err(ReportRefusal::Busy),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::Mac;
 use crate::boots::{Plan, Stage};
@@ -15,7 +15,7 @@ use crate::firmware::Firmware;
 use crate::seats::Holder;
 
 /// What happened, for the appliance's ledger.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum News {
     /// A boot began.
     Opened {
@@ -67,6 +67,8 @@ pub enum News {
         body: Bytes,
         /// When.
         at: SystemTime,
+        /// Told once it is written down.
+        kept: oneshot::Sender<()>,
     },
     /// A machine that waits has asked again: it lives, and that is all.
     Alive {

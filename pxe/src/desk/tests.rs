@@ -215,12 +215,12 @@ fn a_report_counts_only_from_the_address_of_its_boot() {
     let id = desk.boot_of(MAC).expect("a boot is open").id;
     let body = || Bytes::from_static(b"{}");
     let stranger = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99));
-    assert_eq!(desk.report(id, stranger, body()), Err(ReportRefusal::WrongAddress));
+    assert_eq!(desk.report(id, stranger, body()).map(drop), Err(ReportRefusal::WrongAddress));
     assert_eq!(
-        desk.report(BootId([9; 16]), IpAddr::V4(SEAT), body()),
+        desk.report(BootId([9; 16]), IpAddr::V4(SEAT), body()).map(drop),
         Err(ReportRefusal::NoSuchBoot)
     );
-    assert_eq!(desk.report(id, IpAddr::V4(SEAT), body()), Ok(()));
+    assert_eq!(desk.report(id, IpAddr::V4(SEAT), body()).map(drop), Ok(()));
     let refused = (0..100).filter(|_| desk.report(id, IpAddr::V4(SEAT), body()).is_err()).count();
     assert!(refused >= 60, "a flood of reports is cut: {refused}");
     assert!(stages(&mut heard).len() < 60);
@@ -585,7 +585,7 @@ fn the_id_of_a_boot_that_is_over_is_nobodys() {
     desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
     let body = Bytes::from_static(b"{}");
     let peer = IpAddr::V4(SEAT);
-    assert_eq!(desk.report(old, peer, body.clone()), Err(ReportRefusal::NoSuchBoot));
+    assert_eq!(desk.report(old, peer, body.clone()).map(drop), Err(ReportRefusal::NoSuchBoot));
     assert!(!desk.reached(old, Stage::Up));
     let new = desk.boot_of(MAC).expect("a boot").id;
     assert!(new != old && desk.report(new, peer, body).is_ok());

@@ -5,6 +5,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::Router;
@@ -22,6 +23,8 @@ use crate::{menu, tftp};
 
 /// The largest answer that is read at all; what is understood is shorter.
 const ANSWER_MAX: usize = 4096;
+/// A machine waits a second for the answer to a report, and its boot with it.
+const KEPT: Duration = Duration::from_millis(800);
 
 /// The router; `report_max` is the contract's bound on a report.
 pub fn routes(desk: Arc<Desk>, report_max: usize) -> Router {
@@ -143,7 +146,12 @@ async fn report(
 ) -> Response {
     let Ok(id) = boot.parse() else { return no("a boot id is 32 hexadecimal digits") };
     match desk.report(id, peer.ip(), body) {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        // A machine that was told "heard" tells it once: it is on disk by then, or it is told otherwise.
+        Ok(kept) => match tokio::time::timeout(KEPT, kept).await {
+            Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "heard, and not written down yet\n")
+                .into_response(),
+        },
         // One answer for both: which ids exist is nobody's business.
         Err(ReportRefusal::NoSuchBoot | ReportRefusal::WrongAddress) => no("no such boot"),
         Err(ReportRefusal::TooOften) => StatusCode::TOO_MANY_REQUESTS.into_response(),

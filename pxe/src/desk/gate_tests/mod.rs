@@ -167,7 +167,7 @@ impl Rack {
 
     fn report(&mut self, machine: usize) -> Option<Result<(), ReportRefusal>> {
         let (id, address) = (self.runs[machine]?, self.answers[machine]?);
-        let taken = self.desk.report(id, IpAddr::V4(address), Bytes::from_static(b"{}"));
+        let taken = self.desk.report(id, IpAddr::V4(address), Bytes::from_static(b"{}")).map(drop);
         if taken.is_ok() {
             self.desk.reached(id, Stage::Up);
             self.disk.boots.values_mut().filter(|boot| boot.id == id).for_each(|boot| {
