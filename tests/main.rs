@@ -9,6 +9,7 @@
 //! - `ipmi`: power and what else is reached out of band, with simulated BMCs. Half of it needs no root.
 //! - `versions`: images from the first import to the last `rm`, and what the appliance keeps of them.
 //! - `corpora`: what fuzzing starts from, read once.
+//! - `faults`: disks that are full or read-only, clocks that jump, interfaces that go, `kill -9`.
 //! - `soak`: real machines that take their time, by `make soak` only.
 //! - `storm`: machines on paper, many at a time.
 //! - `world`: what the first two stand on: a site, an appliance, a rack.
@@ -16,6 +17,7 @@
 mod boot;
 mod console;
 mod corpora;
+mod faults;
 mod ipmi;
 mod program;
 mod soak;

@@ -44,7 +44,7 @@ pub fn peer(world: &World, mac: &str) -> Peer {
 }
 
 /// What udhcpc was given, if anything.
-fn udhcpc(peer: &Peer) -> Option<String> {
+pub fn udhcpc(peer: &Peer) -> Option<String> {
     asks(peer, &[])
 }
 
@@ -444,13 +444,13 @@ m02 = "far1"
 }
 
 /// A DHCP client that stops between two packets.
-struct Client {
+pub struct Client {
     socket: UdpSocket,
-    mac: [u8; 6],
+    pub mac: [u8; 6],
 }
 
 impl Client {
-    fn new(mac: [u8; 6]) -> Client {
+    pub fn new(mac: [u8; 6]) -> Client {
         let socket = UdpSocket::bind("0.0.0.0:68").expect("port 68 of the peer");
         socket.set_broadcast(true).expect("broadcast");
         socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout");
@@ -458,7 +458,7 @@ impl Client {
     }
 
     /// DISCOVER (1) or REQUEST (3) for an address, with the broadcast flag.
-    fn send(&self, kind: u8, address: Option<Ipv4Addr>) {
+    pub fn send(&self, kind: u8, address: Option<Ipv4Addr>) {
         let mut packet = vec![0u8; 240];
         packet[..4].copy_from_slice(&[1, 1, 6, 0]);
         packet[4..8].copy_from_slice(&[7, 7, 7, kind]);
@@ -482,7 +482,7 @@ impl Client {
     }
 
     /// The next message to us: its kind and address.
-    fn hear(&self) -> Option<(u8, Ipv4Addr)> {
+    pub fn hear(&self) -> Option<(u8, Ipv4Addr)> {
         let mut packet = [0u8; 1500];
         loop {
             let (size, _) = self.socket.recv_from(&mut packet).ok()?;

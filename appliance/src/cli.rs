@@ -505,5 +505,7 @@ fn log_to_stderr() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // It would say so on the same stderr, and panic where that is a file on a full disk.
+        .log_internal_errors(false)
         .init();
 }

@@ -3,6 +3,7 @@
 //! gets none and asks again.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ use crate::squasher::Squasher;
 use crate::store::{BootRecord, Holding, Store};
 use crate::syslog::Syslog;
 use crate::tickets::Tickets;
-use crate::{api, diagnosis, identify, keystrokes, plan, programs, ssh, syslog, web};
+use crate::{api, diagnosis, identify, keystrokes, plan, programs, ssh, syslog, unwritten, web};
 
 /// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
 const NEWS: usize = 16_384;
@@ -180,7 +181,9 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let at = at.join(", ");
     let text = format!("serves {} from {at}", site.name);
     ledger.event("start", None, text).await;
-    eprintln!("koboshi: ready; {} machines, HTTP at {at}", site.machines.len());
+    // Not eprintln!, which panics where a log on a full disk takes nothing.
+    let ready = format!("koboshi: ready; {} machines, HTTP at {at}\n", site.machines.len());
+    std::io::stderr().write_all(ready.as_bytes()).unwrap_or(());
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -240,7 +243,10 @@ fn lock_state(state: &Path) -> anyhow::Result<std::fs::File> {
     std::fs::create_dir_all(state)
         .with_context(|| format!("making the state directory {}", state.display()))?;
     let path = state.join("lock");
-    let file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
+    let file = std::fs::File::create(&path).map_err(|error| {
+        let (path, help) = (path.display(), unwritten::help(&path, &error));
+        anyhow::anyhow!("{path} cannot be written ({error}): {help}")
+    })?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).with_context(
         || format!("another koboshi serves from {} (its lock is held)", state.display()),
     )?;

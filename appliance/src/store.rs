@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as queue;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::{fs, io, thread};
 
 use koboshi_pxe::boots::Stage;
 use koboshi_pxe::firmware::Firmware;
@@ -130,7 +130,12 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
         let path = dir.join("koboshi.redb");
         let (unwritten, waits) = (Arc::<Unwritten>::default(), Arc::new(AtomicBool::new(false)));
-        let opened = Store::open_file(&path, &unwritten, &waits);
+        let opened = laid(&path, &|path| {
+            let disk = disk::Disk::open(path, unwritten.clone(), waits.clone())?;
+            let db = Database::builder().set_cache_size(CACHE).create_with_backend(disk)?;
+            lay_tables(&db)?;
+            Ok(db)
+        });
         let db = opened.map_err(|error| match error {
             StoreError::Redb(error) => match *error {
                 redb::Error::Io(why) if unwritten::passes(&why) => {
@@ -150,39 +155,6 @@ impl Store {
             .spawn(move || write_all(&writer, &queue, &fails))
             .map_err(|_| StoreError::Stopped)?;
         Ok(Store { db, jobs, failed, moving: Arc::default(), path, unwritten, waits })
-    }
-
-    fn open_file(
-        path: &Path,
-        unwritten: &Arc<Unwritten>,
-        waits: &Arc<AtomicBool>,
-    ) -> Result<Database, StoreError> {
-        let disk = disk::Disk::open(path, unwritten.clone(), waits.clone())?;
-        let db = Database::builder().set_cache_size(CACHE).create_with_backend(disk)?;
-        let write = db.begin_write()?;
-        {
-            let mut meta = write.open_table(META)?;
-            let found = meta.get("schema")?.map(|schema| schema.value());
-            if let Some(newer) = found.filter(|schema| *schema > SCHEMA) {
-                return Err(StoreError::TooNew(newer));
-            }
-            meta.insert("schema", SCHEMA)?;
-            write.open_table(LEASES)?;
-            write.open_table(BOOTS)?;
-            write.open_table(BOOTS_OF)?;
-            write.open_table(HOLDINGS)?;
-            write.open_table(EVENTS)?;
-            write.open_table(HARDWARE)?;
-            write.open_table(FIRMWARE)?;
-            write.open_table(SURVEYS)?;
-            write.open_table(booted::BOOTED)?;
-            write.open_table(HOST_KEYS)?;
-            write.open_table(COURSES)?;
-            write.open_table(tickets::TICKETS)?;
-        }
-        booted::migrate(&write)?;
-        write.commit()?;
-        Ok(db)
     }
 
     /// What of the state, and beside it, cannot be written just now.
@@ -608,6 +580,57 @@ impl Store {
             .map(|row| parse("events", row?.1.value()))
             .collect()
     }
+}
+
+/// A new file gets its name once it is whole: one whose making was cut off could never be opened again.
+fn laid(
+    path: &Path,
+    open: &dyn Fn(&Path) -> Result<Database, StoreError>,
+) -> Result<Database, StoreError> {
+    if !path.try_exists()? {
+        let new = path.with_added_extension("new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => drop(open(&new)?),
+        }
+        fs::rename(&new, path)?;
+        fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    open(path)
+}
+
+/// Makes what tables are missing. Where none is, nothing is written: a full disk is no reason not to start.
+fn lay_tables(db: &Database) -> Result<(), StoreError> {
+    let write = db.begin_write()?;
+    let before = write.list_tables()?.count();
+    let migrated = {
+        let mut meta = write.open_table(META)?;
+        let found = meta.get("schema")?.map(|schema| schema.value());
+        if let Some(newer) = found.filter(|schema| *schema > SCHEMA) {
+            return Err(StoreError::TooNew(newer));
+        }
+        if found != Some(SCHEMA) {
+            meta.insert("schema", SCHEMA)?;
+        }
+        write.open_table(LEASES)?;
+        write.open_table(BOOTS)?;
+        write.open_table(BOOTS_OF)?;
+        write.open_table(HOLDINGS)?;
+        write.open_table(EVENTS)?;
+        write.open_table(HARDWARE)?;
+        write.open_table(FIRMWARE)?;
+        write.open_table(SURVEYS)?;
+        write.open_table(booted::BOOTED)?;
+        write.open_table(HOST_KEYS)?;
+        write.open_table(COURSES)?;
+        write.open_table(tickets::TICKETS)?;
+        booted::migrate(&write)? || found != Some(SCHEMA)
+    };
+    match migrated || write.list_tables()?.count() != before {
+        true => write.commit()?,
+        false => write.abort()?,
+    }
+    Ok(())
 }
 
 fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -39,7 +39,11 @@ pub struct Trouble {
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Trouble { path, why, help, .. } = self;
-        write!(f, "{} cannot be written ({why}): {help}", path.display())
+        write!(
+            f,
+            "{} cannot be written ({why}): {help}; koboshi goes on by itself then",
+            path.display()
+        )
     }
 }
 
@@ -102,17 +106,14 @@ pub fn passes(error: &io::Error) -> bool {
 /// What an operator does about it.
 pub fn help(path: &Path, error: &io::Error) -> String {
     let folder = path.parent().unwrap_or(path).display();
-    let then = "it goes on by itself then";
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOSPC) => {
-            format!(
-                "make room there (`df {folder}` and `df -i {folder}` show how much is taken); {then}"
-            )
+            format!("make room there (`df {folder}` and `df -i {folder}` show how much is taken)")
         }
-        Some(Errno::EDQUOT) => format!("raise the quota of {folder}, or make room there; {then}"),
+        Some(Errno::EDQUOT) => format!("raise the quota of {folder}, or make room there"),
         Some(Errno::EROFS) => format!(
             "the disk of {folder} is mounted read-only (`findmnt -T {folder}`; `dmesg` says why, if nobody did it): \
-             `mount -o remount,rw` it; {then}"
+             `mount -o remount,rw` it"
         ),
         Some(Errno::EACCES | Errno::EPERM) => {
             format!("let the user that koboshi runs as write in {folder} (`ls -ld {folder}`)")

@@ -172,10 +172,10 @@ impl super::Store {
     }
 }
 
-/// Boots that were remembered before this table was: once, when the state is opened.
-pub(super) fn migrate(txn: &WriteTransaction) -> Result<(), StoreError> {
+/// Boots that were remembered before this table was: once, when the state is opened. Whether there were any.
+pub(super) fn migrate(txn: &WriteTransaction) -> Result<bool, StoreError> {
     if txn.open_table(BOOTED)?.first()?.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let mut boots: Vec<BootRecord> = Vec::new();
     for row in txn.open_table(super::BOOTS)?.iter()? {
@@ -185,5 +185,5 @@ pub(super) fn migrate(txn: &WriteTransaction) -> Result<(), StoreError> {
     for boot in &boots {
         open(txn, boot)?;
     }
-    Ok(())
+    Ok(!boots.is_empty())
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -60,6 +60,8 @@ struct State {
     /// Something of the learned was changed since it was written.
     learned_changed: bool,
     sessions_changed: bool,
+    /// The last write failed.
+    failing: bool,
 }
 
 impl State {
@@ -146,6 +148,7 @@ impl Memory {
     fn write(&self, heartbeat: bool) {
         let (learned, sessions) = {
             let mut state = locked(&self.state);
+            let heartbeat = heartbeat || state.failing;
             let learned = state.learned_changed.then(|| serde_json::to_vec_pretty(&state.learned));
             let beats = heartbeat && !state.open.is_empty();
             let sessions = (state.sessions_changed || beats).then(|| {
@@ -158,12 +161,21 @@ impl Memory {
             (state.learned_changed, state.sessions_changed) = (false, false);
             (learned, sessions)
         };
-        for (name, text) in [("bmc-learned.json", learned), ("bmc-sessions.json", sessions)] {
-            let Some(Ok(text)) = text else { continue };
-            if let Err(error) = replace(&self.folder.join(name), &text) {
-                tracing::warn!(folder = %self.folder.display(), %error, "{name} is not written");
-            }
+        let write = |name: &str, text: Option<serde_json::Result<Vec<u8>>>| match text {
+            Some(Ok(text)) => replace(&self.folder.join(name), &text),
+            _ => Ok(()),
+        };
+        let learned = write("bmc-learned.json", learned);
+        let sessions = write("bmc-sessions.json", sessions);
+        // With the next heartbeat again: the disk may be full.
+        let mut state = locked(&self.state);
+        state.learned_changed |= learned.is_err();
+        state.sessions_changed |= sessions.is_err();
+        let error = learned.and(sessions).err();
+        if let Some(error) = error.as_ref().filter(|_| !state.failing) {
+            tracing::warn!(folder = %self.folder.display(), %error, "what is known of BMCs is not written");
         }
+        state.failing = error.is_some();
     }
 }
 
@@ -208,10 +220,14 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
+/// Whole or not at all, over a power cut too.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
-    fs::write(&new, text)?;
-    fs::rename(new, path)
+    let mut file = fs::File::create(&new)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -1,0 +1,300 @@
+//! What a server room does to an appliance: a disk that is full or read-only, a clock that somebody sets, an
+//! interface that goes and comes, `kill -9`. It goes on serving what it can, acknowledges nothing that it could lose,
+//! says what is wrong and what to do, and goes on by itself.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use koboshi_storm::paper;
+use nix::sched::{CloneFlags, unshare};
+
+use crate::wire::{Client, peer, rom, udhcpc};
+use crate::world::{KOBOSHI, World, in_world, text};
+
+const SITE: &str = r#"
+[site]
+name = "faults"
+
+[net]
+interface = "kb0"
+cidr = "10.77.0.0/24"
+pool = "10.77.0.200-10.77.0.210"
+
+[roles.rescue]
+image = "rescue"
+
+[machines]
+m01 = { mac = ["52:54:00:77:00:01"] }
+m02 = { mac = ["52:54:00:77:00:02"] }
+m03 = { mac = ["52:54:00:77:00:03"] }
+
+[seats]
+tool1 = { role = "rescue", ip = "10.77.0.21" }
+
+[matrix]
+m01 = "tool1"
+m02 = "spare"
+m03 = "spare"
+"#;
+
+/// A small disk over a folder, in a mount namespace of this test.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// Threads and programs that are started from here on see it, and nobody else.
+    fn mount(at: &Path, options: &str) -> Disk {
+        fs::create_dir_all(at).expect("a folder");
+        let disk = Disk(at.to_path_buf());
+        disk.tool("mount", &["-t", "tmpfs", "-o", options, "faults"]);
+        disk
+    }
+
+    fn remount(&self, options: &str) {
+        self.tool("mount", &["-o", &format!("remount,{options}")]);
+    }
+
+    fn tool(&self, tool: &str, words: &[&str]) {
+        let output = Command::new(tool).args(words).arg(&self.0).output().expect("it runs");
+        assert!(output.status.success(), "{tool} {words:?}: {}", text(&output));
+    }
+
+    /// Takes every byte that is left, but so many.
+    fn fill(&self, but: u64) {
+        let path = self.0.join("ballast");
+        let mut file = File::options().create(true).append(true).open(&path).expect("a file");
+        while file.write_all(&[b'x'; 4096]).is_ok() {}
+        let size = file.metadata().expect("its size").len();
+        file.set_len(size.saturating_sub(but)).expect("cut");
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.0.join("ballast")).expect("removed");
+    }
+}
+
+/// From here on mounts are this test's own.
+fn own_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace, which needs root");
+    let private =
+        Command::new("mount").args(["--make-rprivate", "/"]).status().expect("mount runs");
+    assert!(private.success());
+}
+
+/// A world whose state, and whose site file, are on a disk of that size.
+fn on_disk<F>(size: &str, test: impl FnOnce(World, Disk) -> F + Send + 'static)
+where
+    F: Future<Output = ()>,
+{
+    own_mounts();
+    let options = format!("size={size}");
+    in_world(SITE, vec![], move |mut world| {
+        let disk = Disk::mount(&world.state, &options);
+        let site = world.state.join("site.toml");
+        fs::copy(&world.site, &site).expect("the site file");
+        world.site = site;
+        test(world, disk)
+    });
+}
+
+/// Waits until it is so.
+async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        assert!(Instant::now() < end, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// What a report is answered, in three digits.
+fn report(peer: &koboshi::lab::net::Peer, boot: &str, seq: u32, phase: &str) -> String {
+    let url = format!("http://10.77.0.1:8080/report/{boot}");
+    let body = format!(r#"{{"phase":{{"phase":{phase}}},"uptime_ms":1,"seq":{seq}}}"#);
+    let words =
+        ["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "5", "-d", &body, &url];
+    let output = peer.output("curl", &words).expect("curl runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The boot of a machine, from its script.
+fn boot_of(peer: &koboshi::lab::net::Peer, mac: &str) -> String {
+    let url = format!("http://10.77.0.1:8080/boot/{mac}.ipxe");
+    let script = peer.output("curl", &["-sS", "--fail", &url]).expect("curl runs");
+    let script = text(&script);
+    let boot = script.split("koboshi.boot=").nth(1).unwrap_or_else(|| panic!("no plan: {script}"));
+    boot[..32].to_string()
+}
+
+#[test]
+fn what_a_full_disk_does_not_take_is_not_acknowledged_and_it_goes_on_by_itself() {
+    on_disk("24m", async |mut world, disk| {
+        image(&world.state, "rescue");
+        world.serve().await;
+        let [m01, m02, m03] = ["52:54:00:77:00:01", "52:54:00:77:00:02", "52:54:00:77:00:03"]
+            .map(|mac| peer(&world, mac));
+        assert_eq!(rom(&m01).as_deref(), Some("10.77.0.21"));
+        let kept = udhcpc(&m02).expect("an address of the pool");
+        m01.address(Ipv4Addr::new(10, 77, 0, 21), 24).expect("an address");
+        let boot = boot_of(&m01, "52:54:00:77:00:01");
+        assert_eq!(report(&m01, &boot, 1, r#""init","kernel":"6.1""#), "204");
+
+        // Every byte is taken, and strangers ask until the state has to grow.
+        disk.fill(0);
+        let stranger = peer(&world, "52:54:00:99:00:00");
+        let full = || text(&world.run(&["status"])).contains("No space left on device");
+        let mut number = 0u16;
+        until("the state has to grow", || {
+            let from = number;
+            number += 250;
+            let asked = stranger.keeper.run(move || {
+                let mut client = Client::new([0x52, 0x54, 0, 0x99, 0, 0]);
+                for number in from..from + 250 {
+                    client.mac[4..].copy_from_slice(&number.to_be_bytes());
+                    client.send(1, None);
+                }
+            });
+            asked.expect("the peer's thread lives");
+            full()
+        })
+        .await;
+        let said = text(&world.run(&["status"]));
+        assert!(
+            said.contains("koboshi.redb cannot be written") && said.contains("df -i"),
+            "{said}"
+        );
+
+        // What needs no writing is served.
+        assert_eq!(udhcpc(&m01).as_deref(), Some("10.77.0.21"));
+        boot_of(&m01, "52:54:00:77:00:01");
+        // Nothing is acknowledged that is not on disk.
+        assert_eq!(report(&m01, &boot, 2, r#""up","by":"init""#), "503");
+        let site = fs::read_to_string(&world.site).expect("the site file");
+        let refused = text(&world.run(&["seat", "m01", "spare"]));
+        assert!(
+            refused.contains("nothing is changed") && refused.contains("make room"),
+            "{refused}"
+        );
+        assert_eq!(fs::read_to_string(&world.site).expect("the site file"), site);
+        let given = udhcpc(&m03);
+
+        disk.empty();
+        until("there is room again", || !full()).await;
+        let given_later = udhcpc(&m03).expect("an address of the pool");
+        assert!(given.is_none_or(|given| given == given_later));
+        assert_eq!(report(&m01, &boot, 3, r#""up","by":"init""#), "204");
+        let events = || world.ok(&["events", "-n", "10000"]);
+        until("the log of events tells of it", || events().contains("could not be written for"))
+            .await;
+        assert_eq!(
+            world.log().matches("koboshi.redb cannot be written").count(),
+            1,
+            "{}",
+            world.log()
+        );
+        world.ok(&["seat", "m01", "spare", "--accept"]);
+
+        // What was acknowledged is there, whatever comes.
+        world.kill().await;
+        world.serve().await;
+        assert_eq!(world.row("m01")["stage"], "up");
+        assert_eq!(world.row("m01")["seat"], "spare");
+        assert_eq!(udhcpc(&m03).as_deref(), Some(given_later.as_str()));
+        assert_eq!(udhcpc(&m02).as_deref(), Some(kept.as_str()));
+    });
+}
+
+/// Imports and publishes a root of a few kilobytes.
+fn image(state: &Path, name: &str) {
+    for words in [vec!["import", name], vec!["publish", name]] {
+        let output = image_words(state, &words);
+        assert!(output.status.success(), "{words:?}: {}", text(&output));
+    }
+}
+
+fn image_words(state: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(KOBOSHI);
+    command.arg("image").args(words);
+    let root = tempfile::tempdir().expect("a folder");
+    if words[0] == "import" {
+        let sizes = paper::Sizes { loader: 1024, kernel: 65_536, initrd: 8192, root: 65_536 };
+        paper::root(root.path(), &sizes).expect("a root");
+        command.arg(root.path());
+    }
+    command.arg("--state").arg(state).output().expect("koboshi runs")
+}
+
+/// Every version that is listed is all there, byte for byte. How many there are.
+pub fn whole(state: &Path) -> usize {
+    let listed = image_words(state, &["ls", "--json"]);
+    assert!(listed.status.success(), "{}", text(&listed));
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&listed.stdout).expect("JSON");
+    for row in &rows {
+        let name = format!("{}@{}", row["name"].as_str().expect("a name"), row["version"]);
+        let verified = image_words(state, &["show", &name, "--verify"]);
+        assert!(verified.status.success(), "{name}: {}", text(&verified));
+    }
+    rows.len()
+}
+
+/// However much room there is: an image is there whole, or it is not there, and the next one has the room.
+#[test]
+fn an_image_that_finds_no_room_is_absent_and_leaves_nothing_behind() {
+    own_mounts();
+    let dir = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let state = dir.path().join("state");
+    let disk = Disk::mount(&state, "size=4m");
+    image(&state, "first");
+    let (mut refused, mut taken) = (0, 0);
+    for room in (0..).map(|step| step * 48 * 1024) {
+        disk.fill(room);
+        let imported = image_words(&state, &["import", "second"]);
+        let published =
+            imported.status.success().then(|| image_words(&state, &["publish", "second"]));
+        let last = published.as_ref().unwrap_or(&imported);
+        let said = text(last);
+        whole(&state);
+        disk.empty();
+        if last.status.success() {
+            taken += 1;
+            break;
+        }
+        refused += 1;
+        assert!(said.contains("No space left on device"), "{said}");
+    }
+    assert!(refused > 2 && taken == 1, "{refused} refused");
+    assert_eq!(whole(&state), 2);
+}
+
+/// Where the state cannot be written at the start it says where, why, and what to do.
+#[test]
+fn a_start_on_a_disk_that_takes_nothing_says_which_and_what_to_do() {
+    on_disk("8m", async |mut world, disk| {
+        world.serve().await;
+        assert!(world.stop().await, "{}", world.log());
+        let start = |world: &World| {
+            let mut command = Command::new(KOBOSHI);
+            command.arg("serve").arg("--site").arg(&world.site).arg("--state").arg(&world.state);
+            text(&command.output().expect("koboshi runs"))
+        };
+        disk.remount("ro");
+        let said = start(&world);
+        let folder = world.state.display().to_string();
+        assert!(said.contains(&folder) && said.contains("remount,rw"), "{said}");
+        // Full, it starts with the state that it has.
+        disk.remount("rw");
+        disk.fill(0);
+        world.serve().await;
+        assert_eq!(udhcpc(&peer(&world, "52:54:00:77:00:01")).as_deref(), Some("10.77.0.21"));
+        assert!(world.stop().await, "{}", world.log());
+        // Without any it cannot, and what it had begun is in nobody's way.
+        fs::remove_file(world.state.join("koboshi.redb")).expect("removed");
+        disk.fill(0);
+        let said = start(&world);
+        assert!(said.contains(&folder) && said.contains("make room there"), "{said}");
+        disk.empty();
+        world.serve().await;
+    });
+}
