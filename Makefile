@@ -20,6 +20,8 @@ PACKAGES += squashfs-tools nfs-ganesha nfs-ganesha-vfs
 PACKAGES += openipmi ipmitool freeipmi-tools
 # A terminal server with RFC 2217.
 PACKAGES += ser2net
+# What is on the wire, and whether a stranger finds our answers sound.
+PACKAGES += tcpdump
 # What the kernel is really asked to do: that a BREAK reaches a serial port's driver.
 PACKAGES += strace
 # Consoles by SSH: the client people have, and a judge of algorithms.

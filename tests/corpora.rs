@@ -9,6 +9,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use koboshi::site::hostlist;
 use koboshi::syslog::{Entry, Frames, parse, parse_netconsole};
 use koboshi_images::{ImageRef, ImportOptions, Limits, Store, import};
+use koboshi_initramfs::changes::frame::{Frame, Lines};
+use koboshi_initramfs::changes::{contents, listing};
 use koboshi_initramfs::{contract, cpio};
 use koboshi_pxe::dhcp::{Packet, Request, frame};
 use koboshi_pxe::http::range::owed;
@@ -55,6 +57,24 @@ fn parsers_come_to_an_end_with_all_that_fuzzing_starts_from() {
         ("text", &mut |bytes| {
             let text = text(bytes);
             drop((text.parse::<Mac>(), text.parse::<BootId>(), text.parse::<ImageRef>()));
+        }),
+        ("changes", &mut |bytes| {
+            let Some((kind, bytes)) = bytes.split_first() else { return };
+            match kind {
+                0 => {
+                    let mut reader = listing::Reader::new(bytes);
+                    while let Ok(Some(_)) = reader.next_entry() {}
+                }
+                1 => {
+                    let mut parts = contents::Parts::new(bytes);
+                    while let Ok(Some(_)) = parts.next_file() {
+                        if parts.pieces(|_| Ok(())).is_err() {
+                            return;
+                        }
+                    }
+                }
+                _ => Lines::default().came(bytes, |line| drop(Frame::read(line))),
+            }
         }),
         ("hostlist", &mut |bytes| drop(hostlist::expand(&text(bytes)))),
         ("syslog", &mut |bytes| {
@@ -117,10 +137,13 @@ fn the_lock_of_the_fuzz_targets_fits() {
             "{folder}: cargo update --workspace --manifest-path tests/fuzz/Cargo.toml"
         );
     }
-    // And each target is there.
+    // And each target is there, and starts from something.
     let targets = read(fuzz().join("Cargo.toml"));
     for target in targets["bin"].as_array().expect("targets") {
         let path = target["path"].as_str().expect("a path");
         assert!(fuzz().join(path).is_file(), "{path}");
+        let corpus = fuzz().join("corpus").join(target["name"].as_str().expect("a name"));
+        let seeds = fs::read_dir(&corpus).map(|files| files.count()).unwrap_or(0);
+        assert!(seeds > 0, "{} is empty", corpus.display());
     }
 }

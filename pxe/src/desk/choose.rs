@@ -11,7 +11,7 @@ use crate::content::BootId;
 use crate::decide::{Chosen, Entry, Place, Unknown};
 use crate::mac::Mac;
 use crate::menu::Menu;
-use crate::pace::{self, Pauses};
+use crate::pace::Pauses;
 use crate::script::ipxe::menu;
 
 /// Why an answer was not taken.
@@ -48,7 +48,7 @@ impl Desk {
     pub fn choose_in_loader(&self, mac: Mac, peer: IpAddr, words: &str) -> Option<String> {
         let site = self.site.load();
         let menu = site.menu_of(&site.entry(mac))?;
-        let pauses = Pauses::drawn(pace::draw());
+        let pauses = Pauses::drawn((self.draw)());
         let server = &site.server_for(peer);
         Some(match self.choose(mac, peer, words, true) {
             Ok(says) => menu::again(server, mac, &says, pauses),

@@ -8,7 +8,7 @@ use crate::content::{Content, parse_hex};
 use crate::desk::Desk;
 use crate::loader::{self, EFI64, Language};
 use crate::mac::Mac;
-use crate::pace::{self, Pauses};
+use crate::pace::Pauses;
 use crate::script::{grub, ipxe};
 
 /// What a name means.
@@ -50,7 +50,7 @@ impl Desk {
     pub fn file(&self, name: &str, peer: IpAddr) -> Option<Content> {
         let text = match asked(name) {
             Asked::Autoexec => {
-                ipxe::autoexec(&self.site().server_for(peer), Pauses::drawn(pace::draw()))
+                ipxe::autoexec(&self.site().server_for(peer), Pauses::drawn((self.draw)()))
             }
             Asked::Grub => grub::all(),
             Asked::Orders(language, mac) => self.orders(language, mac, peer)?,

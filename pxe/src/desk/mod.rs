@@ -115,7 +115,11 @@ pub struct Desk {
     boots: Mutex<Inner>,
     news: mpsc::Sender<News>,
     lost: AtomicU64,
+    draw: Draw,
 }
+
+/// Where random numbers come from: ids of boots, and the pauses in scripts.
+pub type Draw = fn() -> u64;
 
 /// Whom an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -142,11 +146,17 @@ struct Inner {
 impl Desk {
     /// A desk over a first reading of the site.
     pub fn new(snapshot: Snapshot, news: mpsc::Sender<News>) -> Desk {
+        Desk::drawing(snapshot, news, pace::draw)
+    }
+
+    /// A desk whose answers depend on nothing but what it is told, if `draw` does.
+    pub fn drawing(snapshot: Snapshot, news: mpsc::Sender<News>, draw: Draw) -> Desk {
         Desk {
             site: ArcSwap::from_pointee(snapshot),
             boots: Mutex::default(),
             news,
             lost: AtomicU64::new(0),
+            draw,
         }
     }
 
@@ -251,6 +261,14 @@ impl Desk {
         }
     }
 
+    fn new_id(&self) -> BootId {
+        let mut id = [0; 16];
+        for half in id.chunks_exact_mut(8) {
+            half.copy_from_slice(&(self.draw)().to_be_bytes());
+        }
+        BootId(id)
+    }
+
     fn open(
         &self,
         inner: &mut Inner,
@@ -266,7 +284,7 @@ impl Desk {
         if inner.too_late(&entry, facts.mac, address) {
             return;
         }
-        let id = BootId(random());
+        let id = self.new_id();
         let plan = match entry.trouble() {
             Some(why) => Err(why.to_string()),
             None => site.freeze.freeze(facts.mac, &entry, id, address, &offer.subnet),
@@ -544,12 +562,6 @@ fn says(client: Client) -> &'static str {
         Client::Ipxe => said::IPXE,
         Client::System => "a running system",
     }
-}
-
-fn random() -> [u8; 16] {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("Linux gives random bytes from early boot on");
-    bytes
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::decide::{Action, Asks, Facts};
 use crate::desk::{Desk, News};
 use crate::loader::{self, Language};
 use crate::mac::Mac;
-use crate::pace::{self, Pauses};
+use crate::pace::Pauses;
 use crate::script::{Place, grub, ipxe, pxelinux};
 
 /// In nobody's language.
@@ -47,7 +47,7 @@ impl Desk {
             mac,
             uart: site.freeze.uart(&site.entry(mac)),
             http: loader.is_some_and(loader::fetches_http),
-            pauses: Pauses::drawn(pace::draw()),
+            pauses: Pauses::drawn((self.draw)()),
         };
         let own = boot.is_some_and(|boot| boot.speaks_as(peer));
         let (pauses, again) = (place.pauses, place.pauses.again);
@@ -132,7 +132,7 @@ impl Desk {
             Action::Boot(plan) => {
                 let id = self.boot_of(mac)?.id;
                 let turn = match own {
-                    true => self.inner().turn(mac, Instant::now(), pace::draw()),
+                    true => self.inner().turn(mac, Instant::now(), (self.draw)()),
                     false => Turn::Now { waited: None },
                 };
                 Some(match turn {
