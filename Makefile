@@ -1,13 +1,15 @@
 # Two commands do it all on a fresh Debian 12 with cargo:
 #   make demo   builds koboshi, raises a rack of three virtual machines, boots them into roles
 #   make test   everything CI runs
-.PHONY: bench demo fuzz soak test setup runner check clippy rack-images images clean
+.PHONY: bench demo fuzz soak test setup runner check clippy covered covered-clippy rack-images images clean
 
 # QEMU and firmware for the rack, peers that judge our protocols, tools that build images.
 PACKAGES := qemu-system-x86 ipxe-qemu seabios ovmf ipxe
 # Loaders beside iPXE: files to serve, for the machines whose site names them.
 PACKAGES += pxelinux syslinux-common syslinux-efi grub-efi-amd64-signed shim-signed grub-pc-bin grub-common
 PACKAGES += busybox-static mmdebstrap kmod zstd cpio xz-utils
+# libFuzzer is C++.
+PACKAGES += g++
 PACKAGES += curl iproute2 util-linux uidmap nftables procps
 PACKAGES += udhcpc atftp tftp-hpa kea-admin iputils-arping
 # A relay agent, and another DHCP server for proxy mode to stand beside.
@@ -48,9 +50,9 @@ runner:
 # fmt and clippy with warnings as errors, then every test. Clippy works while the images wait for their packages.
 test: setup runner
 	$(CARGO) fmt --all --check
-	$(CARGO) build --workspace --all-targets
-	@$(MAKE) --no-print-directory -j 2 clippy images
-	$(CARGO) nextest run --workspace --no-fail-fast
+	$(CARGO) build --workspace --exclude koboshi-fuzz --all-targets
+	@$(MAKE) --no-print-directory -j 2 covered-clippy images
+	$(CARGO) nextest run --workspace --exclude koboshi-fuzz --no-fail-fast
 
 check: clippy
 	$(CARGO) fmt --all --check
@@ -58,9 +60,18 @@ check: clippy
 clippy:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
+# Parsers that strangers reach, compiled so that a fuzzer sees where an input leads; the tests run each for a minute.
+STRANGERS := dhcp tftp http http_range cpio tar oci site report menu escape
+covered:
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/fuzz/covered.sh $(CARGO) build --workspace $(STRANGERS:%=--bin %)
+
+# One cargo after the other: each waits for the folder of builds.
+covered-clippy: covered
+	@$(MAKE) --no-print-directory clippy
+
 # The images the rack boots, made once and kept.
 rack-images: setup
-	$(CARGO) build --workspace --all-targets
+	$(CARGO) build --workspace --exclude koboshi-fuzz --all-targets
 	@$(MAKE) --no-print-directory images
 
 IMAGE := target/debug/koboshi image build --state $(RACK)/state --cache $(RACK)/cache --publish
@@ -72,14 +83,13 @@ images:
 	$(IMAGE) setup --kernel cloud
 	$(IMAGE) web --kernel cloud
 
-# Real machines that take their time, and noisy consoles for SECONDS: too long for every change, right for every
-# release.
+# The long run, before a release: real machines that take their time, storms, faults, noisy consoles for SECONDS, and
+# every parser fuzzed for FUZZ seconds, two at a time.
 soak: setup runner rack-images
-	SECONDS=$(or $(SECONDS),180) $(CARGO) nextest run -p koboshi --test world --profile soak
+	SECONDS=$(or $(SECONDS),180) FUZZ=$(or $(FUZZ),3600) CARGO=$(CARGO) tests/soak/run.sh
 
 # Strangers' bytes by the million, one parser after another: make fuzz SECONDS=600
-fuzz:
-	@sh tests/setup.sh gcc g++
+fuzz: setup
 	tests/fuzz/run.sh $(or $(SECONDS),60)
 
 # How fast, beside what others have, in the same run: make bench ROUNDS=5

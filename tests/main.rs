@@ -10,6 +10,7 @@
 //! - `versions`: images from the first import to the last `rm`, and what the appliance keeps of them.
 //! - `corpora`: what fuzzing starts from, read once.
 //! - `faults`: disks that are full or read-only, clocks that jump, interfaces that go, `kill -9`.
+//! - `fuzz`: what strangers may send, a minute a parser.
 //! - `soak`: real machines that take their time, by `make soak` only.
 //! - `storm`: machines on paper, many at a time.
 //! - `world`: what the first two stand on: a site, an appliance, a rack.
@@ -18,6 +19,7 @@ mod boot;
 mod console;
 mod corpora;
 mod faults;
+mod fuzz;
 mod ipmi;
 mod program;
 mod soak;

@@ -3,8 +3,8 @@
 
 #![no_main]
 
-use koboshi_console::log::{Reader, Start};
 use koboshi_console::What;
+use koboshi_console::log::{Reader, Start};
 use koboshi_console::scrollback::Cursor;
 use koboshi_fuzz::{Input, folder};
 use libfuzzer_sys::fuzz_target;

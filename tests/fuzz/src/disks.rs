@@ -30,6 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some(found) = identify(head, tail, size) {
         assert!(found.label.len() <= 3 * 256 && found.uuid.len() <= 36, "{found:?}");
         assert!(found.kind.file_system().is_some() || !found.kind.name().is_empty());
+        assert!(!found.kind.word().is_empty());
     }
     let rest = input.0;
     partitions::mbr_signature(rest);

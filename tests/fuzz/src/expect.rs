@@ -19,8 +19,14 @@ fuzz_target!(|bytes: &[u8]| {
         Err(faults) => {
             assert!(!faults.is_empty());
             for fault in faults {
-                assert!(fault.at.start <= fault.at.end && fault.at.end <= script.len(), "{fault:?}");
-                assert!(script.is_char_boundary(fault.at.start) && script.is_char_boundary(fault.at.end));
+                assert!(
+                    fault.at.start <= fault.at.end && fault.at.end <= script.len(),
+                    "{fault:?}"
+                );
+                assert!(
+                    script.is_char_boundary(fault.at.start)
+                        && script.is_char_boundary(fault.at.end)
+                );
             }
             return;
         }

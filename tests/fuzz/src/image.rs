@@ -163,7 +163,9 @@ fn append(tar: &mut Builder<Vec<u8>>, name: &str, kind: EntryType, link: &str, b
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
     header.set_mode(0o755);
-    (header.set_uid(0), header.set_gid(0), header.set_mtime(1));
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
     header.set_size(bytes.len() as u64);
     if !link.is_empty() {
         header.set_link_name(link).expect("a short name");

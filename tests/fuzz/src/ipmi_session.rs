@@ -157,7 +157,7 @@ impl Adversary {
 fn legacy(rest: &[u8], input: &mut Input<'_>) -> Vec<u8> {
     let packet = v15::Packet::decode(rest).expect("what the console sends");
     let asked = Message::decode(packet.payload).expect("what the console sends");
-    let code = if input.byte() % 4 == 0 { input.byte() } else { 0 };
+    let code = if input.byte().is_multiple_of(4) { input.byte() } else { 0 };
     let length = usize::from(input.byte() % 32);
     let response = Response { completion: Completion(code), data: input.take(length).to_vec() };
     let bytes = asked.respond(&response).encode();

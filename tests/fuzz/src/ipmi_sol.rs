@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
         largest: largest.min(60),
         input: 500,
         output: 700,
-        acks_once: bytes.len() % 2 == 0,
+        acks_once: bytes.len().is_multiple_of(2),
         ..Settings::default()
     };
     let mut engine = Engine::new(&settings);

@@ -4,8 +4,8 @@
 #![no_main]
 
 use koboshi_ipmi::Password;
-use koboshi_ipmi::commands::boot::BootFlags;
 use koboshi_ipmi::commands::authentication::Capabilities;
+use koboshi_ipmi::commands::boot::BootFlags;
 use koboshi_ipmi::commands::channel::{ChannelAccess, ChannelInfo};
 use koboshi_ipmi::commands::chassis::ChassisStatus;
 use koboshi_ipmi::commands::device::DeviceId;

@@ -5,7 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use koboshi_console::modem::{Answer, Engine, Failure, Next, Options, Outgoing, Protocol, receive, safe_name, send};
+use koboshi_console::modem::{
+    Answer, Engine, Failure, Next, Options, Outgoing, Protocol, receive, safe_name, send,
+};
 use libfuzzer_sys::fuzz_target;
 
 const SIZE: u64 = 3000;

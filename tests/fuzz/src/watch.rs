@@ -27,7 +27,10 @@ fn seen(hits: &mut Vec<Hit>) -> usize {
         if let What::Said { line, before, behind } = &hit.what {
             assert!(before.len() <= 6 && behind.len() <= 6);
             for line in before.iter().chain(behind).chain([line]) {
-                assert!(line.len() <= 4096 && !line.contains(|c: char| c.is_control() && c != '\t'), "{line:?}");
+                assert!(
+                    line.len() <= 4096 && !line.contains(|c: char| c.is_control() && c != '\t'),
+                    "{line:?}"
+                );
             }
         }
     }
@@ -40,7 +43,12 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(pattern) = std::str::from_utf8(bytes)
         && check(pattern).is_ok()
     {
-        let own = Rule { name: "own".to_string(), pattern: pattern.to_string(), level: Level::Error, only: None };
+        let own = Rule {
+            name: "own".to_string(),
+            pattern: pattern.to_string(),
+            level: Level::Error,
+            only: None,
+        };
         if bytes.len() < 64 {
             let _ = Rules::new(&[own]);
         }
