@@ -268,6 +268,66 @@ fn an_image_that_finds_no_room_is_absent_and_leaves_nothing_behind() {
     assert_eq!(whole(&state), 2);
 }
 
+/// The interface under a running appliance is taken down, loses its address, gets another, is made anew.
+#[test]
+fn an_interface_that_goes_and_comes_is_served_again() {
+    in_world(SITE, vec![], async |mut world| {
+        world.serve().await;
+        let ip = |words: &str| {
+            let words: Vec<&str> = words.split(' ').collect();
+            let output = world.rack.output("ip", &words).expect("ip runs");
+            assert!(output.status.success(), "ip {words:?}: {}", text(&output));
+        };
+        let m01 = peer(&world, "52:54:00:77:00:01");
+        let told = async |says: &str| {
+            until(says, || text(&world.run(&["events", "-n", "20"])).contains(says)).await;
+        };
+        let served = async || {
+            until("m01 is served", || udhcpc(&m01).as_deref() == Some("10.77.0.21")).await;
+            m01.address(Ipv4Addr::new(10, 77, 0, 21), 24).expect("an address");
+            let curl = [
+                "-sS",
+                "--fail",
+                "--max-time",
+                "5",
+                "-o",
+                "/dev/null",
+                "http://10.77.0.1:8080/ipxe.efi",
+            ];
+            until("HTTP", || m01.output("curl", &curl).expect("curl runs").status.success()).await;
+            let atftp = ["--get", "-r", "undionly.kpxe", "-l", "/dev/null", "10.77.0.1"];
+            until("TFTP", || m01.output("atftp", &atftp).expect("atftp runs").status.success())
+                .await;
+        };
+        served().await;
+
+        ip("link set kb0 down");
+        told("kb0 is down").await;
+        assert!(text(&world.run(&["status"])).contains("`ip link set kb0 up`"));
+        ip("link set kb0 up");
+        served().await;
+        told("kb0 is as it was").await;
+
+        ip("addr flush dev kb0");
+        told("kb0 has lost 10.77.0.1").await;
+        ip("addr add 10.77.0.5/24 dev kb0");
+        told("10.77.0.5 in place of 10.77.0.1").await;
+        assert!(text(&world.run(&["status"])).contains("restart koboshi"));
+        ip("addr flush dev kb0");
+        ip("addr add 10.77.0.1/24 brd + dev kb0");
+        served().await;
+
+        ip("link del kb0");
+        told("kb0 is gone").await;
+        ip("link add kb0 address 52:54:00:77:ff:02 type bridge stp_state 0 forward_delay 0");
+        ip("addr add 10.77.0.1/24 brd + dev kb0");
+        ip(&format!("link set {} master kb0", m01.port));
+        ip("link set kb0 up");
+        served().await;
+        until("nothing is wrong", || !text(&world.run(&["status"])).contains("kb0")).await;
+    });
+}
+
 /// Where the state cannot be written at the start it says where, why, and what to do.
 #[test]
 fn a_start_on_a_disk_that_takes_nothing_says_which_and_what_to_do() {

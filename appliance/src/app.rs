@@ -81,6 +81,8 @@ pub struct App {
     pub tickets: Tickets,
     /// Machines that ran and have not come back.
     pub silent: ArcSwap<BTreeMap<String, Silence>>,
+    /// What is wrong with our places on the networks, a line each.
+    pub unreached: ArcSwap<Vec<String>>,
     /// The end of the process.
     pub cancel: CancellationToken,
 }

@@ -16,7 +16,6 @@ use crate::app::Reloaded;
 use crate::ops;
 use crate::site::{self, Problems};
 use crate::store::Event;
-use crate::unwritten::Trouble;
 use crate::{lab, serve};
 
 mod help;
@@ -140,8 +139,8 @@ async fn ask(command: Command) -> anyhow::Result<()> {
                     print_bytes(ops::reload::show_pending(&pending).as_bytes())?;
                 }
                 // Beside the rows, for whoever reads those by a program too.
-                let unwritten: Vec<Trouble> = client.get("/unwritten", &()).await?;
-                unwritten.iter().for_each(|trouble| eprintln!("koboshi: {trouble}"));
+                let troubles: Vec<String> = client.get("/troubles", &()).await?;
+                troubles.iter().for_each(|trouble| eprintln!("koboshi: {trouble}"));
                 if !watch {
                     return Ok(());
                 }

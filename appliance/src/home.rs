@@ -56,6 +56,11 @@ impl Homes {
         Homes { all: here.collect(), http_port: site.net.http_port }
     }
 
+    /// Each of them.
+    pub fn all(&self) -> &[Home] {
+        &self.all
+    }
+
     /// The interfaces, each once: their order is the numbering of DHCP's wires.
     pub fn interfaces(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();

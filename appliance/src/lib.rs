@@ -19,6 +19,7 @@
 //! maintenance  what can be ordered for one boot of a machine
 //! hardware  what machines say they are made of, and where that disagrees with the site
 //! diagnosis/  where a boot hangs and why, who has not come back
+//! interfaces  the wires under it, that go and come
 //! identify  a stranger that is known by its BMC
 //! rights    may(principal, verb, machine)
 //! api/      /api/v1 on the Unix socket, and its client
@@ -44,6 +45,7 @@ pub mod hardware;
 pub mod holds;
 mod home;
 pub mod identify;
+mod interfaces;
 pub mod keystrokes;
 pub mod lab;
 pub mod ledger;

@@ -43,7 +43,9 @@ use crate::squasher::Squasher;
 use crate::store::{BootRecord, Holding, Store};
 use crate::syslog::Syslog;
 use crate::tickets::Tickets;
-use crate::{api, diagnosis, identify, keystrokes, plan, programs, ssh, syslog, unwritten, web};
+use crate::{
+    api, diagnosis, identify, interfaces, keystrokes, plan, programs, ssh, syslog, unwritten, web,
+};
 
 /// News of the desk that may wait for the ledger. A storm of 1,000 machines makes about ten each.
 const NEWS: usize = 16_384;
@@ -124,6 +126,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         identities: Identities::default(),
         tickets: Tickets::default(),
         silent: ArcSwap::default(),
+        unreached: ArcSwap::default(),
         cancel: cancel.clone(),
     });
 
@@ -175,6 +178,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(seen(app.clone(), cancel.clone()));
     tasks.spawn(rollout::watch::run(app.clone(), cancel.clone()));
     tasks.spawn(logs(app.clone(), cancel.clone()));
+    tasks.spawn(interfaces::watch(app.clone(), cancel.clone()));
     tasks.spawn(setup::follow::run(app.clone(), cancel.clone()));
 
     let at: Vec<String> = homes.http().iter().map(ToString::to_string).collect();

@@ -131,7 +131,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/rollout/trials", get(rollout_trials))
         .route("/maintain", get(maintained))
         .route("/known-hosts", get(known_hosts))
-        .route("/unwritten", get(unwritten))
+        .route("/troubles", get(troubles))
         .merge(changes(app.clone()))
         .merge(super::attach::routes())
         .merge(super::console::routes())
@@ -379,12 +379,14 @@ async fn pending(
     Ok(Json(ops::reload::Pending { site: app.path.clone(), waits: app.pending.load().to_vec() }))
 }
 
-async fn unwritten(
+/// What is wrong with the host, a line each with what to do.
+async fn troubles(
     State(app): Api,
     ConnectInfo(caller): From,
-) -> Result<Json<Vec<crate::unwritten::Trouble>>, Refusal> {
+) -> Result<Json<Vec<String>>, Refusal> {
     allow(&caller, Verb::Look, None)?;
-    Ok(Json(app.store.unwritten().list()))
+    let unwritten = app.store.unwritten().list().iter().map(ToString::to_string).collect();
+    Ok(Json([unwritten, app.unreached.load().to_vec()].concat()))
 }
 
 async fn leases(

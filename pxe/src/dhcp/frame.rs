@@ -98,6 +98,11 @@ impl Arp {
         Arp { op: 1, sender: (from, Ipv4Addr::UNSPECIFIED), target: (Mac([0; 6]), address) }
     }
 
+    /// RFC 5227 2.3: we have this address, and whoever knew it by another MAC knows better from here on.
+    pub fn announcement(from: Mac, address: Ipv4Addr) -> Arp {
+        Arp { op: 1, sender: (from, address), target: (Mac([0; 6]), address) }
+    }
+
     /// The frame, broadcast.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(60);

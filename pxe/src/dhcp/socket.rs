@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
 use super::event::{Counters, Event};
+use super::frame::Arp;
 use super::lease::{LeaseChange, Now};
 use super::look::{Looks, Seen};
 use super::packet::BadPacket;
@@ -53,6 +54,19 @@ pub enum Control {
         not: Vec<Mac>,
         /// To be told.
         seen: Seen,
+    },
+    /// An interface as it is now: where it was made anew, or has another address, its sockets are opened again.
+    Link {
+        /// Which of the interfaces served.
+        wire: usize,
+        /// Its number in the kernel.
+        index: usize,
+        /// Its address.
+        mac: Mac,
+        /// Our addresses on it, to be announced: machines that run know them by the MAC that was.
+        ours: Vec<Ipv4Addr>,
+        /// Told once it is served as it is.
+        served: oneshot::Sender<()>,
     },
     /// All leases.
     Leases(oneshot::Sender<Vec<LeaseStatus>>),
@@ -223,11 +237,36 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
                     link.ask(&arp);
                 }
             }
+            Control::Link { wire, index, mac, ours, served } => {
+                if self.link(wire, (index, mac)) {
+                    ours.iter()
+                        .for_each(|ours| self.wires[wire].ask(&Arp::announcement(mac, *ours)));
+                    served.send(()).unwrap_or(());
+                }
+            }
             // Who asked may have gone: then nobody misses the answer.
             Control::Lookup(mac, answer) => drop(answer.send(self.server.lookup(mac, now))),
             Control::Leases(answer) => drop(answer.send(self.server.leases(now))),
             Control::Counters(answer) => drop(answer.send(self.server.counters())),
         }
+    }
+
+    /// False: it is not served yet, and whoever looks at interfaces looks again.
+    fn link(&mut self, wire: usize, now: (usize, Mac)) -> bool {
+        let Some(open) = self.wires.get_mut(wire) else { return false };
+        if open.link() != now {
+            match Wire::open(open.config.clone()) {
+                Ok(anew) => *open = anew,
+                Err(error) => {
+                    tracing::warn!(%error, "DHCP sockets not opened again");
+                    return false;
+                }
+            }
+            // What was asked on the old one is not answered any more.
+            self.probes[wire] = Probes::new(open.mac, open.config.probe);
+            self.looks[wire] = Looks::new(open.mac);
+        }
+        true
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {

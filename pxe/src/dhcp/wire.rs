@@ -116,6 +116,11 @@ impl Wire {
         Ok(Wire { mac, index: link.ifindex(), udp, proxy, arp, raw, config })
     }
 
+    /// The interface that the sockets are of: its number in the kernel, and its address.
+    pub(super) fn link(&self) -> (usize, Mac) {
+        (self.index, self.mac)
+    }
+
     /// The next datagram of port 67, or of port 4011. `WouldBlock` when there is none.
     pub(super) fn receive(&self, proxy_port: bool, buffer: &mut [u8]) -> io::Result<Received> {
         let socket = match &self.proxy {
