@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use koboshi_console::wire::serial;
+use koboshi_pxe::hostile;
 use serde::Serialize;
 
 use crate::api::{Client, ClientError};
@@ -137,6 +138,8 @@ async fn ask(command: Command) -> anyhow::Result<()> {
                 let pending: ops::reload::Pending = client.get("/pending", &()).await?;
                 if !format.json {
                     print_bytes(ops::reload::show_pending(&pending).as_bytes())?;
+                    let troubles: Vec<hostile::Trouble> = client.get("/hostile", &()).await?;
+                    print_bytes(crate::hostile::show(&troubles).as_bytes())?;
                 }
                 // Beside the rows, for whoever reads those by a program too.
                 let troubles: Vec<String> = client.get("/troubles", &()).await?;

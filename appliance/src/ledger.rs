@@ -337,6 +337,13 @@ impl Ledger {
                 self.event("boot", Some(machine), what).await;
             }
             News::Mark { id, stage, note, at } => {
+                // A stranger that has its loader is a machine, and its first lease a short one.
+                let mac = self.inner().ids.get(&id).copied().filter(|_| stage >= Stage::Loader);
+                if let Some(mac) = mac.filter(|mac| !desk.site().machines.contains_key(mac))
+                    && wishes.try_send(Wish::Keep(mac)).is_err()
+                {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                }
                 self.mark(id, stage, note, ms(at), Source::Wire).await;
             }
             News::Report { id, mac, address, body, at, kept } => {

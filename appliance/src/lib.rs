@@ -18,6 +18,7 @@
 //! receipts  what was done to disks, signed
 //! maintenance  what can be ordered for one boot of a machine
 //! hardware  what machines say they are made of, and where that disagrees with the site
+//! hostile   what looks as if somebody on the wire meant harm, said once
 //! diagnosis/  where a boot hangs and why, who has not come back
 //! interfaces  the wires under it, that go and come
 //! identify  a stranger that is known by its BMC
@@ -44,6 +45,7 @@ pub mod files;
 pub mod hardware;
 pub mod holds;
 mod home;
+pub mod hostile;
 pub mod identify;
 mod interfaces;
 pub mod keystrokes;

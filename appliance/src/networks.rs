@@ -9,12 +9,13 @@ use koboshi_pxe::desk::{self, Bmc, Network};
 use koboshi_pxe::{Mac, dhcp};
 
 use crate::home::Homes;
-use crate::site::{self, Kind, Reach, Site, Subnet};
+use crate::site::{self, Kind, MachineName, Reach, Site, Subnet};
 
 /// All that can be served, those with machines to boot first; what cannot is said.
 pub fn read(site: &Site, homes: &Homes, warnings: &mut Vec<String>) -> Vec<Network> {
     let ours: Arc<[Ipv4Addr]> = homes.addresses().into();
     let reserved = Arc::new(reserved(site, &ours));
+    let kept = kept(site);
     let mut networks = Vec::new();
     for meant in &site.subnets {
         let (home, reach) = match &meant.reach {
@@ -40,6 +41,7 @@ pub fn read(site: &Site, homes: &Homes, warnings: &mut Vec<String>) -> Vec<Netwo
         };
         let mut subnet = subnet(site, meant, home.address);
         (subnet.wire, subnet.ours, subnet.reserved) = (wire, ours.clone(), reserved.clone());
+        subnet.kept = if meant.kind == Kind::Boot { kept } else { 0 };
         let kind = match meant.kind {
             Kind::Boot => desk::Kind::Boot,
             Kind::Bmc => desk::Kind::Bmc,
@@ -48,6 +50,16 @@ pub fn read(site: &Site, homes: &Homes, warnings: &mut Vec<String>) -> Vec<Netwo
     }
     networks.sort_by_key(|network| network.kind != desk::Kind::Boot);
     networks
+}
+
+/// Of each pool, what machines of the site need that have no address of their own: spares, and seats without
+/// one. Where they stand nobody says, so that each network has its part of them.
+fn kept(site: &Site) -> usize {
+    let own = |name: &MachineName| site.seat_of(name).is_some_and(|(_, seat)| seat.ip.is_some());
+    let machines = site.machines.iter().filter(|(_, machine)| !machine.macs.is_empty());
+    let without = machines.filter(|(name, _)| !own(name)).count();
+    let pools = site.subnets.iter().filter(|one| one.kind == Kind::Boot && one.pool.is_some());
+    without.div_ceil(pools.count().max(1))
 }
 
 /// What no pool may lend: somebody's already.

@@ -30,6 +30,7 @@ use crate::diagnosis::Learned;
 use crate::diagnosis::learned::Lesson;
 use crate::holds::Keeper;
 use crate::home::Homes;
+use crate::hostile;
 use crate::identify::Identities;
 use crate::ledger::{Ledger, Wish};
 use crate::lines::Lines;
@@ -62,7 +63,7 @@ pub struct Options {
 /// Runs until SIGTERM or SIGINT, or until a service dies.
 pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let homes = Homes::of(&site)?;
-    raise_descriptors();
+    let descriptors = raise_descriptors();
     let _lock = lock_state(&options.state)?;
     let store = Store::open(&options.state).context("opening the state")?;
     let site = Arc::new(site);
@@ -149,14 +150,16 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         .map(|interface| dhcp::Wire::open(dhcp::Config { proxy, ..dhcp::Config::on(interface) }));
     let wires: Vec<dhcp::Wire> = wires.collect::<Result<_, _>>().context("DHCP")?;
     let routes = http::routes(desk.clone(), contract::REPORT_MAX);
+    let share = descriptors / doors.len().max(1);
     for (listener, loaders) in doors {
         let (routes, counted, stop) = (routes.clone(), app.counters.http.clone(), cancel.clone());
         tasks.spawn(async move {
-            let limits = http::Limits::default();
+            let limits = http::Limits::default().within(share);
             http::serve(listener, routes, limits, counted, stop).await.context("HTTP")
         });
         let counted = app.counters.tftp.clone();
-        tasks.spawn(tftp_service(desk.clone(), loaders, counted, cancel.clone()));
+        let limits = tftp::Limits::default().within(share);
+        tasks.spawn(tftp_service(desk.clone(), loaders, limits, counted, cancel.clone()));
     }
     tasks.spawn(dhcp_service(desk.clone(), store.clone(), wires, control_in, cancel.clone()));
     let (wishes, wishes_in) = mpsc::channel(4096);
@@ -170,6 +173,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     tasks.spawn(async move { web::serve(web_app, admin, stop).await.context("the admin address") });
     tasks.spawn(watch(app.clone(), images_dir, cancel.clone()));
     tasks.spawn(diagnosis::watch::watch(app.clone(), cancel.clone()));
+    tasks.spawn(hostile::watch(app.clone(), cancel.clone()));
     // Nothing else that is done here delays a line.
     let thread = koboshi_console::Thread::start().context("starting the consoles' thread")?;
     tasks.spawn_on(consoles(app.clone(), cancel.clone()), thread.handle());
@@ -230,8 +234,8 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     result
 }
 
-/// Each transfer and each connection is a descriptor, and the usual soft limit is 1,024.
-fn raise_descriptors() {
+/// Each transfer and each connection is a descriptor, and the usual soft limit is 1,024. Says how many there are.
+fn raise_descriptors() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         let wanted = hard.min(65_536);
@@ -240,6 +244,8 @@ fn raise_descriptors() {
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(soft).unwrap_or(usize::MAX)
 }
 
 /// Two appliances on one state directory would both write it.
@@ -339,6 +345,7 @@ fn hold(desk: &Desk, holdings: Vec<Holding>, boots: &[BootRecord]) {
 async fn tftp_service(
     desk: Arc<Desk>,
     socket: UdpSocket,
+    limits: tftp::Limits,
     counters: Arc<tftp::Counters>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -346,7 +353,7 @@ async fn tftp_service(
     let server = tftp::Server {
         lookup: Arc::new(move |peer, name| files.file(name, peer.ip())),
         tell: Arc::new(move |event| desk.tftp_event(&event)),
-        limits: tftp::Limits::default(),
+        limits,
         counters,
         device: None,
     };
@@ -370,7 +377,17 @@ async fn dhcp_service(
             }
         }
     });
-    let server = dhcp::Server::restore(leases, dhcp::Now::read());
+    let now = dhcp::Now::read();
+    let mut server = dhcp::Server::restore(leases, now);
+    let site = desk.site();
+    server.count_strangers(
+        |lease| {
+            let mac = lease.key.mac;
+            let known = site.machines.contains_key(&mac) || site.bmcs.contains_key(&mac);
+            site.subnet_of(lease.address).filter(|_| !known).cloned()
+        },
+        now,
+    );
     let hears = desk.clone();
     let decide = move |request: &dhcp::Request| desk.dhcp(request);
     let tell = move |event: dhcp::Event| hears.dhcp_event(&event);

@@ -17,6 +17,8 @@ use crate::mac::Mac;
 const IN_LOADER: Duration = Duration::from_secs(120);
 /// One made in `koboshi-init` outlives a server's long way from reset to DISCOVER.
 const BY_RESTART: Duration = Duration::from_secs(900);
+/// A machine that runs reports every 30 s; one that missed two of them may have been reset.
+pub const HEARD_LATELY: Duration = Duration::from_secs(75);
 
 /// How far a boot is. Ordered as a boot goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -182,6 +184,8 @@ pub struct Boot {
     pub queued: Option<Queued>,
     /// The loader it was last handed whole.
     pub loader: Option<String>,
+    /// When it last reported.
+    pub heard: Option<Instant>,
     /// Which parts were fetched: `parts()` index bits.
     fetched: u64,
 }
@@ -319,6 +323,7 @@ impl Boot {
             let_in: None,
             queued: None,
             loader: None,
+            heard: None,
             fetched: 0,
         }
     }

@@ -24,6 +24,7 @@ pub mod desk;
 pub mod dhcp;
 pub mod firmware;
 pub mod held;
+pub mod hostile;
 pub mod http;
 pub mod loader;
 pub mod mac;

@@ -398,6 +398,24 @@ async fn connections_are_bounded_for_one_address_and_for_all() {
 }
 
 #[tokio::test]
+async fn connections_that_are_not_used_make_room() {
+    let limits = Limits { connections: 8, ..Limits::default() };
+    let rig = rig(limits);
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        idle.push(TcpStream::connect(rig.address).await.unwrap());
+    }
+    // Half a head is no use either.
+    idle[3].write_all(b"GET /bytes/1 HT").await.unwrap();
+    rig.counted(|counters| &counters.open, 8).await;
+    let mut asks = TcpStream::connect(rig.address).await.unwrap();
+    asks.write_all(b"GET /bytes/1 HTTP/1.0\r\n\r\n").await.unwrap();
+    assert_eq!(timeout(LONG, asks.read_u8()).await.expect("its turn").unwrap(), b'H');
+    rig.counted(|counters| &counters.displaced, 1).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_stop_lets_an_answer_finish_and_closes_the_idle() {
     let rig = rig(Limits::default());
     let size = 5 * CHUNK;

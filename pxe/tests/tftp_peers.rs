@@ -375,7 +375,7 @@ async fn the_answer_comes_from_the_address_that_was_asked() {
 
 #[tokio::test]
 async fn names_in_every_spelling() {
-    let rig = rig("127.0.0.1:0", &[10], Limits::default());
+    let rig = rig("127.0.0.1:0", &[10], Limits { unheard: 100, ..Limits::default() });
     let client = Hand::new("127.0.0.1:0").await;
     for name in [&b"f10"[..], b"/f10", b"//f10", b"\\f10", b"./f10", b"f10\xff", b".\\f10\xff"] {
         client.ask(rig.address, &[b"\0\x01", name, b"\0octet\0"].concat()).await;
@@ -453,6 +453,39 @@ async fn one_address_cannot_hold_every_transfer() {
     rig.event(|event| matches!(event, Event::Aborted { .. })).await;
     fifth.ask(rig.address, ask).await;
     fifth.hear().await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn who_acknowledges_nothing_makes_room_and_gets_no_more() {
+    let limits = Limits { transfers: 4, unheard: 5, ..Limits::default() };
+    let rig = rig("127.0.0.1:0", &[5000], limits);
+    let ask = b"\0\x01f5000\0octet\0";
+    let honest = Hand::new("127.0.0.3:0").await;
+    honest.ask(rig.address, ask).await;
+    let (_, port) = honest.hear().await;
+    honest.ask(port, &[0, 4, 0, 1]).await;
+    honest.hear().await;
+    let mut silent = Vec::new();
+    for number in 0..20 {
+        let client = Hand::new("127.0.0.2:0").await;
+        client.ask(rig.address, ask).await;
+        match number {
+            0..5 => drop(client.hear().await),
+            _ => client.silence(Duration::from_millis(5)).await,
+        }
+        silent.push(client);
+    }
+    let read =
+        |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    let counters = &rig.counters;
+    assert_eq!((read(&counters.displaced), read(&counters.unheard)), (2, 15), "{counters:?}");
+    // Another one is answered at once, and who was first goes on.
+    let other = Hand::new("127.0.0.4:0").await;
+    other.ask(rig.address, ask).await;
+    other.hear().await;
+    honest.ask(port, &[0, 4, 0, 2]).await;
+    assert_eq!(honest.hear().await.0[..4], [0, 3, 0, 3]);
     rig.stop().await;
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Query, Request, State};
@@ -17,6 +18,7 @@ use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use futures::stream::{self, Stream, StreamExt};
+use koboshi_pxe::hostile::Trouble;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::BroadcastStream;
@@ -123,6 +125,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/booted", get(booted))
         .route("/events", get(events))
         .route("/counters", get(counters))
+        .route("/hostile", get(hostile))
         .route("/pending", get(pending))
         .route("/leases", get(leases))
         .route("/explain", get(explain))
@@ -343,6 +346,15 @@ async fn reload(
     Ok(Json(app.reload(query.accept, query.dry).await))
 }
 
+/// What looks as if somebody on the wire meant harm.
+async fn hostile(
+    State(app): Api,
+    ConnectInfo(caller): From,
+) -> Result<Json<Vec<Trouble>>, Refusal> {
+    allow(&caller, Verb::Look, None)?;
+    Ok(Json(app.desk.hostile.now(Instant::now())))
+}
+
 /// How often what has happened since the start, malformed packets among it.
 async fn counters(
     State(app): Api,
@@ -357,6 +369,7 @@ async fn counters(
             "requests": read(&tftp.requests), "repeated": read(&tftp.repeated),
             "malformed": read(&tftp.malformed), "stray": read(&tftp.stray),
             "refused": read(&tftp.refused), "overload": read(&tftp.overload),
+            "unheard": read(&tftp.unheard), "displaced": read(&tftp.displaced),
             "probed": read(&tftp.probed), "done": read(&tftp.done),
             "aborted": read(&tftp.aborted), "timed_out": read(&tftp.timed_out),
             "replaced": read(&tftp.replaced), "bytes": read(&tftp.bytes),
@@ -364,7 +377,7 @@ async fn counters(
         },
         "http": {
             "connections": read(&http.connections), "requests": read(&http.requests),
-            "crowded": read(&http.crowded), "malformed": read(&http.malformed),
+            "crowded": read(&http.crowded), "displaced": read(&http.displaced), "malformed": read(&http.malformed),
             "slow": read(&http.slow), "broken": read(&http.broken), "open": read(&http.open),
         },
         "lost": { "news": app.desk.lost_news(), "ledger": app.ledger.failures() },

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use koboshi_initramfs::contract::room::never_fits;
@@ -19,6 +20,7 @@ use crate::api::Refusal;
 use crate::app::App;
 use crate::hardware;
 use crate::home::Homes;
+use crate::hostile;
 use crate::loaders;
 use crate::publish;
 use crate::site::{self, Origin, Site};
@@ -120,6 +122,8 @@ pub fn answer(app: &App, query: &Query) -> Result<Explanation, Refusal> {
         explanation.hardware = hardware;
         explanation.evidence = app.ledger.evidence().remove(&machine).unwrap_or_default();
     }
+    let troubles = app.desk.hostile.now(Instant::now());
+    explanation.evidence.extend(troubles.iter().map(hostile::line));
     Ok(explanation)
 }
 

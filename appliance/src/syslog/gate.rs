@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 const BURST: f64 = 5000.0;
 /// And each second after that.
 const RATE: f64 = 500.0;
-/// Senders that are remembered. One that was quiet is forgotten first.
+/// Senders that are remembered. One that was quiet is forgotten first. Where there are more, addresses are
+/// invented; machines of the site are remembered all the same.
 const SENDERS: usize = 16_384;
+/// How often those that were quiet are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Connections of one sender.
 const CONNECTIONS: u32 = 8;
 /// What was dropped of one sender is told no more often.
@@ -22,6 +25,7 @@ pub struct Gate {
     senders: HashMap<IpAddr, Sender>,
     /// Messages of senders for whom there was no room.
     strangers: u64,
+    swept: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -48,9 +52,10 @@ impl Sender {
 }
 
 impl Gate {
-    /// A datagram of this sender. False: it is dropped.
-    pub fn pass(&mut self, from: IpAddr, now: Instant) -> bool {
-        let Some(sender) = self.sender(from, now) else {
+    /// A datagram of this sender. False: it is dropped. `known` says whether it is a machine of the site, where
+    /// that has to be asked.
+    pub fn pass(&mut self, from: IpAddr, now: Instant, known: impl FnOnce() -> bool) -> bool {
+        let Some(sender) = self.sender(from, now, known) else {
             self.strangers += 1;
             return false;
         };
@@ -65,7 +70,8 @@ impl Gate {
 
     /// How long a connection of this sender waits before its next message is read.
     pub fn wait(&mut self, from: IpAddr, now: Instant) -> Duration {
-        let Some(sender) = self.sender(from, now) else { return Duration::from_secs(1) };
+        // It was let in, and so it is remembered.
+        let Some(sender) = self.sender(from, now, || false) else { return Duration::from_secs(1) };
         sender.refill(now);
         if sender.tokens >= 1.0 {
             sender.tokens -= 1.0;
@@ -75,8 +81,8 @@ impl Gate {
     }
 
     /// Another connection. False: it has enough.
-    pub fn connects(&mut self, from: IpAddr, now: Instant) -> bool {
-        let Some(sender) = self.sender(from, now) else { return false };
+    pub fn connects(&mut self, from: IpAddr, now: Instant, known: bool) -> bool {
+        let Some(sender) = self.sender(from, now, || known) else { return false };
         let may = sender.connections < CONNECTIONS;
         sender.connections += u32::from(may);
         may
@@ -103,12 +109,19 @@ impl Gate {
         (told.collect(), std::mem::take(&mut self.strangers))
     }
 
-    fn sender(&mut self, from: IpAddr, now: Instant) -> Option<&mut Sender> {
+    fn sender(
+        &mut self,
+        from: IpAddr,
+        now: Instant,
+        known: impl FnOnce() -> bool,
+    ) -> Option<&mut Sender> {
         if !self.senders.contains_key(&from) {
-            if self.senders.len() >= SENDERS {
+            let due = |swept: Instant| now.saturating_duration_since(swept) >= SWEEP;
+            if self.senders.len() >= SENDERS && self.swept.is_none_or(due) {
+                self.swept = Some(now);
                 self.senders.retain(|_, sender| !sender.idle(now));
             }
-            if self.senders.len() >= SENDERS {
+            if self.senders.len() >= SENDERS && !known() {
                 return None;
             }
         }
@@ -127,15 +140,15 @@ mod tests {
     #[test]
     fn one_that_storms_is_bounded_and_the_others_are_not() {
         let (mut gate, begun) = (Gate::default(), Instant::now());
-        let passed = (0..20_000).filter(|_| gate.pass(M01, begun)).count();
+        let passed = (0..20_000).filter(|_| gate.pass(M01, begun, || false)).count();
         assert_eq!(passed, BURST as usize);
-        assert!(gate.pass(M02, begun));
+        assert!(gate.pass(M02, begun, || false));
         assert_eq!(gate.dropped(begun), (vec![(M01, 15_000)], 0));
-        assert!(!gate.pass(M01, begun));
+        assert!(!gate.pass(M01, begun, || false));
         assert_eq!(gate.dropped(begun).0, [], "not so soon again");
         let later = begun + Duration::from_secs(10);
         assert_eq!(gate.dropped(later).0, [(M01, 1)]);
-        let passed = (0..20_000).filter(|_| gate.pass(M01, later)).count();
+        let passed = (0..20_000).filter(|_| gate.pass(M01, later, || false)).count();
         assert_eq!(passed, BURST as usize);
     }
 
@@ -162,16 +175,17 @@ mod tests {
         let (mut gate, now) = (Gate::default(), Instant::now());
         let from = |number: u32| IpAddr::from(std::net::Ipv4Addr::from(number).octets());
         for number in 0..SENDERS as u32 {
-            assert!(gate.pass(from(number), now));
+            assert!(gate.pass(from(number), now, || false));
         }
-        assert!(!gate.pass(M01, now));
+        assert!(!gate.pass(M01, now, || false));
         assert_eq!(gate.dropped(now).1, 1);
-        assert!(gate.pass(M01, now + Duration::from_secs(1)));
+        assert!(gate.pass(M02, now, || true), "a machine of the site is heard all the same");
+        assert!(gate.pass(M01, now + Duration::from_secs(1), || false));
         for _ in 0..CONNECTIONS {
-            assert!(gate.connects(M01, now));
+            assert!(gate.connects(M01, now, false));
         }
-        assert!(!gate.connects(M01, now));
+        assert!(!gate.connects(M01, now, false));
         gate.ended(M01);
-        assert!(gate.connects(M01, now));
+        assert!(gate.connects(M01, now, false));
     }
 }

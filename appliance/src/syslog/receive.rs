@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use koboshi_pxe::hostile::Harm;
+use nix::sys::resource::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -18,14 +20,17 @@ use super::frame::Frames;
 use super::gate::Gate;
 use super::message::{Entry, Facility, Message, Severity, Way};
 use super::whose::Whose;
-use super::{Health, netconsole, parse};
+use super::{Health, UNKNOWN, netconsole, parse};
 use crate::app::App;
 use crate::ledger::now_ms;
 
 /// A rack that starts says more within a moment than the kernel holds by itself.
 const BUFFER: usize = 4 << 20;
-/// Connections of all senders.
+/// Connections of all senders; where this process may open few files, no more than one in so many of them.
 const CONNECTIONS: usize = 8192;
+const SHARE: u64 = 8;
+/// Senders whose address is no machine's get none where more than one in so many is taken.
+const STRANGERS: usize = 2;
 /// A port that somebody else has.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Grave messages that wait to be written down.
@@ -85,6 +90,11 @@ pub async fn run(app: Arc<App>, cancel: CancellationToken) {
 impl Receiver {
     fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the address is a machine's.
+    fn is_machine(&self, from: IpAddr) -> bool {
+        !self.place(from).starts_with(UNKNOWN)
     }
 
     fn place(&self, from: IpAddr) -> String {
@@ -178,7 +188,8 @@ async fn datagrams(receiver: Arc<Receiver>, at: SocketAddr, way: Way) {
             }
         };
         let from = from.ip();
-        if !receiver.gate().pass(from, Instant::now()) {
+        let passes = receiver.gate().pass(from, Instant::now(), || receiver.is_machine(from));
+        if !passes {
             continue;
         }
         let bytes = buffer.get(..many).unwrap_or_default();
@@ -201,6 +212,8 @@ async fn connections(receiver: Arc<Receiver>, at: SocketAddr) {
     };
     let listener = opened(&receiver, "syslog by TCP", at, open).await;
     let mut tasks = JoinSet::new();
+    let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    let all = usize::try_from(descriptors / SHARE).map_or(CONNECTIONS, |all| all.min(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -214,7 +227,9 @@ async fn connections(receiver: Arc<Receiver>, at: SocketAddr) {
                 continue;
             }
         };
-        if tasks.len() >= CONNECTIONS || !receiver.gate().connects(from, Instant::now()) {
+        let known = receiver.is_machine(from);
+        let most = if known { all } else { all / STRANGERS };
+        if tasks.len() >= most || !receiver.gate().connects(from, Instant::now(), known) {
             tracing::debug!(%from, "one connection too many");
             continue;
         }
@@ -328,6 +343,8 @@ async fn tell_drops(receiver: Arc<Receiver>, udp: Vec<SocketAddr>) {
                 format!("{many} messages of {from} were dropped: it says more than 500 a second");
             receiver.keep(from, Way::Koboshi, own(text.clone()));
             receiver.dropped(&place, many);
+            // The machine's own event is below.
+            let _told = receiver.app.desk.hostile.seen(Harm::Syslog, many, &text, now);
             if told.get(&place).is_none_or(due) {
                 told.retain(|_, at| !due(at));
                 told.insert(place.clone(), now);
@@ -342,7 +359,9 @@ async fn tell_drops(receiver: Arc<Receiver>, udp: Vec<SocketAddr>) {
                  more senders than are kept apart",
                 lost.saturating_sub(overrun)
             );
+            let many = lost.saturating_sub(overrun) + strangers;
             overrun = lost;
+            let _told = receiver.app.desk.hostile.seen(Harm::Syslog, many, &text, now);
             receiver.app.ledger.event("syslog", None, text).await;
         }
     }

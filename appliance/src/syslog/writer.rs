@@ -23,6 +23,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes that wait to be written, of all; of one machine.
 const WAITING: usize = 32 << 20;
 const WAITING_EACH: usize = 512 << 10;
+/// Of all senders whose address is no machine's: invented ones must not take the room of machines.
+const WAITING_STRANGERS: usize = 8 << 20;
+/// Of what is kept on the disk, strangers have no more than one part in so many.
+const STRANGERS_PART: u64 = 4;
 /// Strangers with a directory. Their addresses may be invented.
 const STRANGERS: usize = 256;
 /// A stranger that was quiet for so long makes room for another.
@@ -33,7 +37,7 @@ const SHARE: u64 = 8;
 pub const UNKNOWN: &str = "unknown";
 
 /// How much is kept, bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// Of each machine.
     pub each: u64,
@@ -71,10 +75,12 @@ struct Shared {
     health: watch::Sender<Health>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Waiting {
     lines: HashMap<String, Vec<u8>>,
     bytes: usize,
+    /// Of these, strangers'.
+    strangers: usize,
     lost: u64,
     bounds: Bounds,
     end: bool,
@@ -86,7 +92,7 @@ impl Writer {
     /// # Errors
     /// There is no thread to be had.
     pub fn start(root: PathBuf, bounds: Bounds) -> io::Result<Writer> {
-        let waiting = Waiting { lines: HashMap::new(), bytes: 0, lost: 0, bounds, end: false };
+        let waiting = Waiting { bounds, ..Waiting::default() };
         let shared = Arc::new(Shared {
             root,
             waiting: Mutex::new(waiting),
@@ -104,10 +110,13 @@ impl Writer {
         let mut waiting = self.shared.waiting();
         let each = WAITING_EACH.max(line.len());
         let its = waiting.lines.get(place).map_or(0, Vec::len);
-        if its + line.len() > each || waiting.bytes + line.len() > WAITING {
+        let stranger = is_stranger(place);
+        let too_many = stranger && waiting.strangers + line.len() > WAITING_STRANGERS;
+        if its + line.len() > each || waiting.bytes + line.len() > WAITING || too_many {
             waiting.lost += 1;
             return false;
         }
+        waiting.strangers += if stranger { line.len() } else { 0 };
         let first = waiting.bytes == 0;
         waiting.bytes += line.len();
         match waiting.lines.get_mut(place) {
@@ -125,7 +134,8 @@ impl Writer {
     pub fn has_room(&self, place: &str) -> bool {
         let waiting = self.shared.waiting();
         let its = waiting.lines.get(place).map_or(0, Vec::len);
-        its < WAITING_EACH / 2 && waiting.bytes < WAITING / 2
+        let room = !is_stranger(place) || waiting.strangers < WAITING_STRANGERS / 2;
+        its < WAITING_EACH / 2 && waiting.bytes < WAITING / 2 && room
     }
 
     /// Other bounds from now on.
@@ -169,7 +179,7 @@ impl Shared {
             }
             let (lines, bounds, end) =
                 (std::mem::take(&mut waiting.lines), waiting.bounds, waiting.end);
-            waiting.bytes = 0;
+            (waiting.bytes, waiting.strangers) = (0, 0);
             drop(waiting);
             let Written { failed, why, refused } = dirs.write(lines, bounds);
             let fails = why.is_some();
@@ -179,6 +189,7 @@ impl Shared {
             for (place, mut lines) in failed {
                 let younger = waiting.lines.remove(&place).unwrap_or_default();
                 waiting.bytes += lines.len();
+                waiting.strangers += if is_stranger(&place) { lines.len() } else { 0 };
                 lines.extend(younger);
                 waiting.lines.insert(place, lines);
             }
@@ -274,11 +285,10 @@ impl Dirs {
 
     /// Whether there may be a directory of this name.
     fn admit(&mut self, place: &str, at: u64) -> bool {
-        let stranger = |place: &str| place.starts_with(UNKNOWN) && place.contains('/');
-        if !stranger(place) {
+        if !is_stranger(place) {
             return true;
         }
-        let strangers = self.dirs.iter().filter(|(place, _)| stranger(place));
+        let strangers = self.dirs.iter().filter(|(place, _)| is_stranger(place));
         if strangers.clone().count() < STRANGERS {
             return true;
         }
@@ -300,13 +310,22 @@ impl Dirs {
         quiet
     }
 
-    /// The oldest of all goes, until they are within the bound.
+    /// The oldest of all goes, until they are within the bound; before that, the oldest of strangers', until
+    /// those are within their part of it.
     fn keep(&mut self, bound: u64) -> io::Result<()> {
-        while self.total > bound {
-            let closed = self.dirs.iter().filter(|(_, dir)| dir.segments() > 1);
+        loop {
+            let strangers = self.dirs.iter().filter(|(place, _)| is_stranger(place));
+            let theirs: u64 = strangers.map(|(_, dir)| dir.size()).sum();
+            let of_strangers = theirs > bound / STRANGERS_PART;
+            if !of_strangers && self.total <= bound {
+                return Ok(());
+            }
+            let meant = |place: &str| !of_strangers || is_stranger(place);
+            let dirs = || self.dirs.iter().filter(|(place, _)| meant(place));
+            let closed = dirs().filter(|(_, dir)| dir.segments() > 1);
             let oldest = closed.min_by(|one, other| one.1.oldest().cmp(&other.1.oldest()));
             let any = || {
-                let all = self.dirs.iter().filter(|(_, dir)| dir.segments() > 0);
+                let all = dirs().filter(|(_, dir)| dir.segments() > 0);
                 all.min_by(|one, other| one.1.oldest().cmp(&other.1.oldest()))
             };
             let Some(place) = oldest.or_else(any).map(|(place, _)| place.clone()) else { break };
@@ -318,6 +337,11 @@ impl Dirs {
         }
         Ok(())
     }
+}
+
+/// Whether a directory is of an address that is no machine's.
+fn is_stranger(place: &str) -> bool {
+    place.strip_prefix(UNKNOWN).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Directories of logs under the root: machines', and strangers'.

@@ -62,6 +62,9 @@ impl Desk {
 
     /// A file was handed over whole. What a stranger reads of a machine's moves nothing.
     pub fn file_sent(&self, peer: SocketAddr, name: &str, how: &str) {
+        if matches!(asked(name), Asked::Loader) && self.site().loaders.contains_key(name) {
+            self.begins_at(peer.ip(), None);
+        }
         let Some(mac) = self.mac_at(peer.ip()) else { return };
         match asked(name) {
             Asked::Orders(_, whose) if whose == mac => {}

@@ -153,6 +153,7 @@ impl Desk {
 
     /// A report of a boot that is not under way. Whether it ever was, the ledger knows.
     pub(super) fn stray(&self, inner: &mut Inner, id: BootId, peer: IpAddr) {
+        self.not_its_own(peer);
         let IpAddr::V4(address) = peer else { return };
         let now = Instant::now();
         let recent = |at: &Instant| now.saturating_duration_since(*at) < STRAY_AGAIN;
@@ -212,6 +213,8 @@ impl Inner {
 
     /// The same for a client that stands on this network.
     pub(super) fn ask_on(&self, site: &Snapshot, facts: &Facts, stands: Option<&Subnet>) -> Step {
+        let begins = self.begins(site, facts);
+        let facts = begins.as_ref().unwrap_or(facts);
         let entry = match facts.asks {
             // A running system keeps its place: an order is for its next boot.
             Asks::Dhcp { client: Client::System, .. } => self.seated(site, facts.mac, stands),

@@ -2,6 +2,7 @@
 //! desk looks the machine up in the one snapshot of the site, asks `decide`, opens boots, freezes
 //! plans, and tells the appliance what happened. It owns no socket.
 
+mod begun;
 mod choose;
 mod files;
 mod gate;
@@ -33,6 +34,7 @@ use crate::decide::{
 };
 use crate::dhcp::Subnet;
 use crate::firmware::Firmware;
+use crate::hostile::{Harm, Hostile};
 use crate::menu::Offered;
 use crate::pace;
 use crate::script::Uart;
@@ -108,6 +110,9 @@ const REPORT_RATE: f64 = 5.0;
 /// Kinds of events, by machine, until the same one may be named again.
 const HEARD_AGAIN: std::time::Duration = std::time::Duration::from_secs(600);
 const HEARD_MAX: usize = 4096;
+/// Strangers that are told of one by one within that time: a rack of new machines is, and a thousand invented
+/// MACs a second do not push all else out of the events.
+const STRANGERS_MAX: usize = 512;
 
 /// See the module.
 pub struct Desk {
@@ -116,6 +121,8 @@ pub struct Desk {
     news: mpsc::Sender<News>,
     lost: AtomicU64,
     draw: Draw,
+    /// What looks like harm.
+    pub hostile: Hostile,
 }
 
 /// Where random numbers come from: ids of boots, and the pauses in scripts.
@@ -126,6 +133,7 @@ pub type Draw = fn() -> u64;
 enum Subject {
     Machine(Mac),
     Relay(Ipv4Addr),
+    Address(Ipv4Addr),
 }
 
 #[derive(Default)]
@@ -137,6 +145,12 @@ struct Inner {
     heard: HashMap<(Subject, &'static str), Instant>,
     questions: HashMap<Mac, Question>,
     strays: HashMap<Ipv4Addr, Instant>,
+    /// Boots that may have begun, of machines that run.
+    begun: HashMap<Mac, begun::Begun>,
+    /// To be told once nobody looks.
+    forged: Vec<(Mac, String)>,
+    /// Strangers that were told of one by one, since when.
+    strangers: Option<(Instant, usize)>,
     rate: pace::Rate,
     queue: turns::Queue,
     /// When a machine was last told to wait for its turn.
@@ -157,6 +171,7 @@ impl Desk {
             news,
             lost: AtomicU64::new(0),
             draw,
+            hostile: Hostile::default(),
         }
     }
 
@@ -217,6 +232,9 @@ impl Desk {
         // A lease that lapsed between two tries of one firmware: the old plan names an address
         // that may be another machine's by now.
         if opens || (boots(facts) && inner.moved(facts.mac, address)) {
+            if self.may_begin(&mut inner, &site, facts, fixed, offer) {
+                return;
+            }
             self.open(&mut inner, &site, facts, fixed, offer);
         }
     }
@@ -232,6 +250,12 @@ impl Desk {
             let Action::Address { opens, address: fixed, .. } = step.action else { return };
             let moved = boots(facts) && inner.moved(facts.mac, offer.address);
             if opens || (moved && !inner.boots.lent(facts.mac, offer.address)) {
+                if self.may_begin(&mut inner, &site, facts, fixed, offer) {
+                    drop(inner);
+                    let note = format!("{} to {}", offer.shown(), says(*client));
+                    self.may_have_begun(facts, offer, &note);
+                    return;
+                }
                 self.open(&mut inner, &site, facts, fixed, offer);
             }
         }
@@ -245,12 +269,16 @@ impl Desk {
         if *client == Client::System {
             return;
         }
+        let file = file.map(|file| format!("{}{file}", said::THEN)).unwrap_or_default();
+        let note = format!("{} to {}{file}", offer.address, says(*client));
+        if self.may_have_begun(facts, offer, &note) {
+            return;
+        }
         if self.live(facts.mac).is_none() || self.inner().moved(facts.mac, offer.address) {
             self.offered(facts, offer);
         }
         self.left(facts.mac, offer.address);
-        let file = file.map(|file| format!("{}{file}", said::THEN)).unwrap_or_default();
-        self.took(facts.mac, format!("{} to {}{file}", offer.address, says(*client)));
+        self.took(facts.mac, note);
     }
 
     fn took(&self, mac: Mac, note: String) {
@@ -384,13 +412,23 @@ impl Desk {
             };
             let (mac, address) = (boot.mac, boot.address);
             if !boot.speaks_as(peer) {
+                self.not_its_own(peer);
                 return Err(ReportRefusal::WrongAddress);
             }
             if !inner.spend(id) {
                 return Err(ReportRefusal::TooOften);
             }
+            let now = Instant::now();
+            if let Some(boot) = inner.boots.of_mut(mac) {
+                boot.heard = Some(now);
+            }
+            self.runs_on(&mut inner, mac, now);
             (mac, address, self.sits(&mut inner, id))
         };
+        let forged = std::mem::take(&mut self.inner().forged);
+        for (mac, text) in forged {
+            self.heard(Some(mac), Harm::Forged.as_str(), text);
+        }
         if let Some(Holder { seat, machine, .. }) = holder {
             let text = format!(
                 "reports from {seat}, which {machine} holds: two machines may answer at {address}"
@@ -436,6 +474,34 @@ impl Desk {
         self.heard_once(Some(Subject::Relay(relay)), "relay", text);
     }
 
+    /// A kind of trouble goes on.
+    pub fn harm(&self, kind: Harm, many: u64, text: String) {
+        if self.hostile.seen(kind, many, &text, Instant::now()) {
+            let at = SystemTime::now();
+            self.tell(News::Heard { mac: None, kind: kind.as_str(), text, at });
+        }
+    }
+
+    fn too_many_strangers(&self, now: Instant) {
+        let text = format!(
+            "more than {STRANGERS_MAX} MACs or addresses that the site does not know were heard of within ten \
+             minutes: somebody invents them, or very many machines are new; further ones are counted here, and \
+             not told one by one"
+        );
+        if self.hostile.seen(Harm::Unknown, 1, &text, now) {
+            let at = SystemTime::now();
+            self.tell(News::Heard { mac: None, kind: Harm::Unknown.as_str(), text, at });
+        }
+    }
+
+    /// A report from another address than its boot's.
+    fn not_its_own(&self, peer: IpAddr) {
+        let text = format!(
+            "{peer} reports for boots that are not its own, or that nobody knows: it is not believed"
+        );
+        self.harm(Harm::Reports, 1, text);
+    }
+
     fn heard_once(&self, subject: Option<Subject>, kind: &'static str, text: String) {
         let mac = match subject {
             Some(Subject::Machine(mac)) => Some(mac),
@@ -456,6 +522,10 @@ impl Desk {
             let recent = |at: &Instant| now.saturating_duration_since(*at) < HEARD_AGAIN;
             if inner.heard.get(&(subject, kind)).is_some_and(recent) {
                 return;
+            }
+            if stranger && !inner.tells_of_stranger(now) {
+                drop(inner);
+                return self.too_many_strangers(now);
             }
             inner.heard.insert((subject, kind), now);
         }
@@ -516,6 +586,15 @@ impl Desk {
 impl Inner {
     fn moved(&self, mac: Mac, address: Ipv4Addr) -> bool {
         self.boots.of(mac).is_some_and(|boot| boot.address != address)
+    }
+
+    /// Whether one more stranger is told of by itself.
+    fn tells_of_stranger(&mut self, now: Instant) -> bool {
+        let recent =
+            |(since, _): &(Instant, usize)| now.saturating_duration_since(*since) < HEARD_AGAIN;
+        let (since, many) = self.strangers.filter(recent).unwrap_or((now, 0));
+        self.strangers = Some((since, many + 1));
+        many < STRANGERS_MAX
     }
 
     /// Takes one of what a boot may tell: a burst, and then so many a second.

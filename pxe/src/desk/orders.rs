@@ -36,6 +36,7 @@ impl Desk {
 
     /// What this machine's loader reads in its language.
     pub(super) fn orders(&self, language: Language, mac: Mac, peer: IpAddr) -> Option<String> {
+        self.begins_at(peer, Some(mac));
         let site = self.site();
         let boot = self.boot_by(mac);
         let mac = boot.as_ref().map_or(mac, |boot| boot.mac);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::place::{Kind, Network, Stray, Whence, place};
 use super::{Desk, Inner, Snapshot};
 use crate::decide::{Entry, Known, Place, Seat};
-use crate::dhcp::{Address, Answer, MessageType, Request, Serving, Subnet};
+use crate::dhcp::{Address, Answer, MessageType, Request, Serving, Subnet, Who};
 use crate::{Mac, dhcp};
 
 /// A client asks with one transaction number for so long; a copy of the same question from another
@@ -145,7 +145,10 @@ impl Desk {
             return Some(Answer::Aside);
         }
         let subnet = subnet.clone();
-        Some(Answer::Serve(Serving { address, subnet, hostname: None, boot: None }))
+        // A BMC boots nothing, and so has nothing to show but its MAC.
+        let who = if bmc.is_some() { Who::Machine } else { Who::Booted };
+        let (hostname, boot, runs) = (None, None, false);
+        Some(Answer::Serve(Serving { address, subnet, hostname, boot, who, runs }))
     }
 
     /// A second copy of a question, from another network than the first: two relays forward one

@@ -2,13 +2,17 @@
 //! facts, a step becomes an answer, and what DHCP and TFTP tell becomes lines of a timeline.
 
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use super::place::Whence;
-use super::{Desk, Offer, said};
+use super::{Desk, Offer, Snapshot, Subject, said};
+use crate::boots::Stage;
 use crate::decide::{Action, Arch, Asks, Client, Facts, Loader};
 use crate::dhcp::{
-    self, Address, Answer, BootFile, EventKind, MessageType, Proxying, Reason, Serving, Vendor, Via,
+    self, Address, Answer, BootFile, EventKind, MessageType, Proxying, Reason, Serving, Vendor,
+    Via, Who,
 };
+use crate::hostile::Harm;
 use crate::script::ipxe;
 use crate::{loader, tftp};
 
@@ -45,6 +49,7 @@ impl Desk {
         let Action::Address { address, hostname, loader, .. } = step.action else {
             return Answer::Silence;
         };
+        let (who, runs) = self.shows(&site, request.mac);
         let server = subnet.server;
         let boot = loader.map(|loader| BootFile {
             name: match loader {
@@ -65,7 +70,22 @@ impl Desk {
             subnet,
             hostname,
             boot,
+            who,
+            runs,
         })
+    }
+
+    /// Whether the site knows a client, and whether it runs.
+    fn shows(&self, site: &Snapshot, mac: crate::Mac) -> (Who, bool) {
+        let (inner, now) = (self.inner(), Instant::now());
+        let runs = inner.runs(site, mac, now);
+        let booted = inner.boots.of(mac).is_some_and(|boot| boot.stage >= Stage::Loader);
+        let who = match site.machines.contains_key(&mac) {
+            true => Who::Machine,
+            false if booted => Who::Booted,
+            false => Who::Stranger,
+        };
+        (who, runs)
     }
 
     /// What DHCP tells.
@@ -121,10 +141,29 @@ impl Desk {
                     self.heard(Some(mac), "pool-empty", text);
                 }
             },
+            EventKind::Crowded(why) => self.harm(Harm::Strangers, 1, why.to_string()),
             EventKind::Occupied => {
                 let text =
                     format!("{} answers ARP though nobody was given it; it rests", at().trim());
-                self.heard(None, "occupied", text);
+                let address = event.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+                self.heard_once(Some(Subject::Address(address)), "occupied", text);
+            }
+            EventKind::Disbelieved => {
+                let text = format!(
+                    "somebody answers ARP for so many addresses of the pool that it is not believed any more, \
+                     last for{}: proxy ARP on a router, or an attack; ip neigh says who it is",
+                    at()
+                );
+                self.harm(Harm::Conflicts, 1, text);
+            }
+            EventKind::Ignored(Reason::NotItself) => {
+                let text = format!(
+                    "its address{} was given up in its name, by somebody else: it is not believed",
+                    at()
+                );
+                let _told_of_the_machine =
+                    self.hostile.seen(Harm::Forged, 1, &format!("{mac}: {text}"), Instant::now());
+                self.heard(Some(mac), Harm::Forged.as_str(), text);
             }
             EventKind::Ignored(Reason::NotServed) => {
                 let who = if event.ipxe {

@@ -40,6 +40,21 @@ pub struct Serving {
     pub hostname: Option<String>,
     /// What to boot; nothing for a client that only wants an address.
     pub boot: Option<BootFile>,
+    /// Whether the site knows it.
+    pub who: Who,
+    /// It runs there, and reported a moment ago: whoever gives its address up in its name is not it.
+    pub runs: bool,
+}
+
+/// Whether the site knows a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// A machine of the site, or one's BMC.
+    Machine,
+    /// One that the site does not know, and that has fetched its loader from here, or reported.
+    Booted,
+    /// One that the site does not know, and that has shown nothing but a MAC.
+    Stranger,
 }
 
 /// Where a client's address comes from.
@@ -77,6 +92,8 @@ pub struct Subnet {
     pub pool: Option<RangeInclusive<Ipv4Addr>>,
     /// Never given from the pool, even where it lies in it: seats' addresses of all subnets.
     pub reserved: Arc<HashSet<Ipv4Addr>>,
+    /// So many addresses of the pool are kept for machines of the site: those that have no other.
+    pub kept: usize,
     /// Option 3.
     pub gateway: Option<Ipv4Addr>,
     /// Option 6.
@@ -104,6 +121,7 @@ impl Subnet {
             prefix,
             pool: None,
             reserved: Arc::default(),
+            kept: 0,
             gateway: None,
             dns: Vec::new(),
             ntp: Vec::new(),
@@ -137,6 +155,28 @@ impl Subnet {
     /// Whether its machines are on our own link, so that ARP reaches them; else behind a relay.
     pub fn on_link(&self) -> bool {
         self.contains(self.server)
+    }
+
+    /// Addresses that the pool may give.
+    pub fn pool_size(&self) -> usize {
+        let Some(pool) = &self.pool else { return 0 };
+        let (first, last) = (pool.start().to_bits(), pool.end().to_bits());
+        let (network, broadcast) = (self.network.to_bits(), self.broadcast().to_bits());
+        let (first, last) = (first.max(network), last.min(broadcast));
+        if first > last {
+            return 0;
+        }
+        let (first, last) = (Ipv4Addr::from_bits(first), Ipv4Addr::from_bits(last));
+        let all = last.to_bits().saturating_sub(first.to_bits()).saturating_add(1) as usize;
+        // Each of these may lie in it, and be named twice.
+        let mut taken: HashSet<Ipv4Addr> = self.reserved.iter().copied().collect();
+        taken.extend(self.gateway);
+        taken.extend([self.server].iter().chain(self.ours.iter()));
+        if self.prefix <= 30 {
+            taken.extend([self.network, self.broadcast()]);
+        }
+        let within = taken.iter().filter(|address| first <= **address && **address <= last).count();
+        all.saturating_sub(within)
     }
 
     /// Whether the pool may give this address.
@@ -183,5 +223,8 @@ mod tests {
         }
         assert!(subnet.gives(at(4)) && subnet.gives(at(254)));
         assert!(!subnet.gives(Ipv4Addr::new(10, 0, 1, 5)), "in the pool, out of the network");
+        assert_eq!(subnet.pool_size(), (0..=255).filter(|last| subnet.gives(at(*last))).count());
+        subnet.pool = None;
+        assert_eq!(subnet.pool_size(), 0);
     }
 }

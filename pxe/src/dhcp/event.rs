@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::relay::RelayInfo;
 use super::request::{Heard, Request, Vendor};
+use super::share::Crowded;
 use crate::Mac;
 
 /// Something that happened with one client.
@@ -65,8 +66,12 @@ pub enum EventKind {
     },
     /// No address left in the pool, or no pool.
     PoolEmpty,
+    /// No address for one more that the site does not know.
+    Crowded(Crowded),
     /// Somebody answers ARP for an address that was about to be offered.
     Occupied,
+    /// The same, of more addresses than may rest: it is not believed, and the address is given.
+    Disbelieved,
     /// Silence.
     Ignored(Reason),
 }
@@ -103,6 +108,8 @@ pub enum Reason {
     NoAddress,
     /// It gives back an address that is not its own.
     NotItsOwn,
+    /// It gives up an address in the name of a machine that runs there.
+    NotItself,
     /// Its seat's address is in use by another machine.
     AddressInUse,
     /// Its lease could not be written down.
@@ -150,6 +157,8 @@ pub struct Counters {
     pub ignored: u64,
     pub malformed: u64,
     pub pool_empty: u64,
+    /// Machines that the site does not know, for whom there was no address.
+    pub crowded: u64,
     pub probes: u64,
     pub occupied: u64,
     pub not_stored: u64,

@@ -3,13 +3,13 @@
 
 use std::net::Ipv4Addr;
 
-use super::answer::{Address, Serving};
+use super::answer::{Address, Serving, Who};
 use super::event::{Event, EventKind, Reason, Refusal};
 use super::hold::{Asked, Hold, Stage, Then};
 use super::lease::Now;
 use super::reply::FOR_EVER;
 use super::request::Request;
-use super::server::{Effect, Effects, MAX_HOLDS, MAX_PROBES, Server, lent_for};
+use super::server::{Effect, Effects, MAX_HOLDS, MAX_PROBES, STRANGERS, Server, lent_for};
 
 impl Server {
     pub(super) fn discover(
@@ -45,6 +45,7 @@ impl Server {
         if let Some(lease) = self.leases.live(key, now) {
             let address = lease.record.address;
             if subnet.gives(address) && self.free(address, key, now) {
+                self.counted(&asked, false, out);
                 let lent = (address, lent_for(&asked.serving));
                 return self.send_offer(&asked, lent, out);
             }
@@ -53,6 +54,9 @@ impl Server {
     }
 
     pub(super) fn offer_any(&mut self, asked: Asked, tries: u8, now: Now, out: &mut Effects) {
+        if !self.counted(&asked, true, out) {
+            return;
+        }
         let Asked { request, serving, .. } = &asked;
         match self.pool.pick(request, &serving.subnet, &self.leases, &self.holds, now) {
             Some(address) => self.propose(asked, address, tries, now, out),
@@ -61,6 +65,21 @@ impl Server {
                 out.push(Effect::Tell(Event::of(request, EventKind::PoolEmpty, None, None)));
             }
         }
+    }
+
+    /// Whether one more may have an address of the pool, where the site does not know it.
+    fn counted(&mut self, asked: &Asked, new: bool, out: &mut Effects) -> bool {
+        let Asked { request, serving, .. } = asked;
+        if serving.address != Address::Pool {
+            return true;
+        }
+        let admitted = self.pool.shares.admit(request, serving, new);
+        if let Err(why) = admitted {
+            self.counters.crowded += 1;
+            out.push(Effect::Tell(Event::of(request, EventKind::Crowded(why), None, None)));
+            return false;
+        }
+        true
     }
 
     pub(super) fn request(
@@ -110,13 +129,16 @@ impl Server {
         if !free {
             self.refuse(&asked.request, &asked.serving, Refusal::Taken, wanted, out);
         } else if remembered && live {
+            self.counted(&asked, false, out);
             self.lend(asked, wanted, now, out);
         } else if live {
             self.refuse(&asked.request, &asked.serving, Refusal::NotYours, wanted, out);
         } else if remembered || asked.request.server_id.is_some() {
             // An offer of ours that has lapsed, or was made before a restart; or a lease that ran
             // out while its owner slept. Free as far as we know: the link knows better.
-            self.propose(asked, wanted, 0, now, out);
+            if self.counted(&asked, true, out) {
+                self.propose(asked, wanted, 0, now, out);
+            }
         } else {
             self.ignore(&asked.request, Reason::NoRecord, Some(wanted), out);
         }
@@ -152,8 +174,9 @@ impl Server {
     fn propose(&mut self, asked: Asked, address: Ipv4Addr, tries: u8, now: Now, out: &mut Effects) {
         let key = asked.request.key();
         let on_link = asked.serving.subnet.on_link();
-        let full = self.holds.len() >= MAX_HOLDS && self.holds.of(key).is_none();
-        if full || (on_link && self.holds.probing() >= MAX_PROBES) {
+        let part = if asked.serving.who == Who::Machine { 1 } else { STRANGERS };
+        let full = self.holds.len() >= MAX_HOLDS / part && self.holds.of(key).is_none();
+        if full || (on_link && self.holds.probing() >= MAX_PROBES / part) {
             return self.ignore(&asked.request, Reason::Busy, Some(address), out);
         }
         if self.holds.of(key).is_some_and(Hold::committing) {
@@ -220,9 +243,15 @@ impl Server {
             }
             return self.ignore(request, Reason::NotItsOwn, Some(address), out);
         }
+        if serving.is_some_and(|serving| serving.runs) {
+            return self.ignore(request, Reason::NotItself, Some(address), out);
+        }
         self.holds.withdraw(key);
         self.forget(key, out);
-        self.pool.rest(address, now);
+        if let Some(serving) = serving {
+            self.pool.rest_instead(address, &serving.subnet, now);
+        }
+        self.pool.shares.leave(key);
         out.push(Effect::Tell(Event::of(request, EventKind::Declined, Some(address), None)));
     }
 
@@ -230,6 +259,7 @@ impl Server {
         &mut self,
         request: &Request,
         serving: Option<&Serving>,
+        now: Now,
         out: &mut Effects,
     ) {
         let key = request.key();
@@ -244,9 +274,13 @@ impl Server {
         if !own && !fixed {
             return self.ignore(request, Reason::NotItsOwn, Some(address), out);
         }
+        // RFC 2131 4.4.6: by unicast, from the address that is given back.
+        if request.heard.from != address || serving.is_some_and(|serving| serving.runs) {
+            return self.ignore(request, Reason::NotItself, Some(address), out);
+        }
         if own {
             self.holds.withdraw(key);
-            self.forget(key, out);
+            self.give_back(key, now, out);
         }
         out.push(Effect::Tell(Event::of(request, EventKind::Released, Some(address), None)));
     }

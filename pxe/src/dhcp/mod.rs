@@ -8,6 +8,7 @@
 //! answer               what the boot decision wants done: comes in as a value
 //! server, exchange     the state machine: requests and deadlines in, effects out; no sockets
 //! lease, hold, pool    what it remembers: for good, until the next ACK, and what is left to give
+//! share                what of a pool is for machines that nobody knows
 //! event                what the timeline and the counters hear
 //! frame                Ethernet, IPv4, UDP and ARP by hand, for clients without an address
 //! wire, probe, look    sockets; is anybody there, and who
@@ -30,10 +31,11 @@ pub mod relay;
 pub mod reply;
 pub mod request;
 pub mod server;
+pub mod share;
 pub mod socket;
 pub mod wire;
 
-pub use answer::{Address, Answer, BootFile, Proxying, Serving, Subnet};
+pub use answer::{Address, Answer, BootFile, Proxying, Serving, Subnet, Who};
 pub use event::{Counters, Event, EventKind, Reason, Refusal};
 pub use lease::{ClientKey, LeaseChange, LeaseRecord, Now};
 pub use packet::{BadPacket, Packet};
@@ -41,5 +43,6 @@ pub use relay::{RelayInfo, Via};
 pub use reply::{Destination, Outgoing};
 pub use request::{Heard, MessageType, Request, Vendor};
 pub use server::{Effect, LeaseStatus, Server, Ticket};
+pub use share::Crowded;
 pub use socket::{Control, JournalWrite, serve};
 pub use wire::{Config, Wire, WireError};

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::answer::Subnet;
 use super::hold::Holds;
 use super::lease::{ClientKey, Leases, Now};
 use super::request::Request;
+use super::share::Shares;
 
 /// How long an address stays out of use once somebody was found on it.
 const REST: Duration = Duration::from_secs(600);
@@ -22,14 +24,48 @@ const SEARCH: u32 = 65_536;
 /// Addresses that rest, and a note that a pool has run dry.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    resting: HashMap<Ipv4Addr, Instant>,
+    /// What of it is for whom.
+    pub shares: Shares,
+    resting: HashMap<Ipv4Addr, Rest>,
     exhausted: Option<(RangeInclusive<Ipv4Addr>, Instant)>,
 }
 
+#[derive(Debug)]
+struct Rest {
+    until: Instant,
+    network: Ipv4Addr,
+}
+
 impl Pool {
-    /// Takes an address out of use for a while.
-    pub fn rest(&mut self, address: Ipv4Addr, now: Now) {
-        self.resting.insert(address, now.mono + REST);
+    /// Takes an address out of use for a while. False: so many of its pool rest that whoever says that yet
+    /// another is taken is not believed.
+    pub fn rest(&mut self, address: Ipv4Addr, subnet: &Arc<Subnet>, now: Now) -> bool {
+        let rest = Rest { until: now.mono + REST, network: subnet.network };
+        if let Some(resting) = self.resting.get_mut(&address) {
+            *resting = rest;
+            return true;
+        }
+        if !self.shares.may_rest(subnet) {
+            return false;
+        }
+        self.shares.rests(subnet);
+        self.resting.insert(address, rest);
+        true
+    }
+
+    /// The same, where its own client has found it taken: another one that rests makes room for it.
+    pub fn rest_instead(&mut self, address: Ipv4Addr, subnet: &Arc<Subnet>, now: Now) {
+        if self.rest(address, subnet, now) {
+            return;
+        }
+        let its = self.resting.iter().filter(|(_, rest)| rest.network == subnet.network);
+        let Some(oldest) = its.min_by_key(|(_, rest)| rest.until).map(|(address, _)| *address)
+        else {
+            return;
+        };
+        self.resting.remove(&oldest);
+        self.shares.rested(subnet.network);
+        self.rest(address, subnet, now);
     }
 
     /// Something was given back.
@@ -39,14 +75,21 @@ impl Pool {
 
     pub fn sweep(&mut self, now: Now) {
         let before = self.resting.len();
-        self.resting.retain(|_, until| *until > now.mono);
+        let Pool { resting, shares, .. } = self;
+        resting.retain(|_, rest| {
+            let rests = rest.until > now.mono;
+            if !rests {
+                shares.rested(rest.network);
+            }
+            rests
+        });
         if self.resting.len() < before {
             self.refilled();
         }
     }
 
     pub fn is_idle(&self) -> bool {
-        self.resting.is_empty()
+        self.resting.is_empty() && self.shares.is_idle()
     }
 
     /// Whether a machine may have an address: nobody else's lease, offer or quarrel.
@@ -58,7 +101,7 @@ impl Pool {
         holds: &Holds,
         now: Now,
     ) -> bool {
-        self.resting.get(&address).is_none_or(|until| *until <= now.mono)
+        self.resting.get(&address).is_none_or(|rest| rest.until <= now.mono)
             && leases
                 .at(address)
                 .is_none_or(|lease| lease.record.key == key || lease.until <= now.mono)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::dhcp::answer::{Address, BootFile, Subnet};
+use crate::dhcp::answer::{Address, BootFile, Subnet, Who};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
@@ -21,6 +21,8 @@ fn serving(boot: Option<&str>) -> Serving {
         subnet: Arc::new(subnet),
         hostname: Some("web1".into()),
         boot: boot.map(|name| BootFile { name: name.into(), next_server: SERVER }),
+        who: Who::Machine,
+        runs: false,
     }
 }
 

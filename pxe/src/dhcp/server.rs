@@ -6,25 +6,34 @@
 //! pool passes `probe → offer → commit → ACK`, and is a lease from the commit on.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::answer::{Address, Answer, Serving};
+use super::answer::{Address, Answer, Serving, Subnet, Who};
 use super::event::{Counters, Event, EventKind, Reason, Refusal};
 use super::hold::{Asked, Hold, Holds, OFFER, Stage, Then};
-use super::lease::{ClientKey, LeaseChange, LeaseRecord, Leases, Now, SLACK};
+use super::lease::{ClientKey, Lease, LeaseChange, LeaseRecord, Leases, Now, SLACK};
 use super::pool::Pool;
 use super::reply::{FOR_EVER, Outgoing, grant, nak};
 use super::request::{MessageType, Request};
+use super::share::FIRST_LEASE;
 use crate::Mac;
 
 /// Offers, probes and commits under way at once. A storm beyond it asks again in a few seconds.
 pub(super) const MAX_HOLDS: usize = 4096;
 /// Probes on the link at once.
 pub(super) const MAX_PROBES: usize = 256;
+/// Of both, those that the site does not know may have one in so many at a time.
+pub(super) const STRANGERS: usize = 2;
 /// Addresses found in use that one DISCOVER may run into.
 const MAX_TRIES: u8 = 3;
+/// A lease that was written down, and of which no more than one part in so many is over, is confirmed as it
+/// stands.
+const FRESH: u32 = 16;
 /// How long an expired lease is remembered, so that a machine finds its address again.
 const REMEMBER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The same of one that never booted: its MAC may be invented, and a pool full of memories takes long to search.
+const REMEMBER_NEW: Duration = Duration::from_secs(600);
 
 /// Names one change to the journal until its outcome is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,6 +106,26 @@ impl Server {
         }
     }
 
+    /// Counts those leases again that machines have which the site does not know: of each it says in which
+    /// network, if it is one.
+    pub fn count_strangers(
+        &mut self,
+        stranger: impl Fn(&LeaseRecord) -> Option<Arc<Subnet>>,
+        now: Now,
+    ) {
+        for lease in self.leases.iter().filter(|lease| lease.until > now.mono) {
+            let Some(subnet) = stranger(&lease.record) else { continue };
+            let short = lease.record.seconds <= FIRST_LEASE;
+            let who = if short { Who::Stranger } else { Who::Booted };
+            let mut request = Request::bare(MessageType::Request, lease.record.key.mac);
+            request.htype = lease.record.key.htype;
+            let (address, hostname, boot) = (Address::Pool, None, None);
+            let serving = Serving { address, subnet, hostname, boot, who, runs: false };
+            // None of them is new, and so none is refused.
+            let _counted = self.pool.shares.admit(&request, &serving, false);
+        }
+    }
+
     /// One message of a client, and what the site wants done about it.
     #[must_use]
     pub fn handle(&mut self, request: &Request, answer: Answer, now: Now) -> Effects {
@@ -132,7 +161,7 @@ impl Server {
             }
             (MessageType::Release, serving) => {
                 self.counters.releases += 1;
-                self.release(request, serving.as_ref(), &mut out);
+                self.release(request, serving.as_ref(), now, &mut out);
             }
             _ => self.ignore(request, Reason::NotServed, None, &mut out),
         }
@@ -161,12 +190,19 @@ impl Server {
             (Address::Fixed(_), _) => {
                 self.ignore(request, Reason::AddressInUse, Some(address), &mut out);
             }
+            (Address::Pool, _) if !self.pool.rest(address, &asked.serving.subnet, now) => {
+                out.push(Effect::Tell(Event::of(
+                    request,
+                    EventKind::Disbelieved,
+                    Some(address),
+                    None,
+                )));
+                self.settle(*asked, address, now, &mut out);
+            }
             (Address::Pool, Then::Ack) => {
-                self.pool.rest(address, now);
                 self.refuse(request, &asked.serving, Refusal::Taken, address, &mut out);
             }
             (Address::Pool, Then::Offer) => {
-                self.pool.rest(address, now);
                 if tries + 1 >= MAX_TRIES {
                     self.ignore(request, Reason::AddressInUse, Some(address), &mut out);
                 } else {
@@ -221,10 +257,16 @@ impl Server {
         self.swept = now.mono;
         self.holds.sweep(now);
         self.pool.sweep(now);
+        let (holds, leases) = (&self.holds, &self.leases);
+        self.pool.shares.sweep(|key| holds.of(key).is_some() || leases.live(key, now).is_some());
+        let remembered = |lease: &Lease| match lease.record.seconds {
+            0..=FIRST_LEASE => REMEMBER_NEW,
+            _ => REMEMBER,
+        };
         let forgotten: Vec<ClientKey> = self
             .leases
             .iter()
-            .filter(|lease| lease.until + REMEMBER <= now.mono)
+            .filter(|lease| lease.until + remembered(lease) <= now.mono)
             .map(|lease| lease.record.key)
             .take(256)
             .collect();
@@ -241,7 +283,9 @@ impl Server {
         let mut out = Effects::new();
         let key = ClientKey { htype: 1, mac };
         let Some(lease) = self.leases.of(key) else { return out };
-        let (address, seconds) = (lease.record.address, lease.record.seconds);
+        let (address, mut seconds) = (lease.record.address, lease.record.seconds);
+        // With its first report it is no stranger's first lease any more.
+        seconds = self.pool.shares.boots(key).unwrap_or(seconds).max(seconds);
         let fresh = lease.until > now.mono + Duration::from_secs(u64::from(seconds) * 3 / 4);
         if !fresh && self.holds.of(key).is_none() && self.free(address, key, now) {
             self.commit(key, address, seconds, None, now, &mut out);
@@ -298,6 +342,17 @@ impl Server {
 
     pub(super) fn lend(&mut self, asked: Asked, address: Ipv4Addr, now: Now, out: &mut Effects) {
         let key = asked.request.key();
+        // One that asks again and again does not cost a write each time.
+        if let Some(lease) = self.leases.live(key, now).filter(|its| its.record.address == address)
+        {
+            let left = lease.until.saturating_duration_since(now.mono).as_secs();
+            let left = left.saturating_sub(u64::from(SLACK));
+            let left = u32::try_from(left).unwrap_or(u32::MAX).min(lease.record.seconds);
+            let wanted = lent_for(&asked.serving);
+            if left <= wanted && wanted - left <= wanted / FRESH && self.holds.of(key).is_none() {
+                return self.ack(&asked.request, &asked.serving, Some((address, left)), out);
+            }
+        }
         if self.holds.of(key).is_some_and(Hold::committing) {
             return self.ignore(&asked.request, Reason::Busy, Some(address), out);
         }
@@ -335,6 +390,18 @@ impl Server {
         self.holds.put(key, Hold { address, stage });
         let ticket = self.write(change, out);
         self.holds.ticket(ticket, key);
+    }
+
+    /// A client gives its lease back: it is over, and its address is the last to be given to another. Anybody
+    /// can say so in its name; then its next report, or its next renewal, finds it where it was.
+    pub(super) fn give_back(&mut self, key: ClientKey, now: Now, out: &mut Effects) {
+        let Some(lease) = self.leases.of(key) else { return };
+        self.serial += 1;
+        let record = LeaseRecord { expires: now.wall, serial: self.serial, ..lease.record.clone() };
+        self.leases.put(record.clone(), now.mono);
+        self.pool.refilled();
+        self.pool.shares.leave(key);
+        self.write(LeaseChange::Put(record), out);
     }
 
     /// Ends a lease, in memory at once.
@@ -416,9 +483,15 @@ impl Server {
     }
 }
 
-/// Seconds that a pool address is lent for: a minute at least, and never for ever.
+/// Seconds that a pool address is lent for. A stranger's first lease is a short one.
 pub(super) fn lent_for(serving: &Serving) -> u32 {
-    u32::try_from(serving.subnet.lease.as_secs()).unwrap_or(u32::MAX).clamp(60, FOR_EVER - 1)
+    let whole = whole_lease(&serving.subnet);
+    if serving.who == Who::Stranger { whole.min(FIRST_LEASE) } else { whole }
+}
+
+/// What the site says: a minute at least, and never for ever.
+pub(super) fn whole_lease(subnet: &Subnet) -> u32 {
+    u32::try_from(subnet.lease.as_secs()).unwrap_or(u32::MAX).clamp(60, FOR_EVER - 1)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -19,20 +19,29 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{Id, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{Lane, Paved};
-use super::stall::Watched;
+use super::stall::{Moved, Watched};
 
 /// Bytes of an answer that wait in the kernel, beside those under way (tcp(7), `TCP_NOTSENT_LOWAT`).
 const UNSENT: u32 = 256 * 1024;
 
+/// Where so many parts of eight of all connections are taken, those that have moved nothing for longest make
+/// room …
+const CROWDED_OF_8: usize = 7;
+/// … if that is no less than this: an honest client's next packet may be lost once.
+const UNUSED: Duration = Duration::from_secs(2);
+/// How often it is looked for them.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Bounds.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time; further ones wait in the kernel's queue.
+    /// Connections at a time; further ones wait in the kernel's queue. Long before, those that are not used
+    /// make room.
     pub connections: usize,
     /// Connections at a time for one address; further ones are closed at once.
     pub per_peer: usize,
@@ -62,6 +71,14 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The same, where this process may open so many files: a third of them is for connections.
+    #[must_use]
+    pub fn within(self, descriptors: usize) -> Limits {
+        Limits { connections: self.connections.min(descriptors / 3).max(8), ..self }
+    }
+}
+
 /// Counts since the start.
 #[derive(Debug, Default)]
 #[allow(missing_docs, reason = "the fields are what they are called")]
@@ -70,6 +87,8 @@ pub struct Counters {
     pub requests: AtomicU64,
     /// Closed because one address had too many.
     pub crowded: AtomicU64,
+    /// Closed because they were not used, and others came.
+    pub displaced: AtomicU64,
     /// No HTTP, or too large a head.
     pub malformed: AtomicU64,
     /// Too slow: a head or body that does not come, an answer that is not taken.
@@ -113,7 +132,8 @@ pub async fn serve(
     cancel: CancellationToken,
 ) -> io::Result<()> {
     let mut tasks = JoinSet::new();
-    let mut peers: HashMap<Id, IpAddr> = HashMap::new();
+    let mut open: HashMap<Id, Open> = HashMap::new();
+    let mut looked = Instant::now();
     let mut per_peer: HashMap<IpAddr, usize> = HashMap::new();
     let mut failures = 0;
     loop {
@@ -123,11 +143,13 @@ pub async fn serve(
                 let id = match ended {
                     Ok((id, ())) => id,
                     Err(error) => {
-                        tracing::error!(%error, "an HTTP connection's task failed");
+                        if !error.is_cancelled() {
+                            tracing::error!(%error, "an HTTP connection's task failed");
+                        }
                         error.id()
                     }
                 };
-                let Some(peer) = peers.remove(&id) else { continue };
+                let Some(Open { peer, .. }) = open.remove(&id) else { continue };
                 match per_peer.get_mut(&peer) {
                     Some(count) if *count > 1 => *count -= 1,
                     _ => drop(per_peer.remove(&peer)),
@@ -147,17 +169,31 @@ pub async fn serve(
                     let router = router.clone();
                     let counters = Arc::clone(&counters);
                     let cancel = cancel.clone();
-                    let task = connection(stream, peer, router, limits, counters, cancel);
-                    peers.insert(tasks.spawn(task).id(), peer.ip());
+                    let moved = Moved::now();
+                    let its = (stream, moved.clone());
+                    let task = tasks.spawn(connection(its, peer, router, limits, counters, cancel));
+                    open.insert(task.id(), Open { peer: peer.ip(), moved, task });
                 }
-                // Out of descriptors, or a connection that was gone before we came.
+                // Whoever took all descriptors has to give one back; that ends nothing.
+                Err(error) if out_of_room(&error) => {
+                    tracing::warn!(%error, "HTTP port");
+                    displace(&mut open, limits.connections / 8, &counters);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                // A connection that was gone before we came.
                 Err(error) if failures < 100 => {
                     failures += 1;
                     tracing::warn!(%error, "HTTP port");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 Err(error) => return Err(error),
-            }
+            },
+            () = tokio::time::sleep(LOOK), if tasks.len() >= limits.connections => {}
+        }
+        let crowded = limits.connections * CROWDED_OF_8 / 8;
+        if tasks.len() > crowded && looked.elapsed() >= LOOK {
+            looked = Instant::now();
+            displace(&mut open, tasks.len() - crowded, &counters);
         }
         counters.open.store(tasks.len() as u64, Ordering::Relaxed);
     }
@@ -167,8 +203,39 @@ pub async fn serve(
     Ok(())
 }
 
+/// A connection, as the port has it.
+struct Open {
+    peer: IpAddr,
+    moved: Moved,
+    task: AbortHandle,
+}
+
+/// Closes up to so many of those that have not been used for longest.
+fn displace(open: &mut HashMap<Id, Open>, many: usize, counters: &Counters) {
+    let now = tokio::time::Instant::now();
+    let mut unused: Vec<(Duration, Id)> = open
+        .iter()
+        .map(|(id, open)| (open.moved.ago(now), *id))
+        .filter(|(ago, _)| *ago >= UNUSED)
+        .collect();
+    unused.sort_unstable_by_key(|(ago, _)| std::cmp::Reverse(*ago));
+    for (_, id) in unused.into_iter().take(many) {
+        if let Some(Open { task, .. }) = open.get(&id).filter(|open| !open.task.is_finished()) {
+            task.abort();
+            count(&counters.displaced);
+        }
+    }
+}
+
+/// No descriptor, or no memory for one.
+fn out_of_room(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let full = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| full.iter().any(|errno| errno.raw_os_error() == code))
+}
+
 async fn connection(
-    stream: TcpStream,
+    (stream, moved): (TcpStream, Moved),
     peer: SocketAddr,
     router: Router,
     limits: Limits,
@@ -199,7 +266,7 @@ async fn connection(
             })
         }
     });
-    let io = TokioIo::new(Watched::new(Paved::new(stream, lane), limits.stall));
+    let io = TokioIo::new(Watched::new(Paved::new(stream, lane), limits.stall, moved));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)

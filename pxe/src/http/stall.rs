@@ -1,13 +1,42 @@
 //! A client that stops taking what it asked for: a machine switched off in the middle of its root
-//! image, a hung NIC. TCP alone would hold its buffers for a quarter of an hour.
+//! image, a hung NIC. TCP alone would hold its buffers for a quarter of an hour. And when each connection last
+//! moved a byte, either way: whoever holds many and uses none has to make room for others.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+/// When a connection last moved a byte.
+#[derive(Debug, Clone)]
+pub(super) struct Moved {
+    begun: Instant,
+    /// Milliseconds after that.
+    at: Arc<AtomicU64>,
+}
+
+impl Moved {
+    /// Just now.
+    pub(super) fn now() -> Moved {
+        Moved { begun: Instant::now(), at: Arc::default() }
+    }
+
+    fn moves(&self) {
+        let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.at.store(since, Ordering::Relaxed);
+    }
+
+    /// How long ago.
+    pub(super) fn ago(&self, now: Instant) -> Duration {
+        let at = Duration::from_millis(self.at.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.begun).saturating_sub(at)
+    }
+}
 
 /// A stream whose writes fail once none has moved for `stall`.
 pub(super) struct Watched<S> {
@@ -15,11 +44,12 @@ pub(super) struct Watched<S> {
     stall: Duration,
     alarm: Pin<Box<Sleep>>,
     armed: bool,
+    moved: Moved,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S, stall: Duration) -> Watched<S> {
-        Watched { stream, stall, alarm: Box::pin(sleep(stall)), armed: false }
+    pub(super) fn new(stream: S, stall: Duration, moved: Moved) -> Watched<S> {
+        Watched { stream, stall, alarm: Box::pin(sleep(stall)), armed: false, moved }
     }
 
     fn watch<T>(
@@ -28,6 +58,7 @@ impl<S> Watched<S> {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
+            self.moved.moves();
             self.armed = false;
             return written;
         }
@@ -48,7 +79,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.moved.moves();
+        }
+        read
     }
 }
 
@@ -94,7 +129,8 @@ mod tests {
     async fn a_write_that_nobody_takes_fails_and_one_that_crawls_does_not() {
         let (ours, mut theirs) = tokio::io::duplex(4);
         let stall = Duration::from_secs(1);
-        let mut ours = Watched::new(ours, stall);
+        let moved = Moved::now();
+        let mut ours = Watched::new(ours, stall, moved.clone());
         let reader = tokio::spawn(async move {
             let mut taken = [0; 10];
             for byte in &mut taken {
@@ -109,6 +145,7 @@ mod tests {
         let error = ours.write_all(b"x").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(before.elapsed() >= stall);
+        assert!(moved.ago(Instant::now()) >= stall, "what waits does not move");
         assert_eq!(&reader.await.unwrap().0, b"0123456789");
     }
 }

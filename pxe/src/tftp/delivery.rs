@@ -56,6 +56,15 @@ impl Refusal {
     }
 }
 
+/// What the listening port has to know of a task that has ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Outcome {
+    /// Meanwhile the client has sent the same request again, and nobody has answered that one.
+    pub(super) unanswered: bool,
+    /// It was an ERROR.
+    pub(super) refused: bool,
+}
+
 /// Why the driver stopped, where the state machine did not say so.
 enum Ended {
     /// It did.
@@ -67,9 +76,8 @@ enum Ended {
 }
 
 impl Delivery {
-    /// Runs it, be it only to say why not. `true`: meanwhile the client has sent the same request
-    /// again, and nobody has answered that one.
-    pub(super) async fn run(mut self, request: Result<Request, Refusal>) -> bool {
+    /// Runs it, be it only to say why not.
+    pub(super) async fn run(mut self, request: Result<Request, Refusal>) -> Outcome {
         let name: Arc<str> = match &request {
             Ok(request) => String::from_utf8_lossy(&request.name).into(),
             Err(_) => "".into(),
@@ -78,6 +86,7 @@ impl Delivery {
             Ok(request) => self.open(request).await,
             Err(refusal) => Err(refusal),
         };
+        let refused = opened.is_err();
         match opened {
             Ok((name, source, terms)) => self.deliver(&name, source, &terms).await,
             Err(Refusal { code, why }) => {
@@ -93,7 +102,7 @@ impl Delivery {
         while let Some(nudge) = self.nudged.recv().await {
             unanswered |= matches!(nudge, Nudge::Again);
         }
-        unanswered
+        Outcome { unanswered, refused }
     }
 
     async fn open(&self, request: Request) -> Result<(Arc<str>, Source, Terms), Refusal> {
@@ -252,7 +261,13 @@ impl Delivery {
                 count(&self.server.counters.stray);
                 Step::Wait
             }
-            Ok(packet) => transfer.receive(packet, Instant::now()),
+            Ok(packet) => {
+                if let Packet::Error { .. } = &packet {
+                    // Only who is there says why it leaves.
+                    self.heard.store(true, Ordering::Relaxed);
+                }
+                transfer.receive(packet, Instant::now())
+            }
             Err(_) => {
                 count(&self.server.counters.malformed);
                 Step::Wait

@@ -8,12 +8,14 @@
 //! transfer   one transfer: datagrams and `now` in, what to send and a deadline out
 //! socket     the listening port, and the port of one transfer
 //! delivery   drives one transfer from the request to its end
+//! credit     what a source gets that has acknowledged nothing yet
 //! server     the listening port's loop: one task a transfer, bounded
 //! ```
 //!
 //! The size probe of UEFI firmware (EDK2 asks for `tsize`, sends ERROR 8 as soon as it has read the
 //! answer, and asks again from another port) is an ordinary end here: it costs one OACK.
 
+mod credit;
 mod delivery;
 pub mod name;
 pub mod packet;

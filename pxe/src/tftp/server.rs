@@ -1,20 +1,21 @@
 //! The listening port: each request becomes a task with a port of its own, within bounds. Nothing a
 //! client sends holds up another one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Delivery, Nudge, Refusal};
+use super::credit::{self, Credit};
+use super::delivery::{Delivery, Nudge, Outcome, Refusal};
 use super::packet::{self, Code, Packet, Request};
 use super::socket::{Listener, Port, REQUEST_MAX};
 use super::transfer::Patience;
@@ -48,17 +49,29 @@ pub struct Limits {
     pub transfers: usize,
     /// Transfers at a time for one address.
     pub per_peer: usize,
+    /// Requests of one address that are answered before it has acknowledged anything.
+    pub unheard: u32,
     /// When a silent client is given up.
     pub patience: Patience,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { transfers: 4096, per_peer: 64, patience: Patience::default() }
+        let patience = Patience::default();
+        Limits { transfers: 4096, per_peer: 64, unheard: credit::UNHEARD, patience }
     }
 }
 
-/// What became of a request. Each transfer says `Begun` and then one of the others.
+impl Limits {
+    /// The same, where this process may open so many files: a quarter of them is for transfers.
+    #[must_use]
+    pub fn within(self, descriptors: usize) -> Limits {
+        Limits { transfers: self.transfers.min(descriptors / 4).max(8), ..self }
+    }
+}
+
+/// What became of a request. Each transfer says `Begun` and then one of the others, unless it makes room for
+/// another before its client has acknowledged anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are what they are called")]
 pub enum Event {
@@ -98,6 +111,10 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Not answered because of a bound, or for want of a socket.
     pub overload: AtomicU64,
+    /// Not answered because their source has acknowledged none of those before.
+    pub unheard: AtomicU64,
+    /// Made room for another one before anything was acknowledged.
+    pub displaced: AtomicU64,
     pub probed: AtomicU64,
     pub done: AtomicU64,
     pub aborted: AtomicU64,
@@ -120,12 +137,14 @@ pub(super) fn count(counter: &AtomicU64) {
 pub async fn serve(socket: UdpSocket, server: Server, cancel: CancellationToken) -> io::Result<()> {
     let listener = Listener::new(socket)?;
     let mut desk = Desk {
-        server: Arc::new(server),
         cancel: cancel.clone(),
         tasks: JoinSet::new(),
         running: HashMap::new(),
         newest: HashMap::new(),
         per_peer: HashMap::new(),
+        credit: Credit::new(server.limits.unheard),
+        unheard: VecDeque::new(),
+        server: Arc::new(server),
     };
     let mut buffer = [0; REQUEST_MAX];
     let mut failures = 0;
@@ -134,10 +153,12 @@ pub async fn serve(socket: UdpSocket, server: Server, cancel: CancellationToken)
             () = cancel.cancelled() => break,
             Some(ended) = desk.tasks.join_next_with_id(), if !desk.tasks.is_empty() => {
                 match ended {
-                    Ok((id, unanswered)) => desk.ended(id, unanswered),
+                    Ok((id, outcome)) => desk.ended(id, outcome),
                     Err(error) => {
-                        tracing::error!(%error, "a TFTP transfer's task failed");
-                        desk.ended(error.id(), false);
+                        if !error.is_cancelled() {
+                            tracing::error!(%error, "a TFTP transfer's task failed");
+                        }
+                        desk.ended(error.id(), Outcome::default());
                     }
                 }
             }
@@ -165,13 +186,15 @@ pub async fn serve(socket: UdpSocket, server: Server, cancel: CancellationToken)
 struct Desk {
     server: Arc<Server>,
     cancel: CancellationToken,
-    /// Each tells whether its peer has asked again without an answer.
-    tasks: JoinSet<bool>,
+    tasks: JoinSet<Outcome>,
     /// All tasks, by whom they serve.
     running: HashMap<Id, SocketAddr>,
     /// The newest task of each port.
     newest: HashMap<SocketAddr, Running>,
     per_peer: HashMap<IpAddr, usize>,
+    credit: Credit,
+    /// Transfers whose clients have acknowledged nothing yet, and some that have, the oldest first.
+    unheard: VecDeque<(AbortHandle, Arc<AtomicBool>)>,
 }
 
 struct Running {
@@ -225,7 +248,14 @@ impl Desk {
     fn begin(&mut self, asked: Result<Request, Refusal>, peer: SocketAddr, to: Option<IpAddr>) {
         let mine = self.per_peer.get(&peer.ip()).copied().unwrap_or(0);
         let limits = &self.server.limits;
-        if self.tasks.len() >= limits.transfers || mine >= limits.per_peer {
+        if mine >= limits.per_peer {
+            return count(&self.server.counters.overload);
+        }
+        let heard = Arc::new(AtomicBool::new(false));
+        if !self.credit.take(peer.ip(), &heard, Instant::now()) {
+            return count(&self.server.counters.unheard);
+        }
+        if self.tasks.len() >= limits.transfers && !self.displace() {
             return count(&self.server.counters.overload);
         }
         let port = match Port::open(to, peer, self.server.device.as_deref()) {
@@ -235,7 +265,6 @@ impl Desk {
                 return count(&self.server.counters.overload);
             }
         };
-        let heard = Arc::new(AtomicBool::new(false));
         let (nudge, nudged) = mpsc::channel(4);
         let delivery = Delivery {
             server: Arc::clone(&self.server),
@@ -247,7 +276,10 @@ impl Desk {
             cancel: self.cancel.clone(),
         };
         let request = asked.as_ref().ok().cloned();
-        let id = self.tasks.spawn(delivery.run(asked)).id();
+        let task = self.tasks.spawn(delivery.run(asked));
+        let id = task.id();
+        self.settled();
+        self.unheard.push_back((task, Arc::clone(&heard)));
         self.running.insert(id, peer);
         self.per_peer.insert(peer.ip(), mine + 1);
         if let Some(request) = request {
@@ -256,15 +288,38 @@ impl Desk {
         self.server.counters.running.store(self.tasks.len() as u64, Ordering::Relaxed);
     }
 
-    fn ended(&mut self, id: Id, unanswered: bool) {
+    /// Forgets those at the front that are no more to be displaced.
+    fn settled(&mut self) {
+        let over = |(task, heard): &(AbortHandle, Arc<AtomicBool>)| {
+            task.is_finished() || heard.load(Ordering::Relaxed)
+        };
+        while self.unheard.front().is_some_and(over) {
+            self.unheard.pop_front();
+        }
+    }
+
+    /// There are as many transfers as there may be: the one that has waited longest for its client's first ACK
+    /// makes room. An honest client's comes within a round trip.
+    fn displace(&mut self) -> bool {
+        self.settled();
+        let Some((task, _)) = self.unheard.pop_front() else { return false };
+        task.abort();
+        count(&self.server.counters.displaced);
+        true
+    }
+
+    fn ended(&mut self, id: Id, outcome: Outcome) {
         let Some(peer) = self.running.remove(&id) else { return };
+        if outcome.refused {
+            self.credit.refused(peer.ip());
+        }
         match self.per_peer.get_mut(&peer.ip()) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(self.per_peer.remove(&peer.ip())),
         }
         if self.newest.get(&peer).is_some_and(|running| running.id == id)
             && let Some(Running { request, to, .. }) = self.newest.remove(&peer)
-            && unanswered
+            && outcome.unanswered
         {
             self.begin(Ok(request), peer, to);
         }

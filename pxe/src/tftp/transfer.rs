@@ -30,19 +30,25 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(8);
 /// How soon after a repeated ACK the window goes out again, two round trips aside.
 const NUDGED_INTERVAL: Duration = Duration::from_millis(10);
+/// Answers to one request before the first ACK, to a client that asks again from the same port: it is asked
+/// six times by EDK2, and the address may be somebody's who asks nothing.
+const FIRST_ANSWERS: u32 = 8;
 
 /// When to give up.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// Deadlines in a row without anything new from the client.
     pub tries: u32,
+    /// The same before the first ACK: whoever asked may not be at the address that it asked from, and one who
+    /// is asks again by itself.
+    pub unheard: u32,
     /// Time without progress, whatever the client sends.
     pub stall: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Patience {
-        Patience { tries: 6, stall: Duration::from_secs(60) }
+        Patience { tries: 6, unheard: 2, stall: Duration::from_secs(60) }
     }
 }
 
@@ -120,6 +126,8 @@ pub struct Transfer {
     /// The window has been sent more than once: its round trip says nothing (Karn).
     repeated: bool,
     tries: u32,
+    /// Answers before the first ACK.
+    answers: u32,
     /// Deadlines drawn near since the last progress, and whether this one is.
     nudges: u32,
     nudged: bool,
@@ -148,6 +156,7 @@ impl Transfer {
             sent_at: now,
             repeated: false,
             tries: 0,
+            answers: 0,
             nudges: 0,
             nudged: false,
             deadline: now,
@@ -208,7 +217,8 @@ impl Transfer {
         }
         // A nudged deadline is the client's own call, and it lives.
         if !self.nudged {
-            if self.tries >= self.patience.tries {
+            let most = if self.heard { u32::MAX } else { self.patience.unheard };
+            if self.tries >= self.patience.tries.min(most) {
                 return Step::End(End::TimedOut);
             }
             self.tries += 1;
@@ -219,7 +229,7 @@ impl Transfer {
 
     /// The client repeated its request: our answer got lost, or it is slower than the ROM's clock.
     pub fn again(&mut self, now: Instant) -> Step {
-        if self.heard {
+        if self.heard || self.answers >= FIRST_ANSWERS {
             return Step::Wait;
         }
         self.tries = 0;
@@ -297,6 +307,7 @@ impl Transfer {
         self.deadline = now + doubled(self.interval(), self.tries, longest);
         self.sent_at = now;
         self.nudged = false;
+        self.answers = self.answers.saturating_add(1);
         if self.greeting {
             return Step::Oack;
         }

@@ -97,20 +97,39 @@ fn an_oack_waits_for_ack_0() {
 
 #[test]
 fn silence_is_met_with_longer_and_longer_waits_and_then_an_end() {
-    let (mut transfer, _, start) = begin(&terms(512, 1), 5000);
-    let mut waits = Vec::new();
-    let mut now = start;
-    let end = loop {
-        waits.push((transfer.deadline() - now).as_millis());
-        now = transfer.deadline();
-        match transfer.expire(now) {
-            Step::Blocks(Blocks { first: 1, count: 1 }) => {}
-            other => break other,
+    // Whoever has acknowledged nothing may not be there: three datagrams.
+    for (heard, expected) in
+        [(true, &[1000, 2000, 4000, 8000, 8000, 8000, 8000][..]), (false, &[1000, 2000, 4000])]
+    {
+        let (mut transfer, _, mut now) = begin(&terms(512, 1), 5000);
+        if heard {
+            now += 1000 * MS;
+            assert!(matches!(transfer.receive(ack(1), now), Step::Blocks(_)));
         }
-    };
-    assert_eq!(end, Step::End(End::TimedOut));
-    assert_eq!(waits, [1000, 2000, 4000, 8000, 8000, 8000, 8000]);
-    assert_eq!(transfer.resent(), 6);
+        let mut waits = Vec::new();
+        let end = loop {
+            waits.push((transfer.deadline() - now).as_millis());
+            now = transfer.deadline();
+            match transfer.expire(now) {
+                Step::Blocks(Blocks { count: 1, .. }) => {}
+                other => break other,
+            }
+        };
+        assert_eq!(end, Step::End(End::TimedOut));
+        assert_eq!(waits, expected);
+        assert_eq!(transfer.resent(), expected.len() as u64 - 1);
+    }
+}
+
+#[test]
+fn one_request_that_comes_again_and_again_is_answered_eight_times() {
+    let (mut transfer, _, now) = begin(&terms(512, 1), 5000);
+    let again = (0..1000).filter(|_| transfer.again(now) != Step::Wait).count();
+    assert_eq!(again, 7);
+    let terms = terms::agree(&Options { windowsize: Some(64), ..Options::default() }, 5000, 1472);
+    let (mut transfer, first) = Transfer::begin(&terms, 5000, Patience::default(), now);
+    assert_eq!(first, Step::Oack, "no window before somebody has taken the OACK");
+    assert_eq!(transfer.again(now), Step::Oack);
 }
 
 #[test]

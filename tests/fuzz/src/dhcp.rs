@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use koboshi_pxe::dhcp::{
     Address, Answer, BootFile, Effect, MessageType, Now, Packet, Request, Server, Serving, Subnet,
+    Who,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -32,7 +33,7 @@ fn answers(request: &Request) -> Vec<Answer> {
     let long = "http://10.77.0.1:8080/boot/".to_string() + &"x".repeat(150);
     let serve = |address, boot| {
         let (subnet, hostname) = (subnet(request.relayed()), Some("web1".to_string()));
-        Answer::Serve(Serving { address, subnet, hostname, boot })
+        Answer::Serve(Serving { address, subnet, hostname, boot, who: Who::Machine, runs: false })
     };
     vec![
         Answer::Silence,

@@ -12,7 +12,7 @@ use koboshi_fuzz::Input;
 use koboshi_pxe::Mac;
 use koboshi_pxe::dhcp::{
     Address, Answer, Effect, LeaseChange, LeaseRecord, MessageType, Now, Packet, Request, Server,
-    Serving, Subnet,
+    Serving, Subnet, Who,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -86,6 +86,12 @@ fuzz_target!(|bytes: &[u8]| {
                         subnet: subnet.clone(),
                         hostname: None,
                         boot: None,
+                        who: match request.mac.0[5] % 3 {
+                            0 => Who::Machine,
+                            1 => Who::Booted,
+                            _ => Who::Stranger,
+                        },
+                        runs: false,
                     }),
                 };
                 if matches!(request.kind, MessageType::Decline | MessageType::Release) {

@@ -60,13 +60,23 @@ fn both_of_a_swap_and_three_in_a_ring_restart_at_one_moment() {
 
 #[test]
 fn one_discover_in_its_name_costs_a_machine_nothing() {
+    // A whole exchange in its name: nothing on the wire tells that from its firmware, but it reports.
     let mut rack = Rack::up();
     rack.matrix(vec![1, 0, 2]);
+    rack.discover(0, Client::Firmware);
+    rack.desk.acked(&Rack::facts(0, Client::Firmware, false), &at(pool_at(0)), None);
+    rack.boot(1);
+    rack.check();
+    assert_eq!(rack.planned(1), None, "m01 has not left: nobody took up what it was offered");
+    assert_eq!(rack.report(0), Some(Ok(())));
+    // One that reported a while ago is believed to be reset; if it was not, it reports again.
+    let mut rack = Rack::up();
+    rack.matrix(vec![1, 0, 2]);
+    rack.desk.inner().boots.of_mut(mac(0)).expect("a boot").heard = None;
     rack.discover(0, Client::Firmware);
     rack.boot(1);
     rack.check();
     assert_eq!(rack.planned(1), None, "m01 has not left: nobody took up what it was offered");
-    // A whole exchange in its name: nothing on the wire tells that from its firmware. But it reports.
     let id = rack.runs[0].expect("it runs");
     rack.desk.acked(&Rack::facts(0, Client::Firmware, false), &at(pool_at(0)), None);
     rack.write();
@@ -234,6 +244,8 @@ fn two_nics_of_a_machine_never_have_two_seats_nor_one_address_twice() {
     assert_eq!(ask(&rack, Client::Firmware, true), (Some(seat_at(0)), false));
     let asks = Asks::Dhcp { client: Client::Firmware, archs: vec![], discover: true };
     rack.desk.offered(&Facts { mac: second(0), asks }, &at(seat_at(0)));
+    assert!(rack.desk.boot_of(mac(0)).is_some(), "it ran a moment ago, and this may not be it");
+    rack.desk.script(second(0), seat_at(0).into());
     assert!(rack.desk.boot_of(mac(0)).is_none());
     rack.check();
     // A REQUEST that was under way by the first NIC comes too late.

@@ -2,6 +2,7 @@
 //! run on: clocks, a disk and what the site says.
 
 mod crowd;
+mod enemy;
 mod keeping;
 mod messages;
 mod offering;
@@ -43,6 +44,9 @@ struct Rig {
     now: Now,
     subnet: Arc<Subnet>,
     seats: BTreeMap<Mac, Ipv4Addr>,
+    /// What the site knows of all of them.
+    who: Who,
+    runs: bool,
 }
 
 impl Rig {
@@ -54,6 +58,8 @@ impl Rig {
             now,
             subnet: subnet(pool, &[]),
             seats: BTreeMap::new(),
+            who: Who::Machine,
+            runs: false,
         }
     }
 
@@ -69,6 +75,8 @@ impl Rig {
             subnet: self.subnet.clone(),
             hostname: None,
             boot: Some(BootFile { name: "ipxe.efi".into(), next_server: SERVER }),
+            who: self.who,
+            runs: self.runs,
         })
     }
 
@@ -153,6 +161,7 @@ fn renew(last: u16, address: Ipv4Addr) -> Request {
 fn give_back(last: u16, address: Ipv4Addr) -> Request {
     let mut request = Request::bare(MessageType::Release, mac(last));
     request.ciaddr = address;
+    request.heard.from = address;
     request
 }
 

@@ -143,7 +143,9 @@ fn release() {
     assert!(nothing(EventKind::PoolEmpty)(&rig.run(&discover(2))));
     let effects = rig.run(&give_back(1, address));
     assert!(nothing(EventKind::Released)(&effects), "and no reply");
-    assert!(rig.disk.is_empty());
+    assert_eq!(rig.server.lookup(mac(1), rig.now), None);
+    rig.restart();
+    assert_eq!(rig.server.lookup(mac(1), rig.now), None, "it is written down");
     assert_eq!(rig.lease(2), address, "free at once");
 
     rig.seats.insert(mac(1), at(11));

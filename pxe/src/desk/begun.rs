@@ -1,0 +1,267 @@
+//! A boot that may have begun. A DISCOVER of firmware says that a machine was started over, and anybody can
+//! send one in its name; a REQUEST as well. Of a machine that runs and reports, neither ends its boot: its
+//! timeline, its plan and its seat stay (unless the site has given it another seat since) until the firmware fetches something from the address that it was
+//! given, which nobody else can from there. Its running system goes on reporting meanwhile, if it was not it,
+//! and then the DISCOVER was forged, or another machine has its MAC.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
+
+use super::{Desk, Inner, Offer, Snapshot};
+use crate::boots::Boot;
+use crate::decide::{Action, Asks, Client, Facts};
+use crate::hostile::Harm;
+use crate::mac::Mac;
+
+/// A report this long after the DISCOVER cannot have been under way before it: the machine runs.
+const UNDER_WAY: Duration = Duration::from_secs(5);
+
+/// What is to be opened.
+#[derive(Debug)]
+pub(super) struct Begun {
+    facts: Facts,
+    offer: Offer,
+    at: Instant,
+    /// What the timeline is to hear of its ACK.
+    acked: Option<String>,
+}
+
+impl Desk {
+    /// A boot would begin, and the machine runs. True: it begins when it fetches something.
+    pub(super) fn may_begin(
+        &self,
+        inner: &mut Inner,
+        site: &Snapshot,
+        facts: &Facts,
+        fixed: Option<Ipv4Addr>,
+        offer: &Offer,
+    ) -> bool {
+        let entry = site.entry(facts.mac);
+        let runs = inner.find(&entry, facts.mac).filter(|boot| boot.runs(Instant::now()));
+        // Another seat's address has to be promised before it is acknowledged, and that takes a boot.
+        let moves = |boot: &&Boot| fixed.is_some_and(|fixed| fixed != boot.address);
+        if runs.filter(|boot| !moves(boot)).is_none() {
+            inner.begun.remove(&facts.mac);
+            return false;
+        }
+        let (facts, offer, at) = (facts.clone(), offer.clone(), Instant::now());
+        let former =
+            inner.begun.get(&facts.mac).filter(|begun| begun.offer.address == offer.address);
+        // Firmware that asks again is not younger by it.
+        let at = former.map_or(at, |begun| begun.at);
+        inner.begun.insert(facts.mac, Begun { facts, offer, at, acked: None });
+        true
+    }
+
+    /// Its address was acknowledged. False: no boot waits to begin there.
+    pub(super) fn may_have_begun(&self, facts: &Facts, offer: &Offer, note: &str) -> bool {
+        let site = self.site.load();
+        let mut inner = self.inner();
+        let runs = inner.runs(&site, facts.mac, Instant::now());
+        let begun = inner.begun.get_mut(&facts.mac);
+        let Some(begun) = begun.filter(|begun| begun.offer.address == offer.address) else {
+            return false;
+        };
+        begun.acked = Some(note.to_string());
+        if !runs {
+            self.begins(inner, &site, facts.mac);
+        }
+        true
+    }
+
+    /// Somebody fetches a loader, or a machine's orders, from this address: a boot that may have begun there has.
+    pub(super) fn begins_at(&self, peer: IpAddr, whose: Option<Mac>) {
+        let site = self.site.load();
+        let inner = self.inner();
+        if inner.begun.is_empty() {
+            return;
+        }
+        let names = |mac: &Mac| site.machines.get(mac).map(|known| &known.name);
+        // iPXE calls a machine by its first NIC.
+        let its = |mac: &Mac| {
+            whose.is_none_or(|whose| {
+                whose == *mac || (names(mac).is_some() && names(mac) == names(&whose))
+            })
+        };
+        let there = |begun: &Begun| IpAddr::V4(begun.offer.address) == peer;
+        let found = inner.begun.iter().find(|(mac, begun)| there(begun) && its(mac));
+        if let Some(mac) = found.map(|(mac, _)| *mac) {
+            self.begins(inner, &site, mac);
+        }
+    }
+
+    fn begins(&self, mut inner: MutexGuard<'_, Inner>, site: &Snapshot, mac: Mac) {
+        let Some(Begun { facts, offer, acked, .. }) = inner.begun.remove(&mac) else { return };
+        let step = inner.ask_on(site, &facts, Some(&offer.subnet));
+        let Action::Address { address: fixed, .. } = step.action else { return };
+        if offer.lender.is_none() && fixed.is_some_and(|fixed| fixed != offer.address) {
+            return;
+        }
+        self.open(&mut inner, site, &facts, fixed, &offer);
+        drop(inner);
+        if let Some(note) = acked {
+            self.left(mac, offer.address);
+            self.took(mac, note);
+        }
+    }
+
+    /// A machine's boot has just reported: what was said in its name meanwhile was not it.
+    pub(super) fn runs_on(&self, inner: &mut Inner, mac: Mac, now: Instant) {
+        let since = |begun: &Begun| now.saturating_duration_since(begun.at);
+        let Some(ago) = inner.begun.get(&mac).map(since).filter(|ago| *ago >= UNDER_WAY) else {
+            return;
+        };
+        inner.begun.remove(&mac);
+        let text = format!(
+            "a boot of it was begun by DHCP {} s ago, and it runs and reports: somebody sends in its name, or \
+             another machine has its MAC; its boot goes on",
+            ago.as_secs()
+        );
+        let text_of_all = format!("{mac}: {text}");
+        let _told_of_the_machine = self.hostile.seen(Harm::Forged, 1, &text_of_all, now);
+        inner.forged.push((mac, text));
+    }
+}
+
+impl Inner {
+    /// Whether a machine runs, by whichever of its NICs, and reported a moment ago.
+    pub(super) fn runs(&self, site: &Snapshot, mac: Mac, now: Instant) -> bool {
+        let entry = site.entry(mac);
+        self.find(&entry, mac).is_some_and(|boot| boot.runs(now))
+    }
+
+    /// The question of a firmware as it is to be decided: what follows the DISCOVER of a boot that may have
+    /// begun belongs to that boot, and not to the one that runs.
+    pub(super) fn begins(&self, site: &Snapshot, facts: &Facts) -> Option<Facts> {
+        let Asks::Dhcp { client, archs, discover: false } = &facts.asks else { return None };
+        let firmware = *client != Client::System && self.begun.contains_key(&facts.mac);
+        if !firmware || !self.runs(site, facts.mac, Instant::now()) {
+            return None;
+        }
+        let asks = Asks::Dhcp { client: *client, archs: archs.clone(), discover: true };
+        Some(Facts { mac: facts.mac, asks })
+    }
+}
+
+impl Boot {
+    /// Whether it reported a moment ago that it runs.
+    pub(super) fn runs(&self, now: Instant) -> bool {
+        use crate::boots::{HEARD_LATELY, Stage};
+        let lately = |at: Instant| now.saturating_duration_since(at) < HEARD_LATELY;
+        self.stage >= Stage::Init && self.stage != Stage::Down && self.heard.is_some_and(lately)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::sync::mpsc;
+
+    use super::super::News;
+    use super::super::tests::{MAC, SEAT, at, desk};
+    use super::*;
+    use crate::boots::Stage;
+    use crate::content::BootId;
+    use crate::decide::Arch;
+
+    fn asks(discover: bool) -> Facts {
+        Facts {
+            mac: MAC,
+            asks: Asks::Dhcp { client: Client::Firmware, archs: vec![Arch::BIOS], discover },
+        }
+    }
+
+    /// Its firmware, or somebody in its name: DISCOVER to ACK.
+    fn exchange(desk: &Desk) {
+        for discover in [true, false] {
+            let step = desk.ask(&asks(discover));
+            let Action::Address { address: Some(SEAT), .. } = step.action else {
+                panic!("{step:?}")
+            };
+        }
+        desk.offered(&asks(true), &at(SEAT));
+        desk.acked(&asks(false), &at(SEAT), None);
+    }
+
+    fn up(desk: &Desk) -> BootId {
+        exchange(desk);
+        let id = desk.boot_of(MAC).expect("a boot").id;
+        desk.report(id, SEAT.into(), Bytes::new()).expect("taken");
+        assert!(desk.reached(id, Stage::Up));
+        id
+    }
+
+    fn told(heard: &mut mpsc::Receiver<News>) -> Vec<&'static str> {
+        let mut told = Vec::new();
+        while let Ok(news) = heard.try_recv() {
+            told.extend(match news {
+                News::Opened { .. } => Some("opened"),
+                News::Freed { .. } => Some("freed"),
+                News::Heard { kind, .. } => Some(kind),
+                _ => None,
+            });
+        }
+        told
+    }
+
+    #[test]
+    fn what_is_said_in_the_name_of_a_machine_that_runs_ends_nothing() {
+        let (desk, mut heard) = desk();
+        let id = up(&desk);
+        told(&mut heard);
+        for _ in 0..3 {
+            exchange(&desk);
+        }
+        assert_eq!(told(&mut heard), [""; 0]);
+        assert_eq!(desk.boot_of(MAC).map(|boot| (boot.id, boot.stage)), Some((id, Stage::Up)));
+        assert_eq!(desk.holders()[0].boot, id);
+        // Its orders, read from somewhere else, are no sign of it.
+        assert!(desk.script(MAC, IpAddr::from([10, 77, 0, 99])).is_some());
+        assert_eq!(desk.boot_of(MAC).map(|boot| boot.id), Some(id));
+        // It reports, and that is taken; what was forged is told once it cannot have been under way.
+        desk.report(id, SEAT.into(), Bytes::new()).expect("it runs");
+        assert_eq!(told(&mut heard), [""; 0]);
+        desk.inner().begun.get_mut(&MAC).expect("it waits").at -= UNDER_WAY;
+        desk.report(id, SEAT.into(), Bytes::new()).expect("it runs");
+        assert_eq!(told(&mut heard), ["forged"]);
+        assert!(desk.inner().begun.is_empty());
+    }
+
+    #[test]
+    fn a_machine_that_was_reset_boots_as_soon_as_it_fetches() {
+        for by_script in [true, false] {
+            let (desk, mut heard) = desk();
+            let id = up(&desk);
+            told(&mut heard);
+            exchange(&desk);
+            match by_script {
+                true => drop(desk.script(MAC, SEAT.into())),
+                false => desk.file_sent((SEAT, 2070).into(), "undionly.kpxe", ""),
+            }
+            let boot = desk.boot_of(MAC).expect("a boot");
+            assert_ne!(boot.id, id);
+            assert_eq!(boot.stage, if by_script { Stage::Script } else { Stage::Loader });
+            assert_eq!(desk.holders()[0].boot, boot.id);
+            assert!(told(&mut heard).contains(&"opened"));
+            desk.report(id, SEAT.into(), Bytes::new()).expect_err("the former boot is over");
+        }
+    }
+
+    #[test]
+    fn one_that_has_fallen_silent_begins_at_once() {
+        let (desk, mut heard) = desk();
+        let id = up(&desk);
+        told(&mut heard);
+        desk.inner().boots.of_mut(MAC).expect("a boot").heard = None;
+        exchange(&desk);
+        assert_eq!(told(&mut heard), ["opened"]);
+        assert_ne!(desk.boot_of(MAC).map(|boot| boot.id), Some(id));
+        let (desk, mut heard) = super::super::tests::desk();
+        let id = up(&desk);
+        told(&mut heard);
+        assert!(desk.reached(id, Stage::Down), "it said that it goes");
+        exchange(&desk);
+        assert!(told(&mut heard).contains(&"opened"));
+    }
+}

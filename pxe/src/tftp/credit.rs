@@ -1,0 +1,157 @@
+//! What a source gets before it has acknowledged anything. A request is one small datagram and its sender's
+//! address may be a lie (RFC 1350 has no handshake): whoever really is there must not be buried under answers.
+//! Each source is answered some requests on credit. Its first ACK, to any of them, shows that it is there and
+//! settles all of it; who never acknowledges has used it up, and earns another answer now and then.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Requests of one source that are answered before its first ACK. One machine has one transfer under way, and
+/// asks again from another port now and then; several firmwares behind one address are rare.
+pub const UNHEARD: u32 = 8;
+/// One more after so long.
+const EARNED: Duration = Duration::from_secs(10);
+/// What an ERROR costs, of a request: nobody acknowledges one, and PXELINUX and GRUB look for some ten files
+/// that are not there before they find one.
+const REFUSAL: f64 = 0.125;
+/// Sources that are remembered. Where there are more, all of them invented, each new one is answered as if it
+/// were the first: it gets no more than the credit either.
+const SOURCES: usize = 4096;
+/// How often those that owe nothing are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Source {
+    owes: f64,
+    at: Instant,
+    /// Set once the client of a transfer has acknowledged something.
+    heard: Vec<Arc<AtomicBool>>,
+}
+
+impl Source {
+    fn settle(&mut self, now: Instant) {
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() / EARNED.as_secs_f64();
+        self.owes = (self.owes - earned).max(0.0);
+        self.at = now;
+        let before = self.heard.len();
+        self.heard.retain(|heard| !heard.load(Ordering::Relaxed));
+        if self.heard.len() < before {
+            self.owes = 0.0;
+            self.heard.clear();
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Credit {
+    most: f64,
+    sources: HashMap<IpAddr, Source>,
+    swept: Option<Instant>,
+}
+
+impl Credit {
+    /// Of so many requests.
+    pub fn new(most: u32) -> Credit {
+        Credit { most: f64::from(most), sources: HashMap::new(), swept: None }
+    }
+
+    /// Whether a request is answered; `heard` is to be set by its client's first ACK.
+    pub fn take(&mut self, from: IpAddr, heard: &Arc<AtomicBool>, now: Instant) -> bool {
+        if !self.sources.contains_key(&from) && self.sources.len() >= SOURCES {
+            self.sweep(now);
+            if self.sources.len() >= SOURCES {
+                return true;
+            }
+        }
+        let new = || Source { owes: 0.0, at: now, heard: Vec::new() };
+        let source = self.sources.entry(from).or_insert_with(new);
+        source.settle(now);
+        if source.owes + 1.0 > self.most {
+            return false;
+        }
+        source.owes += 1.0;
+        source.heard.push(heard.clone());
+        true
+    }
+
+    /// One of its requests was answered by an ERROR.
+    pub fn refused(&mut self, from: IpAddr) {
+        if let Some(source) = self.sources.get_mut(&from) {
+            source.owes = (source.owes - 1.0 + REFUSAL).max(0.0);
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP) {
+            return;
+        }
+        self.swept = Some(now);
+        self.sources.retain(|_, source| {
+            source.settle(now);
+            source.owes > 0.0
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VICTIM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 9));
+
+    fn asks(credit: &mut Credit, times: usize, now: Instant) -> (usize, Vec<Arc<AtomicBool>>) {
+        let flags: Vec<Arc<AtomicBool>> = (0..times).map(|_| Arc::default()).collect();
+        (flags.iter().filter(|flag| credit.take(VICTIM, flag, now)).count(), flags)
+    }
+
+    #[test]
+    fn who_acknowledges_nothing_has_used_it_up() {
+        let (mut credit, begun) = (Credit::new(UNHEARD), Instant::now());
+        assert_eq!(asks(&mut credit, 1000, begun).0, 8);
+        assert_eq!(asks(&mut credit, 1000, begun + Duration::from_secs(5)).0, 0);
+        assert_eq!(asks(&mut credit, 1000, begun + Duration::from_secs(10)).0, 1);
+        // Over an hour, asked a hundred times a second: one in ten seconds.
+        let answered: usize = (0..3600)
+            .map(|second| asks(&mut credit, 100, begun + Duration::from_secs(11 + second)).0)
+            .sum();
+        assert!((355..=361).contains(&answered), "{answered}");
+    }
+
+    #[test]
+    fn one_ack_settles_it() {
+        let (mut credit, now) = (Credit::new(UNHEARD), Instant::now());
+        for _ in 0..100 {
+            let (answered, flags) = asks(&mut credit, 9, now);
+            assert_eq!(answered, 8);
+            flags[3].store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn files_that_are_not_there_cost_little() {
+        let (mut credit, now) = (Credit::new(UNHEARD), Instant::now());
+        let mut refused = 0;
+        while asks(&mut credit, 1, now).0 == 1 {
+            credit.refused(VICTIM);
+            refused += 1;
+        }
+        assert!((50..=64).contains(&refused), "{refused}");
+    }
+
+    #[test]
+    fn invented_sources_do_not_lock_out_real_ones() {
+        let (mut credit, now) = (Credit::new(UNHEARD), Instant::now());
+        let from = |number: u32| IpAddr::from(std::net::Ipv4Addr::from(number).octets());
+        for number in 0..50_000 {
+            assert!(credit.take(from(number), &Arc::default(), now));
+        }
+        assert!(credit.sources.len() <= SOURCES);
+        assert!(credit.take(VICTIM, &Arc::default(), now));
+        assert!(credit.take(VICTIM, &Arc::default(), now + Duration::from_secs(11)));
+        assert_eq!(credit.sources.len(), 1, "they are forgotten");
+    }
+}
