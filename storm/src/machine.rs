@@ -2,19 +2,26 @@
 //! answers of HTTP and a clock in; datagrams, wishes to fetch and a deadline out. What hardware does
 //! between two packets is time that is drawn.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+mod init;
+mod words;
+
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use koboshi_initramfs::contract::{self, Hardware, Phase, Report};
+use koboshi_initramfs::contract::Phase;
 use koboshi_pxe::Mac;
 use koboshi_pxe::dhcp::Packet;
 
 use crate::dhcp::{self, Exchange, Lease};
 use crate::dice::Dice;
-use crate::firmware::{Firmware, Speaker};
+use crate::firmware::Speaker;
 use crate::log::{Log, Stage};
 use crate::script::{BYTES_MAX, Script, Step, Url};
 use crate::tftp::{self, Transfer};
+
+pub use words::{Answer, Ask, Effect, Heard, Patience, Spec};
+
+use init::{Init, Told, init};
 
 /// From power at the NIC to the first DISCOVER.
 const FIRMWARE: Duration = Duration::from_millis(1500);
@@ -33,98 +40,9 @@ const ROUNDS: u32 = 10;
 /// A system that runs is heard of.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// How long iPXE waits for a byte …
+/// How long iPXE waits for a byte.
 const IPXE: Patience =
     Patience { connect: Duration::from_secs(30), silence: Duration::from_secs(60) };
-/// … `koboshi-init` for one of its root …
-const ROOT: Patience =
-    Patience { connect: Duration::from_secs(5), silence: Duration::from_secs(20) };
-/// … and for an answer to a report.
-const REPORT: Patience =
-    Patience { connect: Duration::from_secs(1), silence: Duration::from_secs(1) };
-
-/// What a machine is.
-#[derive(Debug, Clone)]
-pub struct Spec {
-    /// Its number, from 0.
-    pub number: u32,
-    /// Its NIC.
-    pub mac: Mac,
-    /// What is in its flash.
-    pub firmware: Firmware,
-    /// When it is switched on, since the storm began.
-    pub on: Duration,
-    /// Bytes a second at which it reads, if it is one of the slow.
-    pub reads: Option<u32>,
-}
-
-/// How long to wait for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// For a connection.
-    pub connect: Duration,
-    /// For the next byte.
-    pub silence: Duration,
-}
-
-/// A question over HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
-    /// `GET`, `HEAD` or `POST`.
-    pub method: &'static str,
-    /// Where.
-    pub url: Url,
-    /// What is sent along.
-    pub body: Vec<u8>,
-    /// The connection may serve for the next question too.
-    pub keeps: bool,
-    /// So many bytes of the answer are wanted; the rest is counted and dropped.
-    pub wants: usize,
-    /// How long it waits.
-    pub patience: Patience,
-    /// Bytes a second at which it reads, if not as fast as they come.
-    pub reads: Option<u32>,
-}
-
-/// An answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Answer {
-    /// `200`
-    pub status: u16,
-    /// The beginning of its body, as far as it was wanted.
-    pub body: Vec<u8>,
-    /// Bytes of the body.
-    pub bytes: u64,
-}
-
-/// What the driver has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Send a datagram, by a frame of this machine.
-    Send {
-        /// Its address and port.
-        from: (Ipv4Addr, u16),
-        /// Whose.
-        to: (Mac, Ipv4Addr, u16),
-        /// What.
-        payload: Vec<u8>,
-    },
-    /// Ask, from this machine's address, and call [`Machine::answered`].
-    Fetch(Ask),
-    /// Close the connection that was kept.
-    HangUp,
-}
-
-/// A datagram for the machine.
-#[derive(Debug, Clone, Copy)]
-pub struct Heard<'a> {
-    /// Who sent it.
-    pub from: (Mac, Ipv4Addr, u16),
-    /// To which port.
-    pub port: u16,
-    /// What.
-    pub payload: &'a [u8],
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -143,16 +61,6 @@ pub struct Machine {
     init: Option<Init>,
     /// Of the question that waits for its answer.
     tries: u32,
-}
-
-/// What the kernel's command line says.
-#[derive(Debug, Clone)]
-struct Init {
-    server: SocketAddrV4,
-    boot: String,
-    root: Option<String>,
-    seq: u32,
-    since: Duration,
 }
 
 #[derive(Debug)]
@@ -197,17 +105,6 @@ impl What {
             What::Root => Stage::Root,
         })
     }
-}
-
-/// Reports, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Init,
-    Hardware,
-    RootBegun,
-    RootReady,
-    Switching,
-    Up,
 }
 
 type Effects = Vec<Effect>;
@@ -539,91 +436,6 @@ impl Machine {
         self.doing = Doing::Thinks(next);
     }
 
-    fn tell(&mut self, told: Told, now: Duration, out: &mut Effects) {
-        self.tries += 1;
-        let phase = match told {
-            Told::Init => Phase::Init {
-                kernel: "6.1.0-storm-amd64".to_string(),
-                memory_mib: 65_536,
-                nic: "eth0".to_string(),
-            },
-            Told::Hardware => Phase::Hardware(Box::new(self.hardware())),
-            Told::RootBegun => Phase::RootBegun { attempt: 1 },
-            Told::RootReady => Phase::RootReady { bytes: 1, ms: 1, attempts: 1 },
-            Told::Switching => Phase::Switching,
-            Told::Up => Phase::Up { by: "storm".to_string() },
-        };
-        match told {
-            Told::Init => self.log.asks(Stage::Init, self.tries, now),
-            Told::Up => self.log.asks(Stage::Up, self.tries, now),
-            _ => {}
-        }
-        if self.report(phase, now, out) {
-            self.doing = Doing::Fetches(What::Report(told));
-            self.deadline = None;
-        } else {
-            self.start_over("its command line names no server", now);
-        }
-    }
-
-    fn told(&mut self, told: Told, now: Duration, out: &mut Effects) {
-        match told {
-            Told::Init => {
-                self.log.done(Stage::Init, now);
-                self.tell(Told::Hardware, now, out);
-            }
-            Told::Hardware => self.tell(Told::RootBegun, now, out),
-            Told::RootBegun => self.fetch_root(now, out),
-            Told::RootReady => self.tell(Told::Switching, now, out),
-            Told::Switching => self.think(SYSTEM, Next::Tell(Told::Up), now),
-            Told::Up => {
-                self.log.done(Stage::Up, now);
-                self.log.lost = None;
-                self.doing = Doing::Up;
-                self.deadline = Some(now + self.dice.about(HEARTBEAT));
-            }
-        }
-    }
-
-    fn fetch_root(&mut self, now: Duration, out: &mut Effects) {
-        self.tries += 1;
-        self.log.asks(Stage::Root, self.tries, now);
-        let root = self.init.as_ref().and_then(|init| Some((init.server, init.root.clone()?)));
-        let Some((server, digest)) = root else {
-            return self.start_over("its command line names no root", now);
-        };
-        let url = Url { server, path: format!("/blob/sha256/{digest}") };
-        let ask = Ask { keeps: false, ..self.question("GET", url, ROOT) };
-        self.fetch(What::Root, ask, out);
-    }
-
-    /// False where there is nobody to report to.
-    fn report(&mut self, phase: Phase, now: Duration, out: &mut Effects) -> bool {
-        let Some(init) = &mut self.init else { return false };
-        init.seq += 1;
-        let uptime = now.saturating_sub(init.since).as_millis();
-        let uptime_ms = u64::try_from(uptime).unwrap_or(u64::MAX);
-        let Ok(body) = serde_json::to_vec(&Report { phase, uptime_ms, seq: init.seq }) else {
-            return false;
-        };
-        let url = Url { server: init.server, path: format!("/report/{}", init.boot) };
-        let ask = self.question("POST", url, REPORT);
-        out.push(Effect::Fetch(Ask { body, keeps: false, reads: None, ..ask }));
-        true
-    }
-
-    fn hardware(&self) -> Hardware {
-        let mut hardware = Hardware {
-            vendor: "Storm".to_string(),
-            product: "Paper 1U".to_string(),
-            serial: format!("ST{:08}", self.spec.number),
-            memory_mib: 65_536,
-            ..Hardware::default()
-        };
-        hardware.firmware.uefi = matches!(self.spec.firmware, Firmware::Edk2 | Firmware::Http);
-        hardware
-    }
-
     fn question(&self, method: &'static str, url: Url, patience: Patience) -> Ask {
         let reads = self.spec.reads;
         Ask { method, url, body: Vec::new(), keeps: true, wants: 0, patience, reads }
@@ -667,18 +479,5 @@ fn broadcast(payload: Vec<u8>) -> Effect {
     }
 }
 
-/// The keys of a boot on the kernel's command line.
-fn init(cmdline: &str, now: Duration) -> Option<Init> {
-    let value = |key: &str| {
-        let mut words = cmdline.split_whitespace();
-        words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-    };
-    let server = Url::read(value(contract::KEY_SERVER)?)?.server;
-    let boot = value(contract::KEY_BOOT)?.to_string();
-    let root = value(contract::KEY_ROOT).and_then(|root| root.strip_prefix("sha256:"));
-    Some(Init { server, boot, root: root.map(str::to_string), seq: 0, since: now })
-}
-
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;

@@ -5,6 +5,7 @@ use koboshi_pxe::dhcp::packet::BOOTREPLY;
 use koboshi_pxe::dhcp::{MessageType, Request, Vendor};
 
 use super::*;
+use crate::firmware::Firmware;
 
 const SERVER: (Mac, Ipv4Addr) = (Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(10, 77, 0, 1));
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 4, 0);
