@@ -75,7 +75,14 @@ impl AsyncRead for Running {
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending if !over => return Poll::Pending,
-                Poll::Pending => {}
+                // We may have heard of its end before we heard that there is something to read.
+                Poll::Pending => {
+                    let length = rustix::io::read(&self.pty, buffer.initialize_unfilled());
+                    if let Ok(length @ 1..) = length {
+                        buffer.advance(length);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
                 // EIO: the last one who had it open closed it.
                 Poll::Ready(_) => self.hung = Some(Box::pin(sleep(LAST))),
             }
