@@ -18,6 +18,9 @@ use super::lane::{Lane, PIECE};
 use super::range::{Owed, owed};
 use crate::content::Content;
 
+/// Whoever brought one byte into memory brought so many after it: the kernel reads no less at once.
+const STRIDE: usize = 128 * 1024;
+
 /// Answers a GET or HEAD with `content`, named by a strong `etag` (with or without its quotes):
 /// ranges, conditions, and a Content-Length always, which iPXE's progress and UEFI's buffer need.
 /// Opens the file here and now, so that one that is missing is a 500 and no broken stream. `lane` is the
@@ -115,10 +118,13 @@ struct FileBody {
 impl FileBody {
     /// What stands for the next bytes of the file; nothing where sending them would wait for the disk.
     fn piece(&self, length: usize) -> io::Result<Option<Bytes>> {
-        // Whoever brought the first and the last byte of so short a piece into memory brought the rest.
         let (first, last) = (self.offset, self.offset + length as u64 - 1);
-        let here = self.source.fill(first, &mut [0])? && self.source.fill(last, &mut [0])?;
-        Ok(here.then(|| self.lane.send(&self.file, first, length)))
+        for at in (first..last).step_by(STRIDE).chain([last]) {
+            if !self.source.fill(at, &mut [0])? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.lane.send(&self.file, first, length)))
     }
 }
 

@@ -15,15 +15,18 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The longest piece.
-pub(super) const PIECE: usize = 128 * 1024;
+/// The longest piece: each costs a call, whatever its length.
+pub(super) const PIECE: usize = 512 * 1024;
+
+/// After so many bytes that a client took without a pause, it is the others' turn: they may only have a report.
+const TURN: usize = 2 * 1024 * 1024;
 
 /// What stands for bytes of a file. Told by where it lies in memory: what it holds is never sent.
 static BLANK: [u8; PIECE] = [0; PIECE];
@@ -64,23 +67,37 @@ fn is_blank(bytes: &[u8]) -> bool {
 pub(super) struct Paved {
     stream: TcpStream,
     lane: Lane,
+    /// Bytes sent in this turn.
+    turn: usize,
 }
 
 impl Paved {
     /// A connection over which a lane's pieces are sent.
     pub(super) fn new(stream: TcpStream, lane: Lane) -> Paved {
-        Paved { stream, lane }
+        Paved { stream, lane, turn: 0 }
     }
 
     /// Sends what `length` blank bytes stand for, or some of it.
-    fn poll_piece(&self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        if self.turn >= TURN {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
+            if self.stream.poll_write_ready(cx)?.is_pending() {
+                self.turn = 0;
+                return Poll::Pending;
+            }
             let sent = self.stream.try_io(Interest::WRITABLE, || self.piece(length));
             match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return Poll::Ready(other),
+                Ok(sent) => {
+                    self.turn += sent;
+                    return Poll::Ready(Ok(sent));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }

@@ -144,7 +144,7 @@ impl Delivery {
 
         let name = Arc::clone(name);
         let bytes = transfer.bytes(size);
-        let counters = &self.server.counters;
+        let counters = Arc::clone(&self.server.counters);
         counters.resent.fetch_add(transfer.resent(), Ordering::Relaxed);
         let (counter, event) = match ended {
             Ended::Transfer(End::Done { confirmed }) => {
@@ -221,7 +221,8 @@ impl Delivery {
                 alarm.as_mut().reset(transfer.deadline().into());
             }
             step = tokio::select! {
-                () = &mut stop => return Ended::Stopped,
+                // In this order: datagrams are what comes, and the budget of a task lets the others have their turn.
+                biased;
                 received = self.port.receive(&mut datagram) => match received {
                     Ok(length) => self.received(transfer, &datagram[..length]),
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -235,6 +236,7 @@ impl Delivery {
                     alarm.as_mut().reset(transfer.deadline().into());
                     step
                 }
+                () = &mut stop => return Ended::Stopped,
                 Some(nudge) = self.nudged.recv() => match nudge {
                     Nudge::Again => match self.port.receive_now(&mut datagram) {
                         Some(length) => {
@@ -276,7 +278,7 @@ impl Delivery {
     }
 
     /// An ERROR is said once (RFC 1350 §7), and not waited for.
-    async fn say(&self, code: Code, why: &str) {
+    async fn say(&mut self, code: Code, why: &str) {
         let error = packet::error(code, why);
         let soon = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
         let _ = timeout_at(soon, self.port.send(&error, error.len())).await;

@@ -10,6 +10,7 @@
 //! delivery   drives one transfer from the request to its end
 //! credit     what a source gets that has acknowledged nothing yet
 //! server     the listening port's loop: one task a transfer, bounded
+//! threads    what the loop and the transfers run on
 //! ```
 //!
 //! The size probe of UEFI firmware (EDK2 asks for `tsize`, sends ERROR 8 as soon as it has read the
@@ -22,6 +23,7 @@ pub mod packet;
 mod server;
 mod socket;
 pub mod terms;
+mod threads;
 pub mod transfer;
 
 pub use server::{Counters, Event, Limits, Lookup, Server, Tell, serve};

@@ -3,12 +3,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::iter::Cycle;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use std::vec::IntoIter;
 
 use tokio::net::UdpSocket;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::{AbortHandle, Id, JoinSet};
@@ -18,10 +21,11 @@ use super::credit::{self, Credit};
 use super::delivery::{Delivery, Nudge, Outcome, Refusal};
 use super::packet::{self, Code, Packet, Request};
 use super::socket::{Listener, Port, REQUEST_MAX};
+use super::threads::Threads;
 use super::transfer::Patience;
 use crate::content::Content;
 
-/// Who asks for which (clean) name gets what. Called on a runtime thread: it may compute, not wait.
+/// Who asks for which (clean) name gets what. Called on a thread that transfers live on: it may compute, not wait.
 pub type Lookup = Arc<dyn Fn(SocketAddr, &str) -> Option<Content> + Send + Sync>;
 
 /// Hears of each transfer. Must not wait.
@@ -135,8 +139,25 @@ pub(super) fn count(counter: &AtomicU64) {
 /// Answers requests until it is cancelled; then the transfers under way get an ERROR, so that their
 /// ROMs need not wait. An error means that the port is gone for good.
 pub async fn serve(socket: UdpSocket, server: Server, cancel: CancellationToken) -> io::Result<()> {
-    let listener = Listener::new(socket)?;
+    let threads = Threads::start()?;
+    let socket = socket.into_std()?;
+    let handles = threads.handles.clone();
+    let home = handles.first().cloned().unwrap_or_else(Handle::current);
+    let listening = home.spawn(async move {
+        let listener = Listener::new(UdpSocket::from_std(socket)?)?;
+        listen(listener, server, handles, cancel).await
+    });
+    listening.await.map_err(io::Error::other)?
+}
+
+async fn listen(
+    listener: Listener,
+    server: Server,
+    threads: Vec<Handle>,
+    cancel: CancellationToken,
+) -> io::Result<()> {
     let mut desk = Desk {
+        threads: threads.into_iter().cycle(),
         cancel: cancel.clone(),
         tasks: JoinSet::new(),
         running: HashMap::new(),
@@ -185,6 +206,8 @@ pub async fn serve(socket: UdpSocket, server: Server, cancel: CancellationToken)
 /// Who is being served.
 struct Desk {
     server: Arc<Server>,
+    /// Where the next one lives, and the one after it.
+    threads: Cycle<IntoIter<Handle>>,
     cancel: CancellationToken,
     tasks: JoinSet<Outcome>,
     /// All tasks, by whom they serve.
@@ -258,6 +281,8 @@ impl Desk {
         if self.tasks.len() >= limits.transfers && !self.displace() {
             return count(&self.server.counters.overload);
         }
+        let thread = self.threads.next().unwrap_or_else(Handle::current);
+        let entered = thread.enter();
         let port = match Port::open(to, peer, self.server.device.as_deref()) {
             Ok(port) => port,
             Err(error) => {
@@ -276,7 +301,8 @@ impl Desk {
             cancel: self.cancel.clone(),
         };
         let request = asked.as_ref().ok().cloned();
-        let task = self.tasks.spawn(delivery.run(asked));
+        drop(entered);
+        let task = self.tasks.spawn_on(delivery.run(asked), &thread);
         let id = task.id();
         self.settled();
         self.unheard.push_back((task, Arc::clone(&heard)));

@@ -2,12 +2,14 @@
 //! of its own; ours is bound to the very address the request was sent to, since a ROM drops what
 //! comes from another one, and is connected, so that the kernel drops what others send to it.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
-use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use rustix::io::Errno;
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -71,8 +73,9 @@ pub(super) struct Port {
     /// Waited on for reading alone: a datagram that has left makes a socket writable anew, and each would wake
     /// us for nothing.
     socket: AsyncFd<Socket>,
-    state: UdpSocketState,
     peer: SocketAddr,
+    /// Whether kernel and card cut what is handed to them at once into datagrams, as far as we know.
+    cuts: bool,
 }
 
 impl Port {
@@ -93,8 +96,6 @@ impl Port {
         let socket = udp(local, device)?;
         socket.bind(&local.into())?;
         socket.connect(&peer.into())?;
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        let _ = setsockopt(&socket, sockopt::UdpGroSegment, &false);
         #[expect(
             deprecated,
             reason = "the socket keeps its descriptor; what replaces this is unsafe"
@@ -105,7 +106,7 @@ impl Port {
         if peer.is_ipv4() {
             set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::WANT)?;
         }
-        Ok(Port { socket, state, peer })
+        Ok(Port { socket, peer, cuts: true })
     }
 
     /// Bytes of one datagram that this path carries in one piece, as far as the kernel knows.
@@ -141,21 +142,19 @@ impl Port {
     /// Sends datagrams of `size` bytes each, the last perhaps shorter, that lie one behind the other.
     /// In one call where the kernel and the card can; else one by one. Only a closed port is an
     /// error: all else (no route, no answer to ARP, a full queue) is a loss like any other.
-    pub(super) async fn send(&self, datagrams: &[u8], size: usize) -> io::Result<()> {
-        if self.state.max_gso_segments() > 1 && datagrams.len() > size {
-            let transmit = Transmit {
-                destination: self.peer,
-                ecn: None,
-                contents: datagrams,
-                segment_size: Some(size),
-                src_ip: None,
-            };
-            let all = || self.state.try_send(UdpSockRef::from(self.socket.get_ref()), &transmit);
-            if with_room(all).await.is_ok() {
-                return Ok(());
+    pub(super) async fn send(&mut self, datagrams: &[u8], size: usize) -> io::Result<()> {
+        let socket = self.socket.get_ref();
+        if self.cuts && datagrams.len() > size {
+            match with_room(|| cut(socket, datagrams, size)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::CONNREFUSED) => return Err(error),
+                    // Too old a kernel, or a card or a tunnel that cannot.
+                    Some(Errno::INVAL | Errno::IO | Errno::OPNOTSUPP) => self.cuts = false,
+                    _ => {}
+                },
             }
         }
-        let socket = self.socket.get_ref();
         for datagram in datagrams.chunks(size.max(1)) {
             let one = || Ok(rustix::net::send(socket, datagram, SendFlags::DONTWAIT).map(drop)?);
             match with_room(one).await {
@@ -168,6 +167,15 @@ impl Port {
         }
         Ok(())
     }
+}
+
+/// Hands over datagrams that are still one.
+fn cut(socket: &Socket, datagrams: &[u8], size: usize) -> io::Result<()> {
+    let size = u16::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let each = [ControlMessage::UdpGsoSegments(&size)];
+    let datagrams = [IoSlice::new(datagrams)];
+    sendmsg::<()>(socket.as_raw_fd(), &datagrams, &each, MsgFlags::MSG_DONTWAIT, None)?;
+    Ok(())
 }
 
 /// Sends once there is room for it, if that is soon.
@@ -194,5 +202,7 @@ fn state(socket: &UdpSocket) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(UdpSockRef::from(socket))?;
     // Several ACKs glued into one buffer help nobody here. Kernels before 5.0 know no gluing.
     let _ = setsockopt(socket, sockopt::UdpGroSegment, &false);
+    // One socket that wants to know when a packet came has the kernel read the clock for each of everybody's.
+    let _ = setsockopt(socket, sockopt::ReceiveTimestampns, &false);
     Ok(state)
 }
