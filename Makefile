@@ -98,6 +98,9 @@ bench: setup rack-images
 	# As packages, tftpd-hpa and atftpd are either or.
 	@[ -x target/bench/peers/usr/sbin/in.tftpd ] || { mkdir -p target/bench/peers && cd target/bench/peers && \
 		apt-get -q download tftpd-hpa && dpkg -x tftpd-hpa_*.deb .; }
+	# Installed, it would be in every initramfs that mkinitramfs makes.
+	@[ -e target/bench/peers/bin/live-boot ] || { mkdir -p target/bench/peers && cd target/bench/peers && \
+		apt-get -q download live-boot live-boot-initramfs-tools && for deb in live-boot*.deb; do dpkg -x $$deb .; done; }
 	$(CARGO) build --release -p koboshi -p koboshi-bmcsim -p koboshi-console -p koboshi-initramfs -p koboshi-pxe --bins --examples
 	# As PID 1 is built: static, and for size.
 	RUSTFLAGS=-Ctarget-feature=+crt-static $(CARGO) build --profile init -p koboshi-init --example fetch_root \
