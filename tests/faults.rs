@@ -2,6 +2,8 @@
 //! interface that goes and comes, `kill -9`. It goes on serving what it can, acknowledges nothing that it could lose,
 //! says what is wrong and what to do, and goes on by itself.
 
+pub mod kills;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -120,7 +122,7 @@ fn report(peer: &koboshi::lab::net::Peer, boot: &str, seq: u32, phase: &str) -> 
 }
 
 /// The boot of a machine, from its script.
-fn boot_of(peer: &koboshi::lab::net::Peer, mac: &str) -> String {
+pub fn boot_of(peer: &koboshi::lab::net::Peer, mac: &str) -> String {
     let url = format!("http://10.77.0.1:8080/boot/{mac}.ipxe");
     let script = peer.output("curl", &["-sS", "--fail", &url]).expect("curl runs");
     let script = text(&script);
@@ -207,14 +209,14 @@ fn what_a_full_disk_does_not_take_is_not_acknowledged_and_it_goes_on_by_itself()
 }
 
 /// Imports and publishes a root of a few kilobytes.
-fn image(state: &Path, name: &str) {
+pub fn image(state: &Path, name: &str) {
     for words in [vec!["import", name], vec!["publish", name]] {
         let output = image_words(state, &words);
         assert!(output.status.success(), "{words:?}: {}", text(&output));
     }
 }
 
-fn image_words(state: &Path, words: &[&str]) -> Output {
+pub fn image_words(state: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(KOBOSHI);
     command.arg("image").args(words);
     let root = tempfile::tempdir().expect("a folder");

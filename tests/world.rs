@@ -70,6 +70,19 @@ impl World {
 
     /// Starts the appliance and waits until it answers.
     pub async fn serve(&mut self) {
+        self.start().await;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.run(&["status", "--json"]).status.success() {
+            let ended = self.appliance.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if ended.is_some() || Instant::now() > deadline {
+                panic!("koboshi serve does not answer ({ended:?}):\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Starts it, and waits for nothing.
+    pub async fn start(&mut self) {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -79,14 +92,6 @@ impl World {
         command.arg("serve").arg("--site").arg(&self.site).arg("--state").arg(&self.state);
         command.stderr(log);
         self.appliance = Some(self.rack.spawn(command).await.expect("koboshi serve starts"));
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.run(&["status", "--json"]).status.success() {
-            let ended = self.appliance.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            if ended.is_some() || Instant::now() > deadline {
-                panic!("koboshi serve does not answer ({ended:?}):\n{}", self.log());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
     }
 
     /// `kill -9`.

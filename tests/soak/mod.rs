@@ -2,6 +2,7 @@
 
 mod arrays;
 mod consoles;
+mod kills;
 mod loaders;
 mod maintain;
 mod nics;
