@@ -26,6 +26,8 @@ PACKAGES += ser2net
 PACKAGES += tcpdump
 # What the kernel is really asked to do: that a BREAK reaches a serial port's driver.
 PACKAGES += strace
+# The clock of the host, set under a running appliance.
+PACKAGES += faketime
 # Consoles by SSH: the client people have, and a judge of algorithms.
 PACKAGES += openssh-client ssh-audit
 # Files over a line: rz, rb, rx and their senders.

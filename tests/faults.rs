@@ -330,6 +330,75 @@ fn an_interface_that_goes_and_comes_is_served_again() {
     });
 }
 
+/// The clock of the host is set back by a year and forward by two under a running appliance, and it is started again
+/// under either: leases, boots, orders and the order of events go on.
+#[test]
+fn a_clock_that_is_set_ends_nothing_and_makes_nothing_last() {
+    in_world(SITE, vec![], async |mut world| {
+        image(&world.state, "rescue");
+        let clock = world.state.join("clock");
+        let set = |days: i32| fs::write(&clock, format!("{days:+}d\n")).expect("written");
+        set(0);
+        world.clock = Some(clock.clone());
+        world.serve().await;
+        let [m01, m02, m03] = ["52:54:00:77:00:01", "52:54:00:77:00:02", "52:54:00:77:00:03"]
+            .map(|mac| peer(&world, mac));
+        assert_eq!(rom(&m01).as_deref(), Some("10.77.0.21"));
+        m01.address(Ipv4Addr::new(10, 77, 0, 21), 24).expect("an address");
+        let boot = boot_of(&m01, "52:54:00:77:00:01");
+        assert_eq!(report(&m01, &boot, 1, r#""up","by":"init""#), "204");
+        let kept = udhcpc(&m02).expect("an address of the pool");
+        world.ok(&["maintain", "m03", "rescue", "--expires", "1h"]);
+        let orders = |world: &World| text(&world.run(&["maintain", "--json"]));
+        assert!(orders(&world).contains(r#""open""#), "{}", orders(&world));
+
+        let mut seq = 1;
+        for (days, way) in [(-365, "back"), (365, "forward")] {
+            set(days);
+            until("the clock is seen", || {
+                text(&world.run(&["events"])).contains(&format!("was set {way} by"))
+            })
+            .await;
+            // Nothing is late, silent, or over by it.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let row = world.row("m01");
+            assert_eq!((&row["stage"], &row["silent"]), (&"up".into(), &serde_json::Value::Null));
+            assert!(!text(&world.run(&["events"])).contains("stuck"));
+            assert!(orders(&world).contains(r#""open""#), "{}", orders(&world));
+            // The seat is not taken for empty.
+            let refused = text(&world.run(&["seat", "m01", "spare"]));
+            assert!(refused.contains("m01 is running in tool1"), "{refused}");
+            assert_eq!(udhcpc(&m02).as_deref(), Some(kept.as_str()));
+            let other = udhcpc(&m03).expect("an address of the pool");
+            assert_ne!(other, kept);
+            seq += 1;
+            assert_eq!(report(&m01, &boot, seq, r#""trouble","message":"disk""#), "204");
+            seq += 1;
+            assert_eq!(report(&m01, &boot, seq, r#""up","by":"init""#), "204");
+        }
+        // It is set back while nobody looks.
+        world.kill().await;
+        set(-365);
+        world.serve().await;
+        assert_eq!(world.row("m01")["stage"], "up");
+        assert!(orders(&world).contains(r#""open""#), "{}", orders(&world));
+        assert_eq!(udhcpc(&m02).as_deref(), Some(kept.as_str()));
+        seq += 1;
+        assert_eq!(report(&m01, &boot, seq, r#""trouble","message":"disk""#), "204");
+        // The next boot is the newest, whatever the clock says, and for whoever starts then.
+        assert_eq!(rom(&m01).as_deref(), Some("10.77.0.21"));
+        let next = boot_of(&m01, "52:54:00:77:00:01");
+        assert_ne!(next, boot);
+        for _ in 0..2 {
+            let newest = world.json(&["boots", "m01", "-n", "1"]);
+            assert_eq!(newest[0]["id"], next.as_str());
+            assert_eq!(report(&m01, &next, 1, r#""up","by":"init""#), "204");
+            world.kill().await;
+            world.serve().await;
+        }
+    });
+}
+
 /// Where the state cannot be written at the start it says where, why, and what to do.
 #[test]
 fn a_start_on_a_disk_that_takes_nothing_says_which_and_what_to_do() {

@@ -21,6 +21,8 @@ pub struct World {
     pub rack: Rack,
     pub site: PathBuf,
     pub state: PathBuf,
+    /// What sets the appliance's clock, where a test does: see faketime(1), FAKETIME_TIMESTAMP_FILE.
+    pub clock: Option<PathBuf>,
     appliance: Option<Child>,
     _dir: TempDir,
 }
@@ -47,7 +49,7 @@ impl World {
         let state = dir.path().join("state");
         std::fs::create_dir(&state).expect("a state directory");
         let rack = Rack::raise(wire, &dir.path().join("rack"), specs).expect("a rack");
-        World { rack, site: site_path, state, appliance: None, _dir: dir }
+        World { rack, site: site_path, state, clock: None, appliance: None, _dir: dir }
     }
 
     /// Puts the images that `make rack-images` made into the state.
@@ -91,6 +93,12 @@ impl World {
         let mut command = self.rack.command(KOBOSHI);
         command.arg("serve").arg("--site").arg(&self.site).arg("--state").arg(&self.state);
         command.stderr(log);
+        if let Some(clock) = &self.clock {
+            command.env("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1");
+            command.env("FAKETIME_TIMESTAMP_FILE", clock).env("FAKETIME_NO_CACHE", "1");
+            // The monotonic clock is nobody's to set.
+            command.env("DONT_FAKE_MONOTONIC", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         self.appliance = Some(self.rack.spawn(command).await.expect("koboshi serve starts"));
     }
 

@@ -57,8 +57,6 @@ pub struct App {
     pub watched: ArcSwap<Watched>,
     /// Why a changed site file is not in force; empty if there is none.
     pub pending: ArcSwap<Vec<String>>,
-    /// When this process began, Unix milliseconds.
-    pub started: u64,
     /// To the DHCP service.
     pub dhcp: mpsc::Sender<dhcp::Control>,
     /// The common initramfs segment and its digest.
@@ -228,7 +226,7 @@ impl App {
     fn lives(&self, boot: &BootRecord) -> bool {
         let patience = if boot.stage == Stage::Up { SILENT_UP_MS } else { SILENT_BOOTING_MS };
         // Nobody could be heard before we listened.
-        let heard = self.ledger.heard(boot.mac).unwrap_or(boot.opened).max(self.started);
+        let heard = self.ledger.heard(boot.mac).unwrap_or(boot.opened).max(self.ledger.began());
         crate::ledger::now_ms().saturating_sub(heard) < patience
     }
 
@@ -292,8 +290,8 @@ impl App {
     /// Tells whoever removes images what machines boot and run.
     pub async fn hold(&self) {
         let now = crate::ledger::now_ms();
-        let needed =
-            self.ledger.look(|boots, heard, _| holds::of_boots(boots, heard, self.started, now));
+        let began = self.ledger.began();
+        let needed = self.ledger.look(|boots, heard, _| holds::of_boots(boots, heard, began, now));
         let holds = self.holds.clone();
         let written = tokio::task::spawn_blocking(move || holds.boots(needed.0, needed.1)).await;
         if let Ok(Err(error)) = written {

@@ -1,6 +1,7 @@
 //! The ledger: hears what DHCP, TFTP, HTTP and the machines themselves say of each boot, keeps the
 //! timelines, who holds which seat, and the event log. One task writes; everyone may look.
 
+mod clock;
 mod console;
 mod host_keys;
 mod power;
@@ -22,6 +23,7 @@ use koboshi_pxe::{BootId, Mac};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::clock::{Clock, just_now};
 use crate::diagnosis::Learned;
 use crate::diagnosis::late::Finding;
 use crate::diagnosis::learned::Lesson;
@@ -53,7 +55,6 @@ pub struct Ledger {
     follows: Notify,
 }
 
-#[derive(Default)]
 struct Inner {
     /// Each machine's newest boot, by MAC.
     boots: HashMap<Mac, BootRecord>,
@@ -78,6 +79,11 @@ struct Inner {
     learned: Learned,
     /// When this process began to listen, Unix milliseconds.
     began: u64,
+    clock: Clock,
+    /// The clock was set, and that is not told yet.
+    set: Option<i64>,
+    /// The highest place of a boot in their order.
+    order: u64,
     /// Machines that report from a seat which they are not known to hold.
     ghosts: HashMap<String, Ghost>,
     /// Orders for one boot.
@@ -139,12 +145,31 @@ impl Ledger {
             HashMap::new()
         });
         let began = now_ms();
-        let mut inner = Inner { hardware, firmware, surveys, host_keys, began, ..Inner::default() };
+        let mut inner = Inner {
+            boots: HashMap::new(),
+            ids: HashMap::new(),
+            unbooted: HashMap::new(),
+            heard: HashMap::new(),
+            reports: HashMap::new(),
+            hardware,
+            firmware,
+            surveys,
+            host_keys,
+            evidence: HashMap::new(),
+            learned: Learned::default(),
+            began,
+            clock: Clock::read(),
+            set: None,
+            order: boots.iter().map(BootRecord::order).max().unwrap_or(0),
+            ghosts: HashMap::new(),
+            orders: tickets::Orders::default(),
+        };
         for boot in boots {
             inner.ids.insert(boot.id, boot.mac);
             let signs = boot.marks.iter().rev().find(|mark| mark.is_sign());
             let last = signs.map_or(boot.opened, |mark| mark.at);
-            inner.heard.insert(boot.mac, last);
+            // The clock was set back since: it was heard before we began.
+            inner.heard.insert(boot.mac, last.min(began));
             inner.boots.insert(boot.mac, boot);
         }
         let (events, _) = broadcast::channel(1024);
@@ -228,6 +253,19 @@ impl Ledger {
         self.changes.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self.store.record_hardware(record).await {
             self.failed(&error);
+        }
+    }
+
+    /// When this process began to listen, Unix milliseconds.
+    pub fn began(&self) -> u64 {
+        self.inner().began
+    }
+
+    /// Tells that the clock was set, if it was.
+    pub async fn look_at_clock(&self) {
+        let set = self.inner().set.take();
+        if let Some(set) = set {
+            self.event("clock", None, clock::says(set)).await;
         }
     }
 
@@ -324,7 +362,8 @@ impl Ledger {
                     fixed,
                     lent,
                     via,
-                    opened: ms(at),
+                    opened: just_now(at),
+                    order: 0,
                     stage: Stage::Offer,
                     plan,
                     marks: Vec::new(),
@@ -344,10 +383,10 @@ impl Ledger {
                 {
                     self.failures.fetch_add(1, Ordering::Relaxed);
                 }
-                self.mark(id, stage, note, ms(at), Source::Wire).await;
+                self.mark(id, stage, note, just_now(at), Source::Wire).await;
             }
             News::Report { id, mac, address, body, at, kept } => {
-                self.report(desk, wishes, (id, mac, address), &body, ms(at)).await;
+                self.report(desk, wishes, (id, mac, address), &body, just_now(at)).await;
                 // While nothing gets onto the disk nobody waits for it: it is not acknowledged.
                 if self.store.trouble().is_none()
                     && let Err(error) = self.store.after(kept).await
@@ -357,12 +396,12 @@ impl Ledger {
             }
             News::Alive { mac, at } => {
                 if let Some(heard) = self.inner().heard.get_mut(&mac) {
-                    *heard = ms(at);
+                    *heard = just_now(at);
                 }
             }
-            News::Freed { holder, why, at } => self.freed(holder, why, ms(at)).await,
+            News::Freed { holder, why, at } => self.freed(holder, why, just_now(at)).await,
             News::Fenced { machine, over, freed, by, at, done } => {
-                self.fenced(machine, &over, freed, by, ms(at)).await;
+                self.fenced(machine, &over, freed, by, just_now(at)).await;
                 // Who waits for this may have gone.
                 let _gone = done.send(()).await.is_err();
             }
@@ -371,7 +410,7 @@ impl Ledger {
                     self.failed(&error);
                 }
             }
-            News::Stray { id, address, at } => self.stray(desk, id, address, ms(at)).await,
+            News::Stray { id, address, at } => self.stray(desk, id, address, just_now(at)).await,
             News::Probe { holder, machine, macs } => {
                 if wishes.try_send(Wish::Look { holder, machine, macs }).is_err() {
                     self.failures.fetch_add(1, Ordering::Relaxed);
@@ -425,6 +464,7 @@ impl Ledger {
             if let Some(lesson) = Lesson::of_opened(&record) {
                 inner.learned.learn(lesson);
             }
+            record.order = inner.next(record.opened);
             inner.heard.insert(record.mac, record.opened);
             inner.ids.insert(record.id, record.mac);
             inner.boots.insert(record.mac, record.clone());
@@ -545,7 +585,9 @@ impl Ledger {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.follow_clock(Clock::read());
+        inner
     }
 }
 

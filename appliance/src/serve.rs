@@ -109,7 +109,6 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         homes: homes.clone(),
         site: ArcSwap::new(site.clone()),
         pending: ArcSwap::default(),
-        started: crate::ledger::now_ms(),
         watched: ArcSwap::from_pointee(site.watched.clone()),
         desk: desk.clone(),
         ledger: ledger.clone(),
@@ -503,6 +502,7 @@ async fn watch(app: Arc<App>, images: PathBuf, cancel: CancellationToken) -> any
                     let app = app.clone();
                     identifying = Some(tokio::spawn(async move { identify::look(&app).await }));
                 }
+                app.ledger.look_at_clock().await;
                 squasher.look().await;
                 app.hold().await;
                 for over in app.store.unwritten().over() {

@@ -525,7 +525,7 @@ impl Store {
                 continue;
             }
             each(&boot);
-            let older = newest.get(&boot.mac).is_some_and(|known| known.opened >= boot.opened);
+            let older = newest.get(&boot.mac).is_some_and(|known| known.order() >= boot.order());
             if !older {
                 newest.insert(boot.mac, boot);
             }
@@ -708,7 +708,7 @@ fn put_holding(txn: &WriteTransaction, mut new: Holding) -> Result<Holding, Stor
 
 fn put_boot(txn: &WriteTransaction, boot: &BootRecord) -> Result<(), StoreError> {
     txn.open_table(BOOTS)?.insert(boot.id.0.as_slice(), json(boot).as_slice())?;
-    let key = boots_key(&boot.machine, boot.opened);
+    let key = boots_key(&boot.machine, boot.order());
     txn.open_table(BOOTS_OF)?.insert(key.as_slice(), boot.id.0.as_slice())?;
     booted::moved(txn, boot)
 }

@@ -176,6 +176,9 @@ async fn answers(world: &World, began: Instant) {
 struct Leases {
     socket: UdpSocket,
     dice: Dice,
+    /// The number of each one's last question: an answer to another one is not listened to.
+    asked: HashMap<u8, u32>,
+    questions: u32,
     /// What each has.
     has: HashMap<u8, Ipv4Addr>,
     /// Whose an address is, and until when.
@@ -192,9 +195,17 @@ impl Leases {
         socket.set_read_timeout(Some(Duration::from_millis(4))).expect("a timeout");
         let route = ["route", "replace", "255.255.255.255", "dev", "eth0"];
         assert!(Command::new("ip").args(route).status().expect("ip runs").success());
-        let (has, whose) = (HashMap::new(), HashMap::new());
-        let dice = Dice::new(seed, 2);
-        Leases { socket, dice, has, whose, acked: 0, refused: 0, wrong: Vec::new() }
+        Leases {
+            socket,
+            dice: Dice::new(seed, 2),
+            asked: HashMap::new(),
+            questions: 0,
+            has: HashMap::new(),
+            whose: HashMap::new(),
+            acked: 0,
+            refused: 0,
+            wrong: Vec::new(),
+        }
     }
 
     fn run(mut self, halt: &AtomicBool) -> Leases {
@@ -223,6 +234,10 @@ impl Leases {
             return;
         }
         let client = packet[33];
+        let number = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
+        if self.asked.get(&client) != Some(&number) {
+            return;
+        }
         let address = Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]);
         let option = |code: u8| {
             let mut rest = &packet[240..];
@@ -239,7 +254,7 @@ impl Leases {
             Some([5]) => self.acked(client, address, option(51)),
             Some([6]) => {
                 self.refused += 1;
-                // A question of before it was given another one may be answered late; a lease that runs may not end so.
+                // A lease that runs may not end so.
                 if let Some(address) = self.has.remove(&client)
                     && let Some((_, until)) = self.whose.remove(&address)
                     && until > Instant::now()
@@ -271,10 +286,12 @@ impl Leases {
         }
     }
 
-    fn send(&self, client: u8, kind: u8, address: Option<Ipv4Addr>) {
+    fn send(&mut self, client: u8, kind: u8, address: Option<Ipv4Addr>) {
         let mut packet = vec![0u8; 240];
         packet[..4].copy_from_slice(&[1, 1, 6, 0]);
-        packet[4..8].copy_from_slice(&[8, 8, kind, client]);
+        self.questions += 1;
+        self.asked.insert(client, self.questions);
+        packet[4..8].copy_from_slice(&self.questions.to_be_bytes());
         packet[10] = 0x80;
         packet[28..34].copy_from_slice(&[0x52, 0x54, 0, 0x88, 0, client]);
         packet[236..240].copy_from_slice(&[99, 130, 83, 99]);

@@ -99,6 +99,7 @@ pub mod tests {
             lent: None,
             via: None,
             opened: 1_000_000,
+            order: 0,
             stage: marks.last().map_or(Stage::Offer, |(_, stage, _)| *stage),
             plan: None,
             marks: marks.iter().map(mark).collect(),

@@ -41,9 +41,10 @@ async fn boots_late(app: &App, now: u64) {
         let machine = site.machines.get(machine)?;
         machine.class.as_ref().map(|class| class.value.to_string())
     };
+    let listening = app.ledger.began();
     let findings = app.ledger.look(|boots, heard, learned| {
         let typical = learned.typical(class_of);
-        let now = Now { now, listening: app.started, learned, typical: &typical };
+        let now = Now { now, listening, learned, typical: &typical };
         late(&now, boots.values().map(|boot| (boot, of(heard, boot))), class_of)
     });
     for finding in &findings {
@@ -74,16 +75,17 @@ struct Known {
 impl Silent {
     async fn look(&mut self, app: &App, now: u64) {
         let site = app.site.load();
+        let listening = app.ledger.began();
         let (gone, all) = app.ledger.look(|boots, heard, learned| {
             let mut newest: HashMap<&str, &BootRecord> = HashMap::new();
             for boot in boots.values().filter(|boot| site.machines.contains_key(&*boot.machine)) {
-                let newer = |known: &&BootRecord| known.opened < boot.opened;
+                let newer = |known: &&BootRecord| known.order() < boot.order();
                 if newest.get(boot.machine.as_str()).is_none_or(newer) {
                     newest.insert(&boot.machine, boot);
                 }
             }
             let boots = newest.into_values().map(|boot| (boot, of(heard, boot)));
-            silent::gone(now, app.started, boots, learned)
+            silent::gone(now, listening, boots, learned)
         });
         let mut fresh = Vec::new();
         if self.asking.as_ref().is_some_and(JoinHandle::is_finished)

@@ -35,7 +35,7 @@ impl Ledger {
         let netboot = {
             let mut inner = self.inner();
             let boots = inner.boots.values_mut().filter(|boot| boot.machine == machine);
-            boots.max_by_key(|boot| boot.opened).map(|boot| {
+            boots.max_by_key(|boot| boot.order()).map(|boot| {
                 push(boot, mark(boot.stage));
                 boot.clone()
             })
@@ -67,6 +67,9 @@ impl Ledger {
             }
         };
         push(&mut boot, mark);
+        if boot.marks.len() == 1 {
+            boot.order = self.inner().next(boot.opened);
+        }
         self.inner().unbooted.insert(machine.to_string(), boot.clone());
         if boot.marks.len() > 1 {
             return self.store.record_boot(boot).await;

@@ -40,7 +40,7 @@ impl Ledger {
         let shown = {
             let mut inner = self.inner();
             let boots = inner.boots.values().filter(|boot| boot.machine == machine);
-            let boot = boots.max_by_key(|boot| boot.opened).map(|boot| boot.id);
+            let boot = boots.max_by_key(|boot| boot.order()).map(|boot| boot.id);
             let shown = shown(inner.host_keys.get(machine), (machine, boot), &key, hit.at);
             if let Shown::Taken(keys) | Shown::Other(keys, _) = &shown {
                 inner.host_keys.insert(machine.to_string(), keys.clone());

@@ -16,7 +16,7 @@ impl Ledger {
         let record = {
             let mut inner = self.inner();
             let boots = inner.boots.values_mut().filter(|boot| boot.machine == machine);
-            let Some(boot) = boots.max_by_key(|boot| boot.opened) else { return };
+            let Some(boot) = boots.max_by_key(|boot| boot.order()) else { return };
             self.rollout.ordered(machine);
             let (stage, note) = (boot.stage, note.to_string());
             push(

@@ -49,6 +49,7 @@ pub(crate) fn boot(machine: &str, id: u8) -> BootRecord {
         lent: None,
         via: None,
         opened: u64::from(id),
+        order: 0,
         stage: Stage::Offer,
         plan: Some(Arc::new(plan)),
         marks: Vec::new(),

@@ -4,7 +4,7 @@
 mod receipt;
 
 use std::collections::HashMap;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use koboshi_initramfs::contract::duty::{Prepared, WORKS_MAX, Work};
 use koboshi_initramfs::contract::{Hardware, Phase, Survey};
@@ -21,6 +21,8 @@ use crate::receipts::Receipts;
 use crate::store::{BootRecord, StoreError, Ticket, TicketState};
 use crate::surveys::{self, Surveyed};
 
+/// As good as no end.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Disks of one machine in a receipt.
 const DISKS_MAX: usize = 512;
 
@@ -35,13 +37,31 @@ pub(super) struct Orders {
     receipts: Option<(Receipts, String)>,
 }
 
+impl Orders {
+    /// Their time goes on as it did.
+    pub(super) fn clock_was_set(&mut self, by: i64) {
+        self.last.values_mut().for_each(|ticket| move_along(ticket, by));
+    }
+}
+
+fn move_along(ticket: &mut Ticket, by: i64) {
+    for at in [&mut ticket.at, &mut ticket.since, &mut ticket.until] {
+        *at = at.saturating_add_signed(by);
+    }
+}
+
 impl Ledger {
     /// The same, with the orders it remembers, and signing receipts for a site.
     pub fn ordering(self, tickets: Vec<Ticket>, receipts: Receipts, site: &str) -> Ledger {
         {
             let mut inner = self.inner();
-            let orders = &mut inner.orders;
-            let named = tickets.into_iter().map(|ticket| (ticket.machine.clone(), ticket));
+            let (orders, now) = (&mut inner.orders, now_ms());
+            let named = tickets.into_iter().map(|mut ticket| {
+                // Given in what is still to come: the clock was set back, and it lasts no longer for that.
+                let ahead = ticket.at.saturating_sub(now);
+                move_along(&mut ticket, i64::try_from(ahead).map_or(0, i64::wrapping_neg));
+                (ticket.machine.clone(), ticket)
+            });
             orders.last = named.collect();
             orders.receipts = Some((receipts, site.to_string()));
         }
@@ -376,8 +396,13 @@ pub fn in_force(ticket: &Ticket) -> decide::Ticket {
         image: ticket.image.clone(),
         order: order.unwrap_or_default(),
         trouble: None,
-        until: UNIX_EPOCH + Duration::from_millis(ticket.until),
+        until: deadline(ticket, now_ms()),
     }
+}
+
+/// When it ends, by a clock that nobody sets.
+fn deadline(ticket: &Ticket, now: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ticket.until.saturating_sub(now)).min(FOR_EVER)
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ pub fn answer(app: &App, query: &Query) -> Result<Vec<Row>, Refusal> {
     };
     let mut by_machine: HashMap<&str, &BootRecord> = HashMap::new();
     for boot in newest.values() {
-        let newer = by_machine.get(boot.machine.as_str()).is_none_or(|b| b.opened < boot.opened);
+        let newer = by_machine.get(boot.machine.as_str()).is_none_or(|b| b.order() < boot.order());
         if newer {
             by_machine.insert(&boot.machine, boot);
         }

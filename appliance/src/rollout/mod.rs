@@ -37,7 +37,7 @@ impl Rollout {
         let now = Instant::now();
         let mut books = Books::remembering(courses);
         let mut newest: Vec<&BootRecord> = boots.iter().collect();
-        newest.sort_by_key(|boot| boot.opened);
+        newest.sort_by_key(|boot| boot.order());
         for boot in newest {
             books.live.insert(boot.machine.clone(), Live::restored(boot, now));
         }

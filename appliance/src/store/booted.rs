@@ -120,7 +120,7 @@ pub(super) fn open(txn: &WriteTransaction, boot: &BootRecord) -> Result<(), Stor
     for key in stale {
         table.remove(key.as_slice())?;
     }
-    let key = boots_key(&boot.machine, boot.opened);
+    let key = boots_key(&boot.machine, boot.order());
     table.insert(key.as_slice(), json(&new).as_slice())?;
     Ok(())
 }
@@ -131,7 +131,7 @@ pub(super) fn moved(txn: &WriteTransaction, boot: &BootRecord) -> Result<(), Sto
         return Ok(());
     }
     let mut table = txn.open_table(BOOTED)?;
-    let key = boots_key(&boot.machine, boot.opened);
+    let key = boots_key(&boot.machine, boot.order());
     let known = table.get(key.as_slice())?;
     let Some(known) = known.and_then(|row| parse::<Booted>("booted", row.value()).ok()) else {
         // Of a run whose last boot is another by now.
@@ -181,7 +181,7 @@ pub(super) fn migrate(txn: &WriteTransaction) -> Result<bool, StoreError> {
     for row in txn.open_table(super::BOOTS)?.iter()? {
         boots.extend(parse("boots", row?.1.value()).ok());
     }
-    boots.sort_by_key(|boot: &BootRecord| boot.opened);
+    boots.sort_by_key(BootRecord::order);
     for boot in &boots {
         open(txn, boot)?;
     }

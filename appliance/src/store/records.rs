@@ -31,6 +31,9 @@ pub struct BootRecord {
     pub via: Option<koboshi_pxe::dhcp::Via>,
     /// Unix milliseconds.
     pub opened: u64,
+    /// Its place in the order of all, which a clock that was set back does not turn round. See [`BootRecord::order`].
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub order: u64,
     /// How far it came.
     pub stage: Stage,
     /// What it was promised.
@@ -48,6 +51,10 @@ pub struct BootRecord {
     pub fenced: bool,
 }
 
+fn is_none(order: &u64) -> bool {
+    *order == 0
+}
+
 impl BootRecord {
     /// A start that was seen on its console alone: of a switch, or of a server with a disk.
     pub fn unbooted(machine: &str, id: BootId, opened: u64) -> BootRecord {
@@ -60,6 +67,7 @@ impl BootRecord {
             lent: None,
             via: None,
             opened,
+            order: 0,
             stage: Stage::Offer,
             plan: None,
             marks: Vec::new(),
@@ -67,6 +75,11 @@ impl BootRecord {
             after: None,
             fenced: false,
         }
+    }
+
+    /// What is sorted by: when it was opened, or later where the clock was set back before.
+    pub fn order(&self) -> u64 {
+        self.order.max(self.opened)
     }
 
     /// Whether it is one of those.

@@ -83,6 +83,7 @@ fn record(machine: &str, opened: u64) -> BootRecord {
         lent: None,
         via: None,
         opened,
+        order: 0,
         stage: Stage::Offer,
         plan: None,
         marks: Vec::new(),

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -55,8 +55,8 @@ struct State {
     learned: BTreeMap<String, Learned>,
     open: BTreeMap<String, Orphan>,
     orphans: BTreeMap<String, Orphan>,
-    /// Seconds since 1970 from when on every BMC has ended them, and may have given their ids to others.
-    orphans_until: u64,
+    /// From then on every BMC has ended them, and may have given their ids to others.
+    orphans_until: Option<Instant>,
     /// Something of the learned was changed since it was written.
     learned_changed: bool,
     sessions_changed: bool,
@@ -66,7 +66,7 @@ struct State {
 
 impl State {
     fn forget_orphans(&mut self) {
-        if now() >= self.orphans_until {
+        if self.orphans_until.is_none_or(|until| Instant::now() >= until) {
             self.orphans.clear();
         }
     }
@@ -84,7 +84,8 @@ impl Memory {
             true => sessions.open,
             false => BTreeMap::new(),
         };
-        let orphans_until = sessions.written.saturating_add(FORGOTTEN.as_secs());
+        let left = FORGOTTEN.saturating_sub(Duration::from_secs(age));
+        let orphans_until = Some(Instant::now() + left);
         let state = State { learned, orphans, orphans_until, ..State::default() };
         let folder = folder.to_path_buf();
         let (changed, keeper) = (Arc::default(), Mutex::default());

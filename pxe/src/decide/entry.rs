@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -112,7 +112,7 @@ pub struct Ticket {
     /// Why that cannot be booted now, in words, if it cannot.
     pub trouble: Option<String>,
     /// It is for nobody from then on.
-    pub until: SystemTime,
+    pub until: Instant,
 }
 
 impl Place {

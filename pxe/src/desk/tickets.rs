@@ -3,7 +3,7 @@
 //! begins one, and whoever sends it can read its plan, but does nothing of what it orders.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use super::{Desk, Inner, Snapshot};
 use crate::boots::Stage;
@@ -23,7 +23,7 @@ impl Desk {
 
     /// The order that stands for a machine's next boot.
     pub fn ordered(&self, machine: &str) -> Option<Ticket> {
-        let now = SystemTime::now();
+        let now = Instant::now();
         self.inner().tickets.get(machine).filter(|ticket| now < ticket.until).cloned()
     }
 }
@@ -33,7 +33,7 @@ impl Inner {
     pub(super) fn ordered(&self, site: &Snapshot, entry: &Entry) -> Option<Entry> {
         let Entry::Known(known) = entry else { return None };
         let ticket = self.tickets.get(&known.name)?;
-        if SystemTime::now() >= ticket.until {
+        if Instant::now() >= ticket.until {
             return None;
         }
         let trouble = site.freeze.no_image(&ticket.image);
@@ -77,13 +77,13 @@ mod tests {
         Facts { mac: MAC, asks: Asks::Dhcp { client, archs: vec![Arch::BIOS], discover } }
     }
 
-    fn wipe(until: SystemTime) -> Option<Ticket> {
+    fn wipe(until: Instant) -> Option<Ticket> {
         let (duty, image, order) = ("wipe".into(), "wipe".into(), String::new());
         Some(Ticket { id: 7, duty, image, order, trouble: None, until })
     }
 
-    fn soon() -> SystemTime {
-        SystemTime::now() + Duration::from_secs(60)
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
     }
 
     fn boot(desk: &Desk, address: std::net::Ipv4Addr) -> BootId {
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_ticket_ends() {
         let (desk, mut heard) = desk();
-        desk.order("m01", wipe(SystemTime::now() - Duration::from_secs(1)));
+        desk.order("m01", wipe(Instant::now() - Duration::from_secs(1)));
         boot(&desk, SEAT);
         assert_eq!(role(&desk), "web", "it was too late");
         desk.order("m02", wipe(soon()));
