@@ -13,6 +13,8 @@
 //! wire       the packet socket: frames of all machines
 //! http       one question over TCP from a machine's own address
 //! drive      the loop between them
+//! enemy      one machine among them that means harm: frames in, frames out
+//! siege      its sockets
 //! process    what the server took: processor and memory
 //! summary    percentiles, failures, a table, JSON
 //! paper      what the appliance serves meanwhile: a site, and stand-ins of noise
@@ -23,6 +25,7 @@
 pub mod dhcp;
 pub mod dice;
 pub mod drive;
+pub mod enemy;
 pub mod firmware;
 pub mod http;
 pub mod log;
@@ -32,6 +35,7 @@ pub mod peer;
 pub mod plot;
 pub mod process;
 pub mod script;
+pub mod siege;
 pub mod summary;
 pub mod tftp;
 pub mod wire;

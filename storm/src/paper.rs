@@ -47,20 +47,27 @@ pub struct Sizes {
     pub root: u64,
 }
 
-/// The site file: every machine has a seat of its own.
-pub fn site(machines: u32, interface: &str, loaders: &Path) -> String {
-    let first = u32::from(FIRST);
+/// The address of a machine's seat, by its number.
+pub fn address(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(FIRST) + number)
+}
+
+/// The site file: every machine has a seat of its own. Where strangers come too there is a pool for them, and a
+/// role.
+pub fn site(machines: u32, interface: &str, loaders: &Path, strangers: bool) -> String {
+    let strangers = match strangers {
+        true => format!("pool = \"10.77.2.0-10.77.3.255\"\nunknown = \"{IMAGE}\"\n"),
+        false => String::new(),
+    };
     let mut text = format!(
         "[site]\nname = \"storm\"\nloaders = \"{}\"\n\n[net]\ninterface = \"{interface}\"\n\
-         cidr = \"10.77.0.0/{PREFIX}\"\n\n[roles.{IMAGE}]\nimage = \"{IMAGE}\"\n\n[machines]\n",
+         cidr = \"10.77.0.0/{PREFIX}\"\n{strangers}\n[roles.{IMAGE}]\nimage = \"{IMAGE}\"\n\n[machines]\n",
         loaders.display()
     );
     let each = |line: &dyn Fn(u32) -> String| (0..machines).map(line).collect::<String>();
     text += &each(&|n| format!("m{n:05} = {{ mac = [\"{}\"] }}\n", mac(n)));
     text += "\n[seats]\n";
-    text += &each(&|n| {
-        format!("s{n:05} = {{ role = \"{IMAGE}\", ip = \"{}\" }}\n", Ipv4Addr::from(first + n))
-    });
+    text += &each(&|n| format!("s{n:05} = {{ role = \"{IMAGE}\", ip = \"{}\" }}\n", address(n)));
     text += "\n[matrix]\n";
     text += &each(&|n| format!("m{n:05} = \"s{n:05}\"\n"));
     text
@@ -113,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_machine_has_a_line_in_each_table() {
-        let text = site(3, "kb0", Path::new("/tmp/l"));
+        let text = site(3, "kb0", Path::new("/tmp/l"), false);
         for line in [
             "m00002 = { mac = [\"02:6b:73:00:00:02\"] }",
             "s00002 = { role = \"paper\", ip = \"10.77.4.2\" }",
@@ -121,8 +128,9 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        let last = Ipv4Addr::from(u32::from(FIRST) + MOST - 1);
-        assert_eq!(last, Ipv4Addr::new(10, 77, 253, 255));
+        assert!(!text.contains("unknown"));
+        assert!(site(3, "kb0", Path::new("/tmp/l"), true).contains("unknown = \"paper\""));
+        assert_eq!(address(MOST - 1), Ipv4Addr::new(10, 77, 253, 255));
     }
 
     #[test]

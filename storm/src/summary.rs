@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::drive::Outcome;
 use crate::log::{Log, Stage};
 use crate::process::Usage;
+use crate::siege::Siegework;
 
 /// Points of a curve: as many as a plot has room for.
 const POINTS: usize = 400;
@@ -87,6 +88,12 @@ pub struct Summary {
     pub usage: Usage,
     /// Processor seconds of the storm itself, on the same host.
     pub own_cpu: f64,
+    /// What the enemy did, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enemy: Option<Siegework>,
+    /// What the appliance said of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hostile: Vec<String>,
 }
 
 impl Summary {
@@ -120,6 +127,8 @@ impl Summary {
             asked: outcome.asked,
             usage,
             own_cpu,
+            enemy: None,
+            hostile: Vec::new(),
         }
     }
 
@@ -169,6 +178,16 @@ impl Summary {
             mib(self.usage.memory),
             self.own_cpu
         );
+        if let Some(enemy) = &self.enemy {
+            let Siegework { frames, offers } = enemy;
+            let _ = writeln!(
+                text,
+                "the enemy sent {frames} frames, and was offered {offers} addresses"
+            );
+        }
+        for line in &self.hostile {
+            let _ = writeln!(text, "  it says: {line}");
+        }
         for (reason, count) in &self.reasons {
             let _ = writeln!(text, "  not up: {count} × {reason}");
         }

@@ -91,6 +91,14 @@ impl Appliance {
         })
     }
 
+    /// What looks to it as if somebody meant harm, a line each.
+    pub async fn hostile(&self) -> anyhow::Result<Vec<String>> {
+        let output = self.koboshi(&["status"]).output().await?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines = text.lines().filter_map(|line| line.strip_prefix("WARNING: hostile wire, "));
+        Ok(lines.map(str::to_string).collect())
+    }
+
     /// Its process, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod console;
 pub mod control;
 pub mod demo;
+mod enemy;
 pub mod far;
 pub mod keeper;
 pub mod machine;

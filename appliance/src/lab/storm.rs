@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::appliance::{Appliance, own_path};
 use super::demo;
+use super::enemy;
 use super::net::{BRIDGE_MAC, Peer, Plan, Wire, ip};
 use super::rack::Rack;
 
@@ -43,7 +44,15 @@ noise of the sizes below. The server sees them behind one router, as a relayed n
 that has 10,000 machines on one flat network has to raise net.ipv4.neigh.default.gc_thresh3.
 
   koboshi lab storm --machines 1000 --loss 5%          a rack row, on a bad day
-  koboshi lab storm --plot storm.svg --peer kea        ours and theirs, one after the other")]
+  koboshi lab storm --plot storm.svg --peer kea        ours and theirs, one after the other
+  koboshi lab storm --machines 300 --enemy             one more machine, that means harm
+
+The enemy sends so many messages a second of each kind: DISCOVERs of invented MACs, whose offers it takes
+or declines; DHCP in the names of the machines that boot; requests by TFTP from their addresses; log
+messages of hosts that are none; and it claims by ARP each address that is asked for. Over TCP it holds
+10,000 connections that ask nothing, reads a file a byte a second 300 times over, wants ranges by the
+thousand, and reports for boots that never were. Strangers have a pool and a role then. What
+`koboshi status` says of it is shown.")]
 pub struct Options {
     /// How many machines
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(paper::MOST)))]
@@ -87,6 +96,9 @@ pub struct Options {
     /// The storm ends by then, and who is not up has failed
     #[arg(long, value_name = "TIME", default_value = "900s", value_parser = seconds)]
     most: Duration,
+    /// One more machine means harm: so many messages of each kind a second
+    #[arg(long, value_name = "RATE", num_args = 0..=1, default_missing_value = "1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    enemy: Option<u32>,
     /// The same storm against what others would set up, afterwards
     #[arg(long, value_enum)]
     peer: Option<PeerWord>,
@@ -205,6 +217,10 @@ impl Options {
         super::on_wire(plan, move |wire| async move {
             let stop = demo::stop_token();
             let peer = lay(&wire, self.loss)?;
+            let enemy = match self.enemy.filter(|_| server == Server::Ours) {
+                Some(rate) => Some((enemy::lay(&wire)?, rate)),
+                None => None,
+            };
             let rack = Rack::raise(wire, &dir, vec![])?;
             let mut appliance = None;
             let mut programs = Vec::new();
@@ -228,17 +244,34 @@ impl Options {
             let before = usage(&[std::process::id()]);
             let options = self.clone();
             let (watched, halt) = (pids.clone(), stop.clone());
+            let peace = CancellationToken::new();
+            let attack = enemy.map(|(peer, rate)| {
+                let (machines, seed, peace) = (self.machines, self.seed, peace.clone());
+                tokio::task::spawn_blocking(move || {
+                    peer.keeper.run(move || enemy::attack(machines, rate, seed, &peace))
+                })
+            });
             let stormed = tokio::task::spawn_blocking(move || {
                 peer.keeper.run(move || options.storm(&watched, &halt))
             });
-            let (outcome, usage_then) = stormed.await???;
+            let stormed = stormed.await;
+            peace.cancel();
+            let siegework = match attack {
+                Some(attack) => Some(attack.await???),
+                None => None,
+            };
+            let (outcome, usage_then) = stormed???;
             if stop.is_cancelled() {
                 bail!("broken off");
             }
             let own = usage(&[std::process::id()]).cpu - before.cpu;
             let name = if server == Server::Ours { "koboshi" } else { peer::NAME };
-            let summary = Summary::new(name, &outcome, usage_then, own);
+            let mut summary = Summary::new(name, &outcome, usage_then, own);
+            summary.enemy = siegework;
             if let Some(appliance) = appliance {
+                if siegework.is_some() {
+                    summary.hostile = appliance.hostile().await?;
+                }
                 let rows = appliance.rows().await?;
                 let up = rows.iter().filter(|row| row.stage == "up").count();
                 if up != summary.up {
@@ -332,7 +365,10 @@ fn prepare(options: &Options, dir: &Path, bridge: &str, sizes: Sizes) -> anyhow:
         std::fs::remove_dir_all(&root)?;
     }
     paper::root(&root, &sizes)?;
-    std::fs::write(dir.join("site.toml"), paper::site(options.machines, bridge, &loaders))?;
+    std::fs::write(
+        dir.join("site.toml"),
+        paper::site(options.machines, bridge, &loaders, options.enemy.is_some()),
+    )?;
     let program = options.koboshi.clone().unwrap_or_else(own_path);
     let root = root.display().to_string();
     for words in [&["import", paper::IMAGE, &root][..], &["publish", paper::IMAGE]] {
