@@ -6,6 +6,7 @@
 //! - `wire`: the appliance on a network with reference clients, without machines.
 //! - `program`: the command line: `check`, `explain`, `image`, exit codes. No root needed.
 //! - `console`: lines that a test plays, and who looks at them.
+//! - `hostile`: one machine on the wire that means harm, and honest ones beside it.
 //! - `ipmi`: power and what else is reached out of band, with simulated BMCs. Half of it needs no root.
 //! - `versions`: images from the first import to the last `rm`, and what the appliance keeps of them.
 //! - `corpora`: what fuzzing starts from, read once.
@@ -20,6 +21,7 @@ mod console;
 mod corpora;
 mod faults;
 mod fuzz;
+mod hostile;
 mod ipmi;
 mod program;
 mod soak;

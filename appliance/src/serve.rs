@@ -348,9 +348,10 @@ async fn tftp_service(
     counters: Arc<tftp::Counters>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let files = desk.clone();
+    let (files, boots) = (desk.clone(), desk.clone());
     let server = tftp::Server {
         lookup: Arc::new(move |peer, name| files.file(name, peer.ip())),
+        expected: Arc::new(move |peer| boots.boots_at(peer)),
         tell: Arc::new(move |event| desk.tftp_event(&event)),
         limits,
         counters,

@@ -186,6 +186,8 @@ pub struct Boot {
     pub loader: Option<String>,
     /// When it last reported.
     pub heard: Option<Instant>,
+    /// When it last came a step further, or fetched a part of its plan.
+    pub moved: Option<Instant>,
     /// Which parts were fetched: `parts()` index bits.
     fetched: u64,
 }
@@ -324,6 +326,7 @@ impl Boot {
             queued: None,
             loader: None,
             heard: None,
+            moved: None,
             fetched: 0,
         }
     }

@@ -72,6 +72,7 @@ fn rig(listen: &str, sizes: &[usize], limits: Limits) -> Rig {
     let told = Arc::clone(&events);
     let server = Server {
         lookup: Arc::new(move |_, name| contents.get(name).cloned()),
+        expected: Arc::new(|peer| peer == IpAddr::from([127, 0, 0, 77])),
         tell: Arc::new(move |event| told.lock().unwrap().push(event)),
         limits,
         counters: Arc::clone(&counters),
@@ -439,6 +440,8 @@ async fn one_address_cannot_hold_every_transfer() {
     for _ in 0..4 {
         let client = Hand::new("127.0.0.2:0").await;
         client.ask(rig.address, ask).await;
+        let (_, port) = client.hear().await;
+        client.ask(port, &[0, 4, 0, 1]).await;
         client.hear().await;
         greedy.push(client);
     }
@@ -480,6 +483,13 @@ async fn who_acknowledges_nothing_makes_room_and_gets_no_more() {
         |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     let counters = &rig.counters;
     assert_eq!((read(&counters.displaced), read(&counters.unheard)), (2, 15), "{counters:?}");
+    // Somebody else uses up the credit of a machine that boots: it is answered all the same, once.
+    for _ in 0..20 {
+        let client = Hand::new("127.0.0.77:0").await;
+        client.ask(rig.address, ask).await;
+        client.hear().await;
+    }
+    assert_eq!(read(&counters.unheard), 15);
     // Another one is answered at once, and who was first goes on.
     let other = Hand::new("127.0.0.4:0").await;
     other.ask(rig.address, ask).await;

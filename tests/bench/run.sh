@@ -1,6 +1,6 @@
 #!/bin/sh
 # Ours and theirs in the same run, in turn, on loopback; medians of the rounds and how they compare:
-#   tests/bench/run.sh [rounds] [part…]        all of them: ipmi, console, images, boot, tftp, http, dhcp, site, storm
+#   tests/bench/run.sh [rounds] [part…]        all of them: ipmi, console, images, boot, tftp, http, dhcp, site, storm, hostile
 # The other side (BMCs, machines that talk) is a process of its own. Everything is in a network namespace, with
 # every address of 127.0.0.0/8 and every port to itself; it goes with this script, however that ends.
 set -eu
@@ -16,7 +16,7 @@ fi
 rounds=${1:-5}
 case $rounds in '' | *[!0-9]* | 0) echo "usage: run.sh [rounds] [part…]" >&2; exit 2 ;; esac
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- ipmi console images boot tftp http dhcp site storm
+[ $# -gt 0 ] || set -- ipmi console images boot tftp http dhcp site storm hostile
 bin=$KOBOSHI_ROOT/target/release
 PATH=$bin:$bin/examples:$KOBOSHI_ROOT/target/bench/x86_64-unknown-linux-gnu/init/examples:$PATH:/usr/sbin:/sbin
 dir=$(mktemp -d "${TMPDIR:-/tmp}/koboshi-bench.XXXXXX")

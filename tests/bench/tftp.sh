@@ -2,9 +2,11 @@
 # Loaders by TFTP, beside atftpd, tftpd-hpa and dnsmasq. Read by run.sh. All of them have the same files, ours in its
 # image store; one client for all, tftp_load, asks in turn.
 
-tftp_addresses=32
-last_octet=$((tftp_addresses + 1))
-for last in $(seq 2 $last_octet) 66; do ip addr add "10.77.0.$last/24" dev kb0; done
+# So many that none of them asks for more than eight files at once: what more it asked for before its first ACK would
+# not be answered (docs/hostile.md).
+tftp_addresses=125
+last_octet=$((tftp_addresses + 99))
+for last in $(seq 100 $last_octet) 66; do ip addr add "10.77.0.$last/24" dev kb0; done
 for size in 64 4 1; do boots "of$size" $size; done
 chmod 755 "$dir" files
 chmod 644 files/*
@@ -45,7 +47,7 @@ load() {
 	dnsmasq) pid=$dnsmasq at=10.77.0.66:69 ;;
 	esac
 	before=$(cpu "$pid")
-	tftp_load "$at" "$asks" "files/$file" from=10.77.0.2 addresses=$tftp_addresses "$@" >out.txt 2>err.txt ||
+	tftp_load "$at" "$asks" "files/$file" from=10.77.0.100 addresses=$tftp_addresses "$@" >out.txt 2>err.txt ||
 		{ [ "$server" != koboshi ] && [ -s out.txt ]; } || { echo "$server:"; cat out.txt err.txt; exit 1; }
 	# What a server leaves to its children is theirs until they have ended.
 	[ "$server" = hpa ] && sleep 0.2

@@ -305,7 +305,9 @@ async fn tell_grave(app: Arc<App>, mut grave: mpsc::Receiver<(String, Message)>)
     let mut told: HashMap<String, (Instant, u64)> = HashMap::new();
     while let Some((place, message)) = grave.recv().await {
         let now = Instant::now();
-        if let Some((at, more)) = told.get_mut(&place)
+        // Addresses may be invented: all that are no machine's are told of as one.
+        let key = if place.starts_with(UNKNOWN) { UNKNOWN.to_string() } else { place.clone() };
+        if let Some((at, more)) = told.get_mut(&key)
             && now.saturating_duration_since(*at) < GRAVE_AGAIN
         {
             *more += 1;
@@ -314,7 +316,7 @@ async fn tell_grave(app: Arc<App>, mut grave: mpsc::Receiver<(String, Message)>)
         if told.len() >= GRAVE_MACHINES {
             told.retain(|_, (at, _)| now.saturating_duration_since(*at) < GRAVE_AGAIN);
         }
-        let more = told.insert(place.clone(), (now, 0)).map_or(0, |(_, more)| more);
+        let more = told.insert(key, (now, 0)).map_or(0, |(_, more)| more);
         let app_name = message.app.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
         let shown: String = message.text.chars().take(SHOWN).collect();
         let before = match more {

@@ -1,15 +1,16 @@
 //! A boot that may have begun. A DISCOVER of firmware says that a machine was started over, and anybody can
 //! send one in its name; a REQUEST as well. Of a machine that runs and reports, neither ends its boot: its
-//! timeline, its plan and its seat stay (unless the site has given it another seat since) until the firmware fetches something from the address that it was
-//! given, which nobody else can from there. Its running system goes on reporting meanwhile, if it was not it,
-//! and then the DISCOVER was forged, or another machine has its MAC.
+//! timeline, its plan and its seat stay (unless the site has given it another seat since) until the firmware
+//! fetches something from the address that it was given, which nobody else can from there. Its running system goes on reporting meanwhile, if it was not it,
+//! and then the DISCOVER was forged, or another machine has its MAC. The same holds of a machine that has its
+//! loader and is on its way: one in its name a second would begin its boot anew for ever.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::{Desk, Inner, Offer, Snapshot};
-use crate::boots::Boot;
+use crate::boots::{Boot, HEARD_LATELY, Stage};
 use crate::decide::{Action, Asks, Client, Facts};
 use crate::hostile::Harm;
 use crate::mac::Mac;
@@ -38,7 +39,7 @@ impl Desk {
         offer: &Offer,
     ) -> bool {
         let entry = site.entry(facts.mac);
-        let runs = inner.find(&entry, facts.mac).filter(|boot| boot.runs(Instant::now()));
+        let runs = inner.find(&entry, facts.mac).filter(|boot| boot.goes_on(Instant::now()));
         // Another seat's address has to be promised before it is acknowledged, and that takes a boot.
         let moves = |boot: &&Boot| fixed.is_some_and(|fixed| fixed != boot.address);
         if runs.filter(|boot| !moves(boot)).is_none() {
@@ -58,7 +59,7 @@ impl Desk {
     pub(super) fn may_have_begun(&self, facts: &Facts, offer: &Offer, note: &str) -> bool {
         let site = self.site.load();
         let mut inner = self.inner();
-        let runs = inner.runs(&site, facts.mac, Instant::now());
+        let runs = inner.goes_on(&site, facts.mac, Instant::now());
         let begun = inner.begun.get_mut(&facts.mac);
         let Some(begun) = begun.filter(|begun| begun.offer.address == offer.address) else {
             return false;
@@ -131,12 +132,18 @@ impl Inner {
         self.find(&entry, mac).is_some_and(|boot| boot.runs(now))
     }
 
+    /// The same, or it is on its way there.
+    pub(super) fn goes_on(&self, site: &Snapshot, mac: Mac, now: Instant) -> bool {
+        let entry = site.entry(mac);
+        self.find(&entry, mac).is_some_and(|boot| boot.goes_on(now))
+    }
+
     /// The question of a firmware as it is to be decided: what follows the DISCOVER of a boot that may have
     /// begun belongs to that boot, and not to the one that runs.
     pub(super) fn begins(&self, site: &Snapshot, facts: &Facts) -> Option<Facts> {
         let Asks::Dhcp { client, archs, discover: false } = &facts.asks else { return None };
         let firmware = *client != Client::System && self.begun.contains_key(&facts.mac);
-        if !firmware || !self.runs(site, facts.mac, Instant::now()) {
+        if !firmware || !self.goes_on(site, facts.mac, Instant::now()) {
             return None;
         }
         let asks = Asks::Dhcp { client: *client, archs: archs.clone(), discover: true };
@@ -147,10 +154,20 @@ impl Inner {
 impl Boot {
     /// Whether it reported a moment ago that it runs.
     pub(super) fn runs(&self, now: Instant) -> bool {
-        use crate::boots::{HEARD_LATELY, Stage};
-        let lately = |at: Instant| now.saturating_duration_since(at) < HEARD_LATELY;
-        self.stage >= Stage::Init && self.stage != Stage::Down && self.heard.is_some_and(lately)
+        let running = self.stage >= Stage::Init && self.stage != Stage::Down;
+        running && self.heard.is_some_and(|at| lately(at, now))
     }
+
+    /// Whether it runs, or has its loader and came a step further a moment ago.
+    pub(super) fn goes_on(&self, now: Instant) -> bool {
+        let on_its_way = self.stage >= Stage::Loader && self.stage < Stage::Init;
+        let on_its_way = on_its_way && self.plan.is_some();
+        self.runs(now) || (on_its_way && self.moved.is_some_and(|at| lately(at, now)))
+    }
+}
+
+fn lately(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < HEARD_LATELY
 }
 
 #[cfg(test)]
@@ -161,7 +178,6 @@ mod tests {
     use super::super::News;
     use super::super::tests::{MAC, SEAT, at, desk};
     use super::*;
-    use crate::boots::Stage;
     use crate::content::BootId;
     use crate::decide::Arch;
 
@@ -246,6 +262,24 @@ mod tests {
             assert!(told(&mut heard).contains(&"opened"));
             desk.report(id, SEAT.into(), Bytes::new()).expect_err("the former boot is over");
         }
+    }
+
+    #[test]
+    fn one_that_is_on_its_way_goes_on() {
+        let (desk, mut heard) = desk();
+        exchange(&desk);
+        desk.script(MAC, SEAT.into());
+        let id = desk.boot_of(MAC).expect("a boot").id;
+        told(&mut heard);
+        exchange(&desk);
+        assert_eq!(told(&mut heard), [""; 0]);
+        assert_eq!(desk.boot_of(MAC).map(|boot| boot.id), Some(id));
+        // It was reset: its firmware fetches its loader anew.
+        desk.file_sent((SEAT, 2070).into(), "undionly.kpxe", "");
+        assert_ne!(desk.boot_of(MAC).map(|boot| boot.id), Some(id));
+        desk.inner().boots.of_mut(MAC).expect("a boot").moved = None;
+        exchange(&desk);
+        assert!(told(&mut heard).contains(&"opened"), "one that hangs begins at once");
     }
 
     #[test]

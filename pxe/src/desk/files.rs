@@ -2,6 +2,7 @@
 //! orders a name means is in the name; whose boot a transfer moves, the address it goes to says.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use crate::boots::Stage;
 use crate::content::{Content, parse_hex};
@@ -100,7 +101,10 @@ impl Desk {
     }
 
     fn blob_moved(&self, mac: Mac, digest: &[u8; 32], note: String) {
-        let stage = self.inner().boots.of_mut(mac).and_then(|boot| boot.fetched(digest));
+        let stage = self.inner().boots.of_mut(mac).and_then(|boot| {
+            boot.moved = Some(Instant::now());
+            boot.fetched(digest)
+        });
         if let Some(stage) = stage {
             self.inner().handed_over(mac, stage);
             self.advance(mac, stage, note);

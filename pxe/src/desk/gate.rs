@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use super::{Desk, HEARD_MAX, Inner, News, Snapshot};
-use crate::boots::Boot;
+use crate::boots::{Boot, Stage};
 use crate::content::BootId;
 use crate::decide::{Asks, Client, Entry, Exclusive, Facts, Known, Live, Place, Step, decide};
 use crate::dhcp::Subnet;
@@ -53,6 +53,16 @@ impl Desk {
         let mac = inner.boots.at(address)?.mac;
         let known = site.machines.get(&mac).map(|known| known.name.clone());
         Some(known.unwrap_or_else(|| mac.to_string()))
+    }
+
+    /// Whether a machine is booting at an address: it is about to ask for files.
+    pub fn boots_at(&self, peer: IpAddr) -> bool {
+        let IpAddr::V4(address) = peer else { return false };
+        let inner = self.inner();
+        inner
+            .boots
+            .at(address)
+            .is_some_and(|boot| boot.stage < Stage::Init || inner.begun.contains_key(&boot.mac))
     }
 
     /// The machine that holds a seat.

@@ -542,6 +542,9 @@ impl Desk {
             let turn_came = boot.stage == Stage::Waiting && stage == Stage::Script;
             let further = stage > boot.stage || turn_came;
             boot.stage = if turn_came { stage } else { boot.stage.max(stage) };
+            if further {
+                boot.moved = Some(Instant::now());
+            }
             let (id, reached) = (boot.id, boot.stage);
             // A new stage is told always, there are few; the rest within the boot's budget.
             if !further && (reached >= Stage::Init || !inner.spend(id)) {

@@ -178,7 +178,10 @@ impl Desk {
                 self.heard(Some(mac), "unknown-machine", text);
             }
             EventKind::Ignored(Reason::AddressInUse) => {
-                let text = format!("its seat's address{} is in use by another machine", at());
+                let text = format!(
+                    "the address{} that is meant for it is in use by another machine",
+                    at()
+                );
                 self.heard(Some(mac), "conflict", text);
             }
             EventKind::Ignored(Reason::NotStored) => {

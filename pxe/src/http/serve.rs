@@ -31,9 +31,10 @@ use super::stall::{Moved, Watched};
 /// With more, a reader of 10 kB/s would look like one that reads no more.
 const UNSENT: u32 = 2 * 1024 * 1024;
 
-/// Where so many parts of eight of all connections are taken, those that have moved nothing for longest make
-/// room …
+/// Where so many parts of eight of all connections are taken, one address may have no more than one part in
+/// so many of what it may have otherwise, and those that have moved nothing for longest make room …
 const CROWDED_OF_8: usize = 7;
+const CROWDED_PEER: usize = 8;
 /// … if that is no less than this: an honest client's next packet may be lost once.
 const UNUSED: Duration = Duration::from_secs(2);
 /// How often it is looked for them.
@@ -163,7 +164,9 @@ pub async fn serve(
                     count(&counters.connections);
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     let mine = per_peer.entry(peer.ip()).or_default();
-                    if *mine >= limits.per_peer {
+                    let crowded = tasks.len() > limits.connections * CROWDED_OF_8 / 8;
+                    let part = if crowded { CROWDED_PEER } else { 1 };
+                    if *mine >= limits.per_peer.div_ceil(part) {
                         count(&counters.crowded);
                         continue;
                     }

@@ -2,6 +2,9 @@
 //! address may be a lie (RFC 1350 has no handshake): whoever really is there must not be buried under answers.
 //! Each source is answered some requests on credit. Its first ACK, to any of them, shows that it is there and
 //! settles all of it; who never acknowledges has used it up, and earns another answer now and then.
+//!
+//! Somebody may use up the credit of a machine that is about to ask. Where DHCP says that one is booting at the
+//! address, it is answered beyond it: by one datagram, once, which buries nobody.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

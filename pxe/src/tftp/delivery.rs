@@ -41,6 +41,8 @@ pub(super) struct Delivery {
     pub(super) nudged: mpsc::Receiver<Nudge>,
     /// The client asked again just as this ended.
     pub(super) unanswered: bool,
+    /// It is answered once before its client acknowledges something.
+    pub(super) once: bool,
     pub(super) cancel: CancellationToken,
 }
 
@@ -138,7 +140,10 @@ impl Delivery {
     async fn deliver(&mut self, name: &Arc<str>, mut source: Source, terms: &Terms) {
         let (peer, size, began) = (self.peer, source.size(), Instant::now());
         (self.server.tell)(Event::Begun { peer, name: Arc::clone(name), size });
-        let patience = self.server.limits.patience;
+        let mut patience = self.server.limits.patience;
+        if self.once {
+            patience.unheard = 0;
+        }
         let (mut transfer, first) = Transfer::begin(terms, size, patience, began);
         let ended = self.drive(&mut transfer, first, &mut source, terms).await;
 

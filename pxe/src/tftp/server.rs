@@ -28,6 +28,9 @@ use crate::content::Content;
 /// Who asks for which (clean) name gets what. Called on a thread that transfers live on: it may compute, not wait.
 pub type Lookup = Arc<dyn Fn(SocketAddr, &str) -> Option<Content> + Send + Sync>;
 
+/// Whether somebody at this address is expected to ask: a machine that boots there. Must not wait.
+pub type Expected = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 /// Hears of each transfer. Must not wait.
 pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
 
@@ -36,6 +39,8 @@ pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
 pub struct Server {
     /// What there is to read.
     pub lookup: Lookup,
+    /// Who is answered though others have asked in his name.
+    pub expected: Expected,
     /// Who wants to know.
     pub tell: Tell,
     /// Bounds.
@@ -217,7 +222,19 @@ struct Desk {
     per_peer: HashMap<IpAddr, usize>,
     credit: Credit,
     /// Transfers whose clients have acknowledged nothing yet, and some that have, the oldest first.
-    unheard: VecDeque<(AbortHandle, Arc<AtomicBool>)>,
+    unheard: VecDeque<Unheard>,
+}
+
+struct Unheard {
+    task: AbortHandle,
+    peer: IpAddr,
+    heard: Arc<AtomicBool>,
+}
+
+impl Unheard {
+    fn is_over(&self) -> bool {
+        self.task.is_finished() || self.heard.load(Ordering::Relaxed)
+    }
 }
 
 struct Running {
@@ -271,14 +288,16 @@ impl Desk {
     fn begin(&mut self, asked: Result<Request, Refusal>, peer: SocketAddr, to: Option<IpAddr>) {
         let mine = self.per_peer.get(&peer.ip()).copied().unwrap_or(0);
         let limits = &self.server.limits;
-        if mine >= limits.per_peer {
-            return count(&self.server.counters.overload);
-        }
+        let (transfers, per_peer) = (limits.transfers, limits.per_peer);
         let heard = Arc::new(AtomicBool::new(false));
-        if !self.credit.take(peer.ip(), &heard, Instant::now()) {
+        let on_credit = self.credit.take(peer.ip(), &heard, Instant::now());
+        if !on_credit && !(self.server.expected)(peer.ip()) {
             return count(&self.server.counters.unheard);
         }
-        if self.tasks.len() >= limits.transfers && !self.displace() {
+        if mine >= per_peer && !self.displace(Some(peer.ip())) {
+            return count(&self.server.counters.overload);
+        }
+        if self.tasks.len() >= transfers && !self.displace(None) {
             return count(&self.server.counters.overload);
         }
         let thread = self.threads.next().unwrap_or_else(Handle::current);
@@ -298,6 +317,7 @@ impl Desk {
             heard: Arc::clone(&heard),
             nudged,
             unanswered: false,
+            once: !on_credit,
             cancel: self.cancel.clone(),
         };
         let request = asked.as_ref().ok().cloned();
@@ -305,7 +325,7 @@ impl Desk {
         let task = self.tasks.spawn_on(delivery.run(asked), &thread);
         let id = task.id();
         self.settled();
-        self.unheard.push_back((task, Arc::clone(&heard)));
+        self.unheard.push_back(Unheard { task, peer: peer.ip(), heard: Arc::clone(&heard) });
         self.running.insert(id, peer);
         self.per_peer.insert(peer.ip(), mine + 1);
         if let Some(request) = request {
@@ -316,19 +336,20 @@ impl Desk {
 
     /// Forgets those at the front that are no more to be displaced.
     fn settled(&mut self) {
-        let over = |(task, heard): &(AbortHandle, Arc<AtomicBool>)| {
-            task.is_finished() || heard.load(Ordering::Relaxed)
-        };
-        while self.unheard.front().is_some_and(over) {
+        while self.unheard.front().is_some_and(Unheard::is_over) {
             self.unheard.pop_front();
         }
     }
 
-    /// There are as many transfers as there may be: the one that has waited longest for its client's first ACK
-    /// makes room. An honest client's comes within a round trip.
-    fn displace(&mut self) -> bool {
+    /// There are as many transfers as there may be, of this peer or of all: the one that has waited longest for
+    /// its client's first ACK makes room. An honest client's comes within a round trip.
+    fn displace(&mut self, peer: Option<IpAddr>) -> bool {
         self.settled();
-        let Some((task, _)) = self.unheard.pop_front() else { return false };
+        let its = |one: &Unheard| !one.is_over() && peer.is_none_or(|peer| peer == one.peer);
+        let found = self.unheard.iter().position(its);
+        let Some(Unheard { task, .. }) = found.and_then(|at| self.unheard.remove(at)) else {
+            return false;
+        };
         task.abort();
         count(&self.server.counters.displaced);
         true
