@@ -127,7 +127,7 @@ impl Enemy {
         let draw = self.dice.draw().to_be_bytes();
         let mac = Mac([OUI[0], OUI[1], OUI[2], draw[0], draw[1], draw[2]]);
         let xid = u32::from_be_bytes([draw[4], draw[5], draw[6], draw[7]]);
-        let speaker = if draw[3] % 2 == 0 { Speaker::Ipxe } else { Speaker::PxeRom };
+        let speaker = if draw[3].is_multiple_of(2) { Speaker::Ipxe } else { Speaker::PxeRom };
         self.broadcast(speaker.discover(mac, xid, 0).encode())
     }
 

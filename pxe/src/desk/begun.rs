@@ -42,7 +42,9 @@ impl Desk {
         let runs = inner.find(&entry, facts.mac).filter(|boot| boot.goes_on(Instant::now()));
         // Another seat's address has to be promised before it is acknowledged, and that takes a boot.
         let moves = |boot: &&Boot| fixed.is_some_and(|fixed| fixed != boot.address);
-        if runs.filter(|boot| !moves(boot)).is_none() {
+        // What was typed in the loader is followed by a DISCOVER at once.
+        let typed = |boot: &&Boot| boot.chosen.as_ref().is_some_and(|(chosen, _)| chosen.in_loader);
+        if runs.filter(|boot| !moves(boot) && !typed(boot)).is_none() {
             inner.begun.remove(&facts.mac);
             return false;
         }

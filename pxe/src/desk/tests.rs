@@ -585,6 +585,8 @@ fn the_id_of_a_boot_that_is_over_is_nobodys() {
     desk.offered(&asks(Client::Ipxe, true), &at(SEAT));
     let body = Bytes::from_static(b"{}");
     let peer = IpAddr::V4(SEAT);
+    // Only now it is known to have been started over.
+    desk.script(MAC, peer);
     assert_eq!(desk.report(old, peer, body.clone()).map(drop), Err(ReportRefusal::NoSuchBoot));
     assert!(!desk.reached(old, Stage::Up));
     let new = desk.boot_of(MAC).expect("a boot").id;
