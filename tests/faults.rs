@@ -390,8 +390,10 @@ fn a_clock_that_is_set_ends_nothing_and_makes_nothing_last() {
         let next = boot_of(&m01, "52:54:00:77:00:01");
         assert_ne!(next, boot);
         for _ in 0..2 {
-            let newest = world.json(&["boots", "m01", "-n", "1"]);
-            assert_eq!(newest[0]["id"], next.as_str());
+            until("it is the newest", || {
+                world.json(&["boots", "m01", "-n", "1"])[0]["id"] == next.as_str()
+            })
+            .await;
             assert_eq!(report(&m01, &next, 1, r#""up","by":"init""#), "204");
             world.kill().await;
             world.serve().await;

@@ -88,7 +88,9 @@ pub fn kills(count: usize, seed: u64) {
         let (socket, state) = (world.state.join("koboshi.sock"), world.state.clone());
         let (changes_halt, images_halt) = (halt(), halt());
         let changes = std::thread::spawn(move || change(&socket, &changes_halt));
-        let images = std::thread::spawn(move || publish(&state, seed, &images_halt));
+        // Each is read again in the end: of a thousand deaths there are hundreds, not thousands.
+        let pause = Duration::from_millis(count as u64);
+        let images = std::thread::spawn(move || publish(&state, seed, pause, &images_halt));
 
         let mut dice = Dice::new(seed, 1);
         world.kill().await;
@@ -371,7 +373,7 @@ fn ask(stream: &mut (impl Read + Write), path: &str, body: &str) -> std::io::Res
 }
 
 /// Imports and publishes one image after the other, and kills every third; how many were done.
-fn publish(state: &Path, seed: u64, halt: &AtomicBool) -> usize {
+fn publish(state: &Path, seed: u64, pause: Duration, halt: &AtomicBool) -> usize {
     let mut dice = Dice::new(seed, 3);
     let root = tempfile::tempdir().expect("a folder");
     let sizes = paper::Sizes { loader: 1024, kernel: 65_536, initrd: 8192, root: 65_536 };
@@ -381,6 +383,7 @@ fn publish(state: &Path, seed: u64, halt: &AtomicBool) -> usize {
         if halt.load(Ordering::Relaxed) {
             break;
         }
+        std::thread::sleep(pause);
         // So that each has a blob of its own.
         std::fs::write(root.path().join("srv/number"), number.to_string()).expect("written");
         let name = format!("image{}", number % 8);
