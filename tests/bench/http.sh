@@ -69,8 +69,8 @@ load() {
 		END { print bytes / s, c * 1e7 / bytes, errors + 0 }' >>"$1.results"
 }
 
-echo "| HTTP, a file of 64 MB | koboshi | nginx | rate, to nginx | CPU a byte, to nginx | wanted |"
-echo "|---|---|---|---|---|---|"
+echo "| HTTP, a file of 64 MB | koboshi | nginx | rate, to nginx | CPU a byte, to nginx | wanted | |"
+echo "|---|---|---|---|---|---|---|"
 hex=$(sha256sum files/64 | cut -d ' ' -f 1)
 for connections in 64 1024; do
 	for _ in $(seq "$rounds"); do
@@ -80,10 +80,12 @@ for connections in 64 1024; do
 	for side in ours theirs; do
 		awk '{ sum += $3 } END { exit sum > 0 }' "$side-$connections.results" || echo "$side: requests failed: $(cut -d ' ' -f 3 "$side-$connections.results" | tr '\n' ' ')"
 	done
-	printf '| %s connections | %.0f MB/s, %.2f s/GB, %.0f MiB | %.0f MB/s, %.2f s/GB | %s | %s | >= 1, <= 1.3 |\n' $connections \
+	rate=$(ratio ours-$connections theirs-$connections 1)
+	spends=$(ratio ours-$connections theirs-$connections 2)
+	printf '| %s connections | %.0f MB/s, %.2f s/GB, %.0f MiB | %.0f MB/s, %.2f s/GB | %s | %s | >= 1, <= 1.3 | %s |\n' $connections \
 		"$(median ours-$connections 1 | awk '{ print $1 / 1e6 }')" "$(median ours-$connections 2)" "$(rss VmHWM "$served" | awk '{ print $1 / 1024 }')" \
 		"$(median theirs-$connections 1 | awk '{ print $1 / 1e6 }')" "$(median theirs-$connections 2)" \
-		"$(ratio ours-$connections theirs-$connections 1)" "$(ratio ours-$connections theirs-$connections 2)"
+		"$rate" "$spends" "$(verdict "$rate" "$spends" 1 1.3)"
 done
 ends
 # shellcheck disable=SC2086 # words

@@ -51,18 +51,33 @@ expect() {
 
 # median NAME COLUMN
 median() {
-	awk -v c="$2" '{ print $c }' "$1.results" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
+	awk -v c="$2" '{ print $c }' "$1.results" | sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
 }
 
 # ratio OURS THEIRS COLUMN: the median of what the rounds say, each by itself.
 ratio() {
 	paste -d ' ' "$1.results" "$2.results" | awk -v c="$3" '{ n = NF / 2; if ($(c + n) > 0) print $c / $(c + n) }' |
-		sort -n | awk '{ v[NR] = $1 } END { printf "%.2f", v[int((NR + 1) / 2)] }'
+		sort -g | awk '{ v[NR] = $1 } END { printf "%.2f", v[int((NR + 1) / 2)] }'
 }
 
 # cpu PID: its processor time so far, with that of its children that have ended, in hundredths of a second.
 cpu() {
 	sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 + $14 + $15 }'
+}
+
+# group PID: a process and the children it will have in a control group of their own, whose processor time is counted
+# whoever waits for them. Prints where that is; nothing where groups cannot be made.
+group() {
+	for root in /sys/fs/cgroup/unified /sys/fs/cgroup; do
+		[ -e "$root/cgroup.procs" ] && mkdir -p "$root/koboshi-bench" 2>/dev/null && echo "$1" 2>/dev/null >"$root/koboshi-bench/cgroup.procs" || continue
+		echo "$root/koboshi-bench"
+		return
+	done
+}
+
+# verdict RATE CPU LEAST MOST: "missed" where a ratio of rates is below LEAST, or of processor time above MOST ("-": any).
+verdict() {
+	awk -v r="$1" -v c="$2" -v least="$3" -v most="$4" 'BEGIN { if (r < least || (most != "-" && c > most)) print "missed" }'
 }
 
 # rss NAME PID: VmRSS or VmHWM in KiB.
