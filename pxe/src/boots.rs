@@ -17,8 +17,9 @@ use crate::mac::Mac;
 const IN_LOADER: Duration = Duration::from_secs(120);
 /// One made in `koboshi-init` outlives a server's long way from reset to DISCOVER.
 const BY_RESTART: Duration = Duration::from_secs(900);
-/// A machine that runs reports every 30 s; one that missed two of them may have been reset.
-pub const HEARD_LATELY: Duration = Duration::from_secs(75);
+/// A machine that runs reports every 30 s. On a wire that is full several in a row are lost; and one that was
+/// reset is known by the first thing that it fetches, however long this is.
+pub const HEARD_LATELY: Duration = Duration::from_secs(300);
 
 /// How far a boot is. Ordered as a boot goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
