@@ -14,6 +14,7 @@
 //! bmcs      the BMCs of the site: one session each, opened when it is needed
 //! lines     the consoles that are always on
 //! ledger    timelines, holdings, events; `store` keeps them
+//! leases/   the journal of DHCP
 //! memtest   Memtest86+, which is no Linux
 //! receipts  what was done to disks, signed
 //! maintenance  what can be ordered for one boot of a machine
@@ -50,6 +51,7 @@ pub mod identify;
 mod interfaces;
 pub mod keystrokes;
 pub mod lab;
+pub mod leases;
 pub mod ledger;
 pub mod lines;
 pub mod loaders;

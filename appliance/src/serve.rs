@@ -32,6 +32,7 @@ use crate::holds::Keeper;
 use crate::home::Homes;
 use crate::hostile;
 use crate::identify::Identities;
+use crate::leases::{self, Leases};
 use crate::ledger::{Ledger, Wish};
 use crate::lines::Lines;
 use crate::ops::setup;
@@ -160,7 +161,15 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         let limits = tftp::Limits::default().within(share);
         tasks.spawn(tftp_service(desk.clone(), loaders, limits, counted, cancel.clone()));
     }
-    tasks.spawn(dhcp_service(desk.clone(), store.clone(), wires, control_in, cancel.clone()));
+    let former = store.leases().context("reading the leases")?;
+    let moves = !former.is_empty();
+    let (leases, kept) =
+        leases::open(&options.state, store.unwritten().clone(), || former.into_iter().collect())
+            .context("the journal of leases")?;
+    if moves {
+        store.forget_leases().await?;
+    }
+    tasks.spawn(dhcp_service(desk.clone(), leases, kept, wires, control_in, cancel.clone()));
     let (wishes, wishes_in) = mpsc::channel(4096);
     // The ledger stops last: what the others still hear while they stop is written too.
     let last = CancellationToken::new();
@@ -362,23 +371,14 @@ async fn tftp_service(
 
 async fn dhcp_service(
     desk: Arc<Desk>,
-    store: Store,
+    leases: Leases,
+    kept: dhcp::Kept,
     wires: Vec<dhcp::Wire>,
     control: mpsc::Receiver<dhcp::Control>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (journal, mut writes) = mpsc::channel::<dhcp::JournalWrite>(4096);
-    let leases = store.leases().context("reading the leases")?;
-    tokio::spawn(async move {
-        while let Some(write) = writes.recv().await {
-            // Queued in order; the writer itself says when the commit that it shares with its neighbours is on disk.
-            if let Err(error) = store.change_lease(write.change, write.done).await {
-                tracing::error!(%error, "a lease was not kept, and is not acknowledged");
-            }
-        }
-    });
     let now = dhcp::Now::read();
-    let mut server = dhcp::Server::restore(leases, now);
+    let mut server = dhcp::Server::restore(kept, now);
     let site = desk.site();
     server.count_strangers(
         |lease| {
@@ -391,7 +391,11 @@ async fn dhcp_service(
     let hears = desk.clone();
     let decide = move |request: &dhcp::Request| desk.dhcp(request);
     let tell = move |event: dhcp::Event| hears.dhcp_event(&event);
-    dhcp::serve(wires, server, decide, tell, journal, control, cancel).await.context("DHCP")
+    let Leases { journal, ended } = leases;
+    let served = dhcp::serve(wires, server, decide, tell, journal, control, cancel).await;
+    // Its thread may have died, which is told by then.
+    drop(ended.await);
+    served.context("DHCP")
 }
 
 async fn grant(

@@ -1,7 +1,7 @@
-//! What must survive `kill -9`: leases, boots with their timelines, holdings, the event log.
+//! What must survive `kill -9`: boots with their timelines, holdings, the event log. (Leases have a journal.)
 //!
 //! redb, behind verbs of the domain. One thread writes: it drains its queue, commits once, and only
-//! then lets the answers go, so an ACK that left has its lease on disk and a storm shares commits.
+//! then lets the answers go, so what was answered is on disk and a storm shares commits.
 //! A full disk is waited out ([`disk`]).
 
 mod booted;
@@ -234,38 +234,16 @@ impl Store {
         Ok(())
     }
 
-    /// Puts or deletes a lease, in the order of the calls; `done` hears of it once it is on disk, and is dropped
-    /// where it will not be.
-    pub async fn change_lease(
-        &self,
-        change: dhcp::LeaseChange,
-        done: oneshot::Sender<bool>,
-    ) -> Result<(), StoreError> {
-        let put = move |txn: &WriteTransaction| {
-            let mut leases = txn.open_table(LEASES)?;
-            match change {
-                dhcp::LeaseChange::Put(lease) => {
-                    leases.insert(lease_key(lease.key).as_slice(), json(&lease).as_slice())?;
-                }
-                dhcp::LeaseChange::Delete(key) => {
-                    leases.remove(lease_key(key).as_slice())?;
-                }
-            }
-            Ok::<(), StoreError>(())
-        };
-        let change: Change = Box::new(move |txn| {
-            put(txn)?;
-            // Nobody waits any more once DHCP has stopped.
-            Ok(Box::new(move |durable| done.send(durable).unwrap_or_default()))
-        });
-        self.queue(Job::Change(change)).await
-    }
-
-    /// All leases.
+    /// Leases, as they were kept before they had a journal.
     pub fn leases(&self) -> Result<Vec<dhcp::LeaseRecord>, StoreError> {
         let read = self.db.begin_read()?;
         let table = read.open_table(LEASES)?;
         table.iter()?.map(|row| parse("leases", row?.1.value())).collect()
+    }
+
+    /// The journal has them.
+    pub async fn forget_leases(&self) -> Result<(), StoreError> {
+        self.submit(|txn| Ok(txn.open_table(LEASES)?.retain(|_, _| false)?)).await.map(drop)
     }
 
     /// A machine's firmware speaks, in one commit: its new boot, the ends of others, strangers to
@@ -727,12 +705,6 @@ fn forget_boots(txn: &WriteTransaction, machine: &str, kept: usize) -> Result<()
         boots.remove(id.as_slice())?;
     }
     Ok(())
-}
-
-/// htype and chaddr, as RFC 2131 keys a lease where there is no option 61 to be trusted.
-fn lease_key(key: dhcp::ClientKey) -> [u8; 7] {
-    let [a, b, c, d, e, f] = key.mac.0;
-    [key.htype, a, b, c, d, e, f]
 }
 
 fn boots_key(machine: &str, opened: u64) -> Vec<u8> {

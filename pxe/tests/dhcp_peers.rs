@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use koboshi_pxe::Mac;
 use koboshi_pxe::dhcp::{
-    Address, Answer, BootFile, ClientKey, Config, Control, Event, EventKind, JournalWrite,
-    LeaseChange, LeaseRecord, Now, Request, Server, Serving, Subnet, Who, Wire, serve,
+    Address, Answer, BootFile, ClientKey, Config, Control, Event, EventKind, JournalWrite, Kept,
+    LeaseRecord, Now, Request, Server, Serving, Subnet, Who, Wire, serve,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -141,7 +141,7 @@ fn subnet() -> Subnet {
 /// A server on an interface, with a journal in memory, in a thread of its own.
 struct Appliance {
     events: Arc<Mutex<Vec<Event>>>,
-    journal: Arc<Mutex<BTreeMap<ClientKey, LeaseRecord>>>,
+    journal: Arc<Mutex<Kept>>,
     control: mpsc::Sender<Control>,
     cancel: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -164,7 +164,7 @@ impl Appliance {
                 tokio::spawn(keep_journal(inbox, journal));
                 let wire = Wire::open(config).expect("the interface is there and we are root");
                 up.send(()).expect("somebody waits");
-                let server = Server::restore(Vec::new(), Now::read());
+                let server = Server::restore(Kept::default(), Now::read());
                 let tell = move |event| lock(&events).push(event);
                 serve(vec![wire], server, desk, tell, writes, commands, cancel)
                     .await
@@ -189,7 +189,7 @@ impl Appliance {
     }
 
     fn leases(&self) -> Vec<LeaseRecord> {
-        lock(&self.journal).values().cloned().collect()
+        lock(&self.journal).leases.values().cloned().collect()
     }
 }
 
@@ -208,18 +208,12 @@ fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Commits in batches, each a few milliseconds late, as a disk does.
-async fn keep_journal(
-    mut inbox: mpsc::Receiver<JournalWrite>,
-    journal: Arc<Mutex<BTreeMap<ClientKey, LeaseRecord>>>,
-) {
+async fn keep_journal(mut inbox: mpsc::Receiver<JournalWrite>, journal: Arc<Mutex<Kept>>) {
     let mut batch = Vec::new();
     while inbox.recv_many(&mut batch, 64).await > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
         for write in batch.drain(..) {
-            match write.change {
-                LeaseChange::Put(record) => drop(lock(&journal).insert(record.key, record)),
-                LeaseChange::Delete(key) => drop(lock(&journal).remove(&key)),
-            }
+            lock(&journal).apply(write.change);
             let _ = write.done.send(true);
         }
     }
@@ -554,7 +548,7 @@ fn one_datagram_in_twenty_lost() {
         ok(&mut udhcpc(&clients, folder.path(), &["-q"]));
         let bound = told(folder.path(), "bound");
         let key = ClientKey { htype: 1, mac: Mac([0x52, 0x54, 0, 0x77, 1, client]) };
-        assert_eq!(lock(&appliance.journal)[&key].address.to_string(), bound["ip"]);
+        assert_eq!(lock(&appliance.journal).leases[&key].address.to_string(), bound["ip"]);
     }
     clients.ip("addr flush dev c0");
 

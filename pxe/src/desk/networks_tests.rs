@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::tests::{MAC, RELAY, SEAT, SERVER, desk, snapshot};
 use super::*;
 use crate::decide::Place;
-use crate::dhcp::{Effect, Heard, MessageType, Now, Packet, Request, Server};
+use crate::dhcp::{Effect, Heard, Kept, MessageType, Now, Packet, Request, Server};
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
 const BMC: Mac = Mac([0x52, 0x54, 0, 0x78, 0, 1]);
@@ -22,7 +22,7 @@ struct Rig {
 
 impl Rig {
     fn new((desk, heard): (Desk, mpsc::Receiver<News>)) -> Rig {
-        Rig { desk, server: Server::restore(Vec::new(), Now::read()), heard }
+        Rig { desk, server: Server::restore(Kept::default(), Now::read()), heard }
     }
 
     /// What goes back.

@@ -58,7 +58,8 @@ impl Server {
             return;
         }
         let Asked { request, serving, .. } = &asked;
-        match self.pool.pick(request, &serving.subnet, &self.leases, &self.holds, now) {
+        match self.pool.pick(request, &serving.subnet, &self.leases, &self.holds, &self.ahead, now)
+        {
             Some(address) => self.propose(asked, address, tries, now, out),
             None => {
                 self.counters.pool_empty += 1;
@@ -126,14 +127,20 @@ impl Server {
         let free = self.free(wanted, key, now);
         let remembered = self.leases.of(key).is_some_and(|lease| lease.record.address == wanted);
         let live = self.leases.live(key, now).is_some();
-        if !free {
+        // Somebody's, perhaps. Who says that it is theirs, and names no offer, has a lease that has not run
+        // out (RFC 2131 4.3.2), and the only one there can be.
+        let doubtful = !remembered && self.ahead.doubts(wanted, now);
+        let lost =
+            doubtful && asked.request.server_id.is_none() && self.leases.at(wanted).is_none();
+        let on_link = asked.serving.subnet.on_link();
+        if !free || (doubtful && !lost && !on_link) {
             self.refuse(&asked.request, &asked.serving, Refusal::Taken, wanted, out);
         } else if remembered && live {
             self.counted(&asked, false, out);
             self.lend(asked, wanted, now, out);
         } else if live {
             self.refuse(&asked.request, &asked.serving, Refusal::NotYours, wanted, out);
-        } else if remembered || asked.request.server_id.is_some() {
+        } else if remembered || lost || asked.request.server_id.is_some() {
             // An offer of ours that has lapsed, or was made before a restart; or a lease that ran
             // out while its owner slept. Free as far as we know: the link knows better.
             if self.counted(&asked, true, out) {
@@ -158,12 +165,15 @@ impl Server {
                 _ => self.holds.withdraw(holder),
             }
         }
+        if self.holds.of(key).is_some_and(Hold::committing) {
+            return self.ignore(&asked.request, Reason::Busy, Some(address), out);
+        }
         self.holds.withdraw(key);
         let rival = self
             .leases
             .at(address)
             .is_some_and(|lease| lease.record.key != key && lease.until > now.mono);
-        if rival {
+        if rival || self.ahead.doubts(address, now) {
             self.propose(asked, address, 0, now, out);
         } else {
             self.settle(asked, address, now, out);
@@ -231,6 +241,9 @@ impl Server {
         if !for_us(request, serving) {
             return self.ignore(request, Reason::OtherServer, request.server_id, out);
         }
+        if self.holds.of(key).is_some_and(Hold::committing) {
+            return self.ignore(request, Reason::Busy, Some(address), out);
+        }
         if !self.gave(key, address) {
             if serving.is_some_and(|serving| serving.address == Address::Fixed(address)) {
                 out.push(Effect::Tell(Event::of(
@@ -279,6 +292,10 @@ impl Server {
             return self.ignore(request, Reason::NotItself, Some(address), out);
         }
         if own {
+            // Its lease is being confirmed this moment: then it ends by itself.
+            if self.holds.of(key).is_some_and(Hold::committing) {
+                return self.ignore(request, Reason::Busy, Some(address), out);
+            }
             self.holds.withdraw(key);
             self.give_back(key, now, out);
         }

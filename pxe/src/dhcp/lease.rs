@@ -55,15 +55,6 @@ pub struct LeaseRecord {
     pub serial: u64,
 }
 
-/// What the journal has to do. The order of changes is their order in time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LeaseChange {
-    /// Write, over any former record of the same key.
-    Put(LeaseRecord),
-    /// Forget.
-    Delete(ClientKey),
-}
-
 /// A lease in force, or one whose end has passed and whose address nobody else has taken yet: a
 /// machine that comes back finds its old address.
 #[derive(Debug, Clone)]
@@ -83,7 +74,8 @@ impl Leases {
     /// Takes up what the journal had. A clock set back since then cannot stretch a lease beyond
     /// the time it was lent for; one set forward ends it early, and the probe that goes before
     /// every new offer covers that.
-    pub fn restore(mut records: Vec<LeaseRecord>, now: Now) -> Leases {
+    pub fn restore(records: impl IntoIterator<Item = LeaseRecord>, now: Now) -> Leases {
+        let mut records: Vec<LeaseRecord> = records.into_iter().collect();
         records.sort_by_key(|record| record.serial);
         let mut leases = Leases::default();
         for record in records {
@@ -139,6 +131,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dhcp::LeaseChange;
 
     fn record(last: u8, address: u8, expires: u64, serial: u64) -> LeaseRecord {
         LeaseRecord {

@@ -9,17 +9,20 @@
 //! server, exchange     the state machine: requests and deadlines in, effects out; no sockets
 //! lease, hold, pool    what it remembers: for good, until the next ACK, and what is left to give
 //! share                what of a pool is for machines that nobody knows
+//! kept, ahead          what the journal amounts to; what is lent before the disk has it
 //! event                what the timeline and the counters hear
 //! frame                Ethernet, IPv4, UDP and ARP by hand, for clients without an address
 //! wire, probe, look    sockets; is anybody there, and who
 //! socket               the driver
 //! ```
 
+mod ahead;
 pub mod answer;
 pub mod event;
 mod exchange;
 pub mod frame;
 mod hold;
+pub mod kept;
 pub mod lease;
 pub mod look;
 pub mod options;
@@ -35,9 +38,11 @@ pub mod share;
 pub mod socket;
 pub mod wire;
 
+pub use ahead::{Ahead, Doubt};
 pub use answer::{Address, Answer, BootFile, Proxying, Serving, Subnet, Who};
 pub use event::{Counters, Event, EventKind, Reason, Refusal};
-pub use lease::{ClientKey, LeaseChange, LeaseRecord, Now};
+pub use kept::{Kept, LeaseChange};
+pub use lease::{ClientKey, LeaseRecord, Now};
 pub use packet::{BadPacket, Packet};
 pub use relay::{RelayInfo, Via};
 pub use reply::{Destination, Outgoing};

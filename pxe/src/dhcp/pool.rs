@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ahead::Aheads;
 use super::answer::Subnet;
 use super::hold::Holds;
 use super::lease::{ClientKey, Leases, Now};
@@ -20,6 +21,8 @@ const REST: Duration = Duration::from_secs(600);
 const EXHAUSTED: Duration = Duration::from_secs(1);
 /// Addresses looked at for one client.
 const SEARCH: u32 = 65_536;
+/// How many of those for one that need not wait for the disk.
+const NEAR: u32 = 256;
 
 /// Addresses that rest, and a note that a pool has run dry.
 #[derive(Debug, Default)]
@@ -115,6 +118,7 @@ impl Pool {
         subnet: &Subnet,
         leases: &Leases,
         holds: &Holds,
+        ahead: &Aheads,
         now: Now,
     ) -> Option<Ipv4Addr> {
         let range = subnet.pool.as_ref()?;
@@ -123,7 +127,11 @@ impl Pool {
             subnet.gives(*address) && self.free(*address, key, leases, holds, now)
         };
         let own = leases.of(key).map(|lease| lease.record.address);
-        if let Some(address) = own.into_iter().chain(request.requested).find(usable) {
+        // Who may be on an address in doubt answers for it, if the link reaches it: it goes last.
+        let doubtful = |address: &Ipv4Addr| own != Some(*address) && ahead.doubts(*address, now);
+        let known = |address: &Ipv4Addr| subnet.on_link() || !doubtful(address);
+        let named = own.into_iter().chain(request.requested);
+        if let Some(address) = named.filter(known).find(usable) {
             return Some(address);
         }
         if self.exhausted.as_ref().is_some_and(|(pool, until)| pool == range && *until > now.mono) {
@@ -136,24 +144,35 @@ impl Pool {
         let mut place = DefaultHasher::new();
         key.hash(&mut place);
         let start = (place.finish() % u64::from(size)) as u32;
+        let near = if ahead.is_calm() { 0 } else { NEAR };
+        let (mut fresh, mut last_resort) = (None, None);
         let mut oldest: Option<(Instant, Ipv4Addr)> = None;
         for step in 0..size.min(SEARCH) {
+            if fresh.is_some() && step >= near {
+                break;
+            }
             let offset = (u64::from(start) + u64::from(step)) % u64::from(size);
             let address = Ipv4Addr::from_bits(first + offset as u32);
-            if !usable(&address) {
+            if (fresh.is_some() && !ahead.covers(address)) || !usable(&address) {
+                continue;
+            }
+            if doubtful(&address) {
+                last_resort = last_resort.or(subnet.on_link().then_some(address));
                 continue;
             }
             match leases.at(address) {
-                None => return Some(address),
+                None if near == 0 || ahead.covers(address) => return Some(address),
+                None => fresh = fresh.or(Some(address)),
                 Some(lease) if oldest.is_none_or(|(until, _)| lease.until < until) => {
                     oldest = Some((lease.until, address));
                 }
                 Some(_) => {}
             }
         }
-        if oldest.is_none() {
+        let found = fresh.or(oldest.map(|(_, address)| address)).or(last_resort);
+        if found.is_none() {
             self.exhausted = Some((range.clone(), now.mono + EXHAUSTED));
         }
-        oldest.map(|(_, address)| address)
+        found
     }
 }

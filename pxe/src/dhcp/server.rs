@@ -9,10 +9,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ahead::Aheads;
 use super::answer::{Address, Answer, Serving, Subnet, Who};
 use super::event::{Counters, Event, EventKind, Reason, Refusal};
 use super::hold::{Asked, Hold, Holds, OFFER, Stage, Then};
-use super::lease::{ClientKey, Lease, LeaseChange, LeaseRecord, Leases, Now, SLACK};
+use super::kept::{Kept, LeaseChange};
+use super::lease::{ClientKey, Lease, LeaseRecord, Leases, Now, SLACK};
 use super::pool::Pool;
 use super::reply::{FOR_EVER, Outgoing, grant, nak};
 use super::request::{MessageType, Request};
@@ -54,12 +56,14 @@ pub enum Effect {
         /// The machine that is to get it, and may have it already.
         mac: Mac,
     },
-    /// Make a change durable, in the order given, then call [`Server::committed`].
+    /// Write a change down, in the order given, then call [`Server::committed`].
     Commit {
         /// To name it by.
         ticket: Ticket,
         /// The change.
         change: LeaseChange,
+        /// Only once it would survive that the host loses its power, with all changes before it.
+        durable: bool,
     },
     /// Tell the timeline.
     Tell(Event),
@@ -81,6 +85,7 @@ pub struct Server {
     pub(super) leases: Leases,
     pub(super) holds: Holds,
     pub(super) pool: Pool,
+    pub(super) ahead: Aheads,
     pub(super) serial: u64,
     pub(super) tickets: u64,
     pub(super) swept: Instant,
@@ -90,15 +95,16 @@ pub struct Server {
 pub(super) type Effects = Vec<Effect>;
 
 impl Server {
-    /// Takes up the leases that the journal holds; an empty list for a new appliance. Offers are
+    /// Takes up what the journal holds; nothing for a new appliance. Offers are
     /// not among them: a REQUEST for one made before a restart is probed again, and refused where
     /// another machine has been offered the address since.
-    pub fn restore(records: Vec<LeaseRecord>, now: Now) -> Server {
-        let serial = records.iter().map(|record| record.serial).max().unwrap_or(0);
+    pub fn restore(kept: Kept, now: Now) -> Server {
+        let serial = kept.leases.values().map(|record| record.serial).max().unwrap_or(0);
         Server {
-            leases: Leases::restore(records, now),
+            leases: Leases::restore(kept.leases.into_values(), now),
             holds: Holds::default(),
             pool: Pool::default(),
+            ahead: Aheads::restore(kept.doubts.into_values(), now),
             serial,
             tickets: 0,
             swept: now.mono,
@@ -213,11 +219,12 @@ impl Server {
         out
     }
 
-    /// Whether a change is on disk. Only now is a lease a lease, and acknowledged.
+    /// Whether a change is written down as it was to be. Only now is a lease a lease, and acknowledged.
     #[must_use]
     pub fn committed(&mut self, ticket: Ticket, ok: bool, now: Now) -> Effects {
         let mut out = Effects::new();
         self.counters.not_stored += u64::from(!ok);
+        self.ahead.committed(ticket, ok, now);
         let Some((key, hold)) = self.holds.redeem(ticket) else { return out };
         let Stage::Committing { record, until, asked } = hold.stage else { return out };
         // A slow disk, and a client that asked again meanwhile: it must not count the whole time
@@ -240,7 +247,7 @@ impl Server {
 
     /// When [`Server::on_deadline`] wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if !self.holds.is_empty() || !self.pool.is_idle() {
+        if !self.holds.is_empty() || !self.pool.is_idle() || !self.ahead.is_idle() {
             Some(self.swept + Duration::from_secs(1))
         } else if !self.leases.is_empty() {
             Some(self.swept + Duration::from_secs(60))
@@ -257,6 +264,9 @@ impl Server {
         self.swept = now.mono;
         self.holds.sweep(now);
         self.pool.sweep(now);
+        for change in self.ahead.sweep(now) {
+            self.write(change, false, &mut out);
+        }
         let (holds, leases) = (&self.holds, &self.leases);
         self.pool.shares.sweep(|key| holds.of(key).is_some() || leases.live(key, now).is_some());
         let remembered = |lease: &Lease| match lease.record.seconds {
@@ -268,6 +278,7 @@ impl Server {
             .iter()
             .filter(|lease| lease.until + remembered(lease) <= now.mono)
             .map(|lease| lease.record.key)
+            .filter(|key| !self.holds.of(*key).is_some_and(Hold::committing))
             .take(256)
             .collect();
         for key in forgotten {
@@ -375,6 +386,16 @@ impl Server {
         {
             self.forget(former, out);
         }
+        // Its own once more: should that be lost, its record is taken for one that was confirmed.
+        let lends = self.ahead.lends(address, seconds);
+        let early = match self.leases.of(key) {
+            Some(lease) if lease.record.address == address => {
+                lends || (lease.until > now.mono && lease.record.seconds >= seconds)
+            }
+            Some(_) => false,
+            None => lends,
+        };
+        let subnet = asked.as_ref().map(|asked| asked.serving.subnet.clone());
         self.serial += 1;
         let ours = u64::from(seconds) + u64::from(SLACK);
         let record = LeaseRecord {
@@ -388,8 +409,14 @@ impl Server {
         let change = LeaseChange::Put(record.clone());
         let stage = Stage::Committing { record, until, asked: asked.map(Box::new) };
         self.holds.put(key, Hold { address, stage });
-        let ticket = self.write(change, out);
+        let ticket = self.write(change, !early, out);
         self.holds.ticket(ticket, key);
+        if early {
+            self.ahead.lent(now);
+        } else if let Some(ahead) = self.ahead.wait(ticket, address, subnet.as_deref(), seconds) {
+            let ticket = self.write(LeaseChange::Ahead(ahead), true, out);
+            self.ahead.opening(ticket, ahead);
+        }
     }
 
     /// A client gives its lease back: it is over, and its address is the last to be given to another. Anybody
@@ -401,21 +428,23 @@ impl Server {
         self.leases.put(record.clone(), now.mono);
         self.pool.refilled();
         self.pool.shares.leave(key);
-        self.write(LeaseChange::Put(record), out);
+        self.write(LeaseChange::Put(record), false, out);
     }
 
     /// Ends a lease, in memory at once.
     pub(super) fn forget(&mut self, key: ClientKey, out: &mut Effects) {
-        if self.leases.remove(key).is_some() {
+        if let Some(lease) = self.leases.remove(key) {
             self.pool.refilled();
-            self.write(LeaseChange::Delete(key), out);
+            let address = lease.record.address;
+            let ticket = self.write(LeaseChange::Delete(key, address), true, out);
+            self.ahead.frees(ticket, address);
         }
     }
 
-    pub(super) fn write(&mut self, change: LeaseChange, out: &mut Effects) -> Ticket {
+    fn write(&mut self, change: LeaseChange, durable: bool, out: &mut Effects) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        out.push(Effect::Commit { ticket, change });
+        out.push(Effect::Commit { ticket, change, durable });
         ticket
     }
 

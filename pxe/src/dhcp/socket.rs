@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Answer;
 use super::event::{Counters, Event};
 use super::frame::Arp;
-use super::lease::{LeaseChange, Now};
+use super::kept::LeaseChange;
+use super::lease::Now;
 use super::look::{Looks, Seen};
 use super::packet::BadPacket;
 use super::probe::{Due, Probes};
@@ -33,7 +34,9 @@ const BATCH: usize = 256;
 pub struct JournalWrite {
     /// The change. Those of one channel are made in their order.
     pub change: LeaseChange,
-    /// Told once it is on disk, or is not.
+    /// It and all before it must survive that the host loses its power, before anybody is told.
+    pub durable: bool,
+    /// Told once it is written down, or is not.
     pub done: oneshot::Sender<bool>,
 }
 
@@ -75,8 +78,8 @@ pub enum Control {
 }
 
 /// Serves interfaces until cancelled; `Heard::wire` and `Subnet::wire` count them in the order given.
-/// `desk` is the boot decision; `journal` makes leases
-/// durable. Nothing here waits for the journal: clients whose lease is on its way do.
+/// `desk` is the boot decision; `journal` writes leases
+/// down. Nothing here waits for the journal: clients whose lease is on its way do.
 pub async fn serve(
     wires: Vec<Wire>,
     server: Server,
@@ -285,9 +288,9 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
                     let arp = self.probes[wire].begin(address, mac, Instant::now());
                     link.ask(&arp);
                 }
-                Effect::Commit { ticket, change } => {
+                Effect::Commit { ticket, change, durable } => {
                     let (done, outcome) = oneshot::channel();
-                    match self.journal.try_send(JournalWrite { change, done }) {
+                    match self.journal.try_send(JournalWrite { change, durable, done }) {
                         Ok(()) => self.commits.push(Box::pin(async move {
                             (ticket, outcome.await.unwrap_or(false))
                         })),

@@ -23,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use koboshi_pxe::desk::{Desk, News};
 use koboshi_pxe::dhcp::frame::Datagram;
-use koboshi_pxe::dhcp::{Destination, Effect, Heard, Now, Outgoing, Request, Server};
+use koboshi_pxe::dhcp::{Destination, Effect, Heard, Kept, Now, Outgoing, Request, Server};
 use koboshi_pxe::http::{Lane, routes};
 use koboshi_pxe::tftp::packet::{self, Code, Packet};
 use koboshi_pxe::tftp::transfer::{Blocks, End, Patience, Step, Transfer, lay_out};
@@ -122,7 +122,7 @@ impl Replay {
         let mut replay = Replay {
             desk: Arc::new(Desk::drawing(snapshot, news, || 0x0102_0304_0506_0708)),
             _news: heard,
-            dhcp: Server::restore(Vec::new(), Now { mono: began, wall: 1_795_000_000 }),
+            dhcp: Server::restore(Kept::default(), Now { mono: began, wall: 1_795_000_000 }),
             transfers: HashMap::new(),
             began,
             text: String::new(),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use koboshi_pxe::dhcp::{
-    Address, Answer, BootFile, Effect, MessageType, Now, Packet, Request, Server, Serving, Subnet,
-    Who,
+    Address, Answer, BootFile, Effect, Kept, MessageType, Now, Packet, Request, Server, Serving,
+    Subnet, Who,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -82,7 +82,7 @@ fuzz_target!(|datagram: &[u8]| {
     let start = Instant::now();
     for answer in answers(&request) {
         let now = Now { mono: start, wall: 1_700_000_000 };
-        let mut server = Server::restore(Vec::new(), now);
+        let mut server = Server::restore(Kept::default(), now);
         let effects = server.handle(&request, answer.clone(), now);
         carry(&mut server, &request, effects, now);
         let mut then = request.clone();

@@ -1,5 +1,5 @@
-//! A day of one DHCP server: requests of eight machines, answers of the link and of the disk, and the
-//! clock, in any order. No two machines ever hold one address.
+//! A day of one DHCP server: requests of eight machines, answers of the link and of the disk, losses of power and
+//! the clock, in any order. No two machines ever hold one address.
 
 #![no_main]
 
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use koboshi_fuzz::Input;
 use koboshi_pxe::Mac;
 use koboshi_pxe::dhcp::{
-    Address, Answer, Effect, LeaseChange, LeaseRecord, MessageType, Now, Packet, Request, Server,
-    Serving, Subnet, Who,
+    Address, Answer, Effect, Kept, LeaseChange, MessageType, Now, Packet, Request, Server, Serving,
+    Subnet, Ticket, Who,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -63,11 +63,13 @@ fuzz_target!(|bytes: &[u8]| {
     let start = Instant::now();
     let mut now = Now { mono: start, wall: 1_700_000_000 };
     let subnet = subnet();
-    let mut server = Server::restore(Vec::new(), now);
+    let mut server = Server::restore(Kept::default(), now);
     let mut probes = VecDeque::new();
-    let mut commits = VecDeque::new();
-    // What the disk holds, as a restart would find it.
-    let mut disk: HashMap<_, LeaseRecord> = HashMap::new();
+    let mut commits: VecDeque<(Ticket, LeaseChange, bool)> = VecDeque::new();
+    // What the disk holds, as a loss of power leaves it; and what is written and not there yet, with those who
+    // wait for it.
+    let mut disk = Kept::default();
+    let mut written: Vec<(LeaseChange, Option<Ticket>)> = Vec::new();
     // Who was told that a pool address is theirs, and until when they may believe it.
     let mut told: HashMap<Ipv4Addr, (Mac, Instant)> = HashMap::new();
     let mut steps = 0;
@@ -105,21 +107,29 @@ fuzz_target!(|bytes: &[u8]| {
                 server.handle(&request, answer, now)
             }
             3 => match probes.pop_front() {
-                Some(address) => server.probed(address, input.byte() % 4 == 0, now),
+                Some(address) => {
+                    // Who has it answers; others may.
+                    let held = told.get(&address).is_some_and(|(_, until)| *until > now.mono);
+                    server.probed(address, input.byte() % 4 == 0 || held, now)
+                }
                 None => server.probed(at(input.byte()), true, now),
             },
             4 => match commits.pop_front() {
-                Some((ticket, change)) => {
+                Some((ticket, change, durable)) => {
                     let ok = input.byte() % 4 != 0;
                     if ok {
-                        match change {
-                            LeaseChange::Put(record) => drop(disk.insert(record.key, record)),
-                            LeaseChange::Delete(key) => drop(disk.remove(&key)),
-                        }
+                        written.push((change, durable.then_some(ticket)));
                     }
-                    server.committed(ticket, ok, now)
+                    if ok && durable { Vec::new() } else { server.committed(ticket, ok, now) }
                 }
-                None => continue,
+                None => {
+                    let mut effects = Vec::new();
+                    for (change, waits) in written.drain(..) {
+                        disk.apply(change);
+                        effects.extend(waits.map(|ticket| server.committed(ticket, true, now)));
+                    }
+                    effects.concat()
+                }
             },
             5 => {
                 let seconds = u64::from(input.byte()).pow(2) / 4;
@@ -130,9 +140,16 @@ fuzz_target!(|bytes: &[u8]| {
             }
             6 => server.keep(Mac([0x52, 0x54, 0, 0x77, 0, input.byte() % 8]), now),
             _ if input.byte() % 8 == 0 => {
-                // kill -9: what was not on disk never was.
+                // kill -9: what was not written never was. And with the host's power goes what was not on disk.
                 (probes, commits) = (VecDeque::new(), VecDeque::new());
-                server = Server::restore(disk.values().cloned().collect(), now);
+                let power = input.byte() % 2 == 0;
+                let last = if power { usize::from(input.byte()) } else { usize::MAX };
+                written.drain(..).take(last).for_each(|(change, _)| disk.apply(change));
+                if power {
+                    disk.lose_power(now.wall);
+                }
+                disk.restart(now.wall);
+                server = Server::restore(disk.clone(), now);
                 Vec::new()
             }
             _ => continue,
@@ -169,7 +186,9 @@ fuzz_target!(|bytes: &[u8]| {
                     }
                 }
                 Effect::Probe { address, .. } => probes.push_back(address),
-                Effect::Commit { ticket, change } => commits.push_back((ticket, change)),
+                Effect::Commit { ticket, change, durable } => {
+                    commits.push_back((ticket, change, durable));
+                }
                 Effect::Tell(_) => {}
             }
         }

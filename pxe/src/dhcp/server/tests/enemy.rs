@@ -33,7 +33,7 @@ fn invented_machines_do_not_empty_the_pool_and_the_sites_own_are_served() {
     }
     // Their leases are short, and over two minutes later; they are not remembered for long either.
     rig.who = Who::Stranger;
-    assert!(rig.disk.values().filter(|lease| lease.seconds == FIRST_LEASE).count() == 35);
+    assert!(rig.disk.leases.values().filter(|lease| lease.seconds == FIRST_LEASE).count() == 35);
     rig.pass(u64::from(FIRST_LEASE) + 3);
     let out = rig.server.on_deadline(rig.now);
     rig.carry_out(out, &HashSet::new());
@@ -41,7 +41,7 @@ fn invented_machines_do_not_empty_the_pool_and_the_sites_own_are_served() {
     rig.pass(u64::from(FIRST_LEASE) + 700);
     let out = rig.server.on_deadline(rig.now);
     rig.carry_out(out, &HashSet::new());
-    assert_eq!(rig.disk.len(), 45);
+    assert_eq!(rig.disk.leases.len(), 45);
 }
 
 #[test]
@@ -49,17 +49,17 @@ fn a_stranger_that_boots_has_the_whole_lease() {
     let mut rig = Rig::new(101..=180);
     rig.who = Who::Stranger;
     let address = rig.lease(1);
-    assert_eq!(rig.disk.values().next().map(|lease| lease.seconds), Some(FIRST_LEASE));
+    assert_eq!(rig.disk.leases.values().next().map(|lease| lease.seconds), Some(FIRST_LEASE));
     let effects = rig.server.keep(mac(1), rig.now);
     rig.carry_out(effects, &HashSet::new());
-    assert_eq!(rig.disk.values().next().map(|lease| lease.seconds), Some(3600));
+    assert_eq!(rig.disk.leases.values().next().map(|lease| lease.seconds), Some(3600));
     rig.pass(3000);
     assert_eq!(rig.server.lookup(mac(1), rig.now), Some(address));
     // By its loader, without a report.
     rig.lease(2);
     rig.who = Who::Booted;
     rig.lease(2);
-    assert!(rig.disk.values().all(|lease| lease.seconds == 3600));
+    assert!(rig.disk.leases.values().all(|lease| lease.seconds == 3600));
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn an_expired_lease_is_its_owners_until_another_needs_it() {
     rig.lease(2);
     assert_eq!(rig.lease(3), first, "the pool is full of the past: the oldest goes");
     assert_eq!(replies(&rig.run(&renew(1, first))), [NAK]);
-    assert_eq!(rig.disk.len(), 2, "and is forgotten on disk too");
+    assert_eq!(rig.disk.leases.len(), 2, "and is forgotten on disk too");
     rig.pass(8 * 24 * 3600);
     let effects = rig.server.on_deadline(rig.now);
     assert_eq!(commits(&effects).len(), 2, "a week later all are");
@@ -39,7 +39,7 @@ fn a_seat_set_upon_a_leased_address_waits_until_nobody_is_there() {
     assert_eq!(rig.server.lookup(mac(1), rig.now), Some(address));
 
     assert_eq!(replies(&rig.run(&discover(2))), [(MessageType::Offer, address)], "it went");
-    assert!(rig.disk.is_empty());
+    assert!(rig.disk.leases.is_empty());
     assert_eq!(replies(&rig.run(&select(2, address))), [(MessageType::Ack, address)]);
     assert_eq!(replies(&rig.run(&renew(1, address))), [NAK]);
     assert_ne!(rig.lease(1), address);
@@ -72,7 +72,7 @@ fn a_machine_that_gets_a_seat_gives_its_pool_address_back() {
     rig.seats.insert(mac(1), at(11));
     assert_eq!(replies(&rig.run(&renew(1, address))), [NAK]);
     assert_eq!(rig.lease(1), at(11));
-    assert!(rig.disk.is_empty());
+    assert!(rig.disk.leases.is_empty());
     assert_eq!(rig.lease(2), address);
     // And back to the pool.
     rig.seats.clear();
@@ -87,7 +87,7 @@ fn a_lease_ends_where_the_pool_no_longer_gives() {
     assert_eq!(replies(&rig.run(&renew(1, address))), [NAK]);
     let moved = rig.lease(1);
     assert_ne!(moved, address);
-    assert_eq!(rig.disk.len(), 1);
+    assert_eq!(rig.disk.leases.len(), 1);
     assert_eq!(rig.server.lookup(mac(1), rig.now), Some(moved));
 }
 

@@ -58,6 +58,6 @@ proptest! {
             }
             rig.pass(7);
         }
-        prop_assert!(rig.disk.len() <= 4);
+        prop_assert!(rig.disk.leases.len() <= 4);
     }
 }

@@ -6,6 +6,7 @@ mod enemy;
 mod keeping;
 mod messages;
 mod offering;
+mod power;
 mod requesting;
 
 use std::collections::{BTreeMap, HashSet};
@@ -40,7 +41,7 @@ fn subnet(pool: std::ops::RangeInclusive<u8>, reserved: &[Ipv4Addr]) -> Arc<Subn
 /// An appliance around the state machine: clocks, a disk and what the site says.
 struct Rig {
     server: Server,
-    disk: BTreeMap<ClientKey, LeaseRecord>,
+    disk: Kept,
     now: Now,
     subnet: Arc<Subnet>,
     seats: BTreeMap<Mac, Ipv4Addr>,
@@ -53,8 +54,8 @@ impl Rig {
     fn new(pool: std::ops::RangeInclusive<u8>) -> Rig {
         let now = Now { mono: Instant::now(), wall: 1_700_000_000 };
         Rig {
-            server: Server::restore(Vec::new(), now),
-            disk: BTreeMap::new(),
+            server: Server::restore(Kept::default(), now),
+            disk: Kept::default(),
             now,
             subnet: subnet(pool, &[]),
             seats: BTreeMap::new(),
@@ -98,8 +99,8 @@ impl Rig {
                 Effect::Probe { address, .. } => {
                     self.server.probed(address, in_use.contains(&address), self.now)
                 }
-                Effect::Commit { ticket, change } => {
-                    self.write(&change);
+                Effect::Commit { ticket, change, .. } => {
+                    self.disk.apply(change);
                     self.server.committed(ticket, true, self.now)
                 }
                 other => {
@@ -112,16 +113,10 @@ impl Rig {
         done
     }
 
-    fn write(&mut self, change: &LeaseChange) {
-        match change {
-            LeaseChange::Put(record) => drop(self.disk.insert(record.key, record.clone())),
-            LeaseChange::Delete(key) => drop(self.disk.remove(key)),
-        }
-    }
-
     /// `kill -9`, and up again.
     fn restart(&mut self) {
-        self.server = Server::restore(self.disk.values().cloned().collect(), self.now);
+        self.disk.restart(self.now.wall);
+        self.server = Server::restore(self.disk.clone(), self.now);
     }
 
     /// DISCOVER to ACK; the address.
@@ -216,7 +211,7 @@ fn commits(effects: &[Effect]) -> Vec<(Ticket, LeaseChange)> {
     effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Commit { ticket, change } => Some((*ticket, change.clone())),
+            Effect::Commit { ticket, change, .. } => Some((*ticket, change.clone())),
             _ => None,
         })
         .collect()

@@ -121,7 +121,7 @@ fn killed_between_offer_and_ack() {
     let mut rig = Rig::new(200..=200);
     rig.run(&discover(1));
     let (_, change) = commits(&rig.send(&select(1, address)))[0].clone();
-    rig.write(&change);
+    rig.disk.apply(change);
     rig.restart();
     assert!(nothing(EventKind::PoolEmpty)(&rig.run(&discover(2))));
     assert_eq!(replies(&rig.run(&select(2, address))), [NAK]);
@@ -160,7 +160,7 @@ fn a_declined_address_rests() {
     assert!(ignored(&rig.run(&decline(2, address))), "not by another machine");
     assert!(ignored(&rig.run(&decline(1, at(99)))));
     assert!(nothing(EventKind::Declined)(&rig.run(&decline(1, address))));
-    assert!(rig.disk.is_empty());
+    assert!(rig.disk.leases.is_empty());
     let next = rig.lease(1);
     assert_ne!(next, address);
     assert!(nothing(EventKind::PoolEmpty)(&rig.run(&discover(2))));
