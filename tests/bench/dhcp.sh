@@ -7,14 +7,16 @@ agent=$!
 sleep 0.1
 ip link add kbv1 type veth peer name eth0 netns "$agent"
 ip link set kbv1 master kb0 up
-nsenter -t "$agent" -n ip addr add 10.79.0.2/16 dev eth0
+nsenter -t "$agent" -n ip addr add 10.78.0.2/15 dev eth0
 nsenter -t "$agent" -n ip link set eth0 up
 nsenter -t "$agent" -n ip route add 10.77.0.0/24 dev eth0
-ip route add 10.79.0.0/16 dev kb0 src 10.77.0.1
-# What is durable here is what is on the disk: Kea writes its file and leaves the rest to the kernel, ours waits for the
-# disk before each ACK. Where that is memory, nobody waits, and what is left is the servers themselves.
+ip route add 10.78.0.0/15 dev kb0 src 10.77.0.1
+# All clients are strangers to the site, who share a part of a pool: it is a large one. Kea writes its file and leaves the
+# rest to the kernel; ours writes its journal and brings it to the disk in groups. In memory nobody waits for a disk, and what
+# is left is the servers themselves.
 memory=$(mktemp -d /dev/shm/koboshi-bench.XXXXXX)
-trap 'rm -rf "$dir" "$memory"' EXIT
+trap 'ended=$?; [ "$ended" = 0 ] || { echo "dhcp: ended by $ended at ${name-the start}, $server"; cat serve.txt kea.txt; } 2>/dev/null; rm -rf "$dir" "$memory"' EXIT
+server=none
 koboshi_begins() {
 	rm -rf state "$place"/leases
 	mkdir -p "$place/leases"
@@ -22,10 +24,10 @@ koboshi_begins() {
 	serve <<'SITE'
 unknown = "discover"
 [[net.subnet]]
-relay = "10.79.0.2"
-cidr = "10.79.0.0/16"
-gateway = "10.79.0.2"
-pool = "10.79.16.0-10.79.255.250"
+relay = "10.78.0.2"
+cidr = "10.78.0.0/15"
+gateway = "10.78.0.2"
+pool = "10.78.0.10-10.79.255.250"
 [roles.rescue]
 image = "rescue"
 SITE
@@ -38,9 +40,9 @@ kea_begins() {
 	"interfaces-config": { "interfaces": [ "kb0/10.77.0.1" ], "dhcp-socket-type": "udp" },
 	"lease-database": { "type": "memfile", "persist": true, "name": "$place/leases/leases.csv", "lfc-interval": 0 },
 	"valid-lifetime": 3600,
-	"subnet4": [ { "id": 1, "subnet": "10.79.0.0/16", "relay": { "ip-addresses": [ "10.79.0.2" ] },
-		"pools": [ { "pool": "10.79.16.0 - 10.79.255.250" } ],
-		"option-data": [ { "name": "routers", "data": "10.79.0.2" } ] } ],
+	"subnet4": [ { "id": 1, "subnet": "10.78.0.0/15", "relay": { "ip-addresses": [ "10.78.0.2" ] },
+		"pools": [ { "pool": "10.78.0.10 - 10.79.255.250" } ],
+		"option-data": [ { "name": "routers", "data": "10.78.0.2" } ] } ],
 	"loggers": [ { "name": "kea-dhcp4", "severity": "ERROR", "output_options": [ { "output": "stderr" } ] } ]
 } }
 KEA
