@@ -12,13 +12,14 @@ use koboshi_pxe::boots::Stage;
 use koboshi_pxe::decide;
 use koboshi_pxe::desk::Desk;
 use koboshi_pxe::{BootId, Mac};
+use tokio::sync::oneshot;
 
 use receipt::{receipt, short, tidy, tidy_prepared};
 
 use super::reports::clean;
 use super::{Ledger, now_ms};
 use crate::receipts::Receipts;
-use crate::store::{BootRecord, StoreError, Ticket, TicketState};
+use crate::store::{BootRecord, Store, StoreError, Ticket, TicketState};
 use crate::surveys::{self, Surveyed};
 
 /// As good as no end.
@@ -102,7 +103,7 @@ impl Ledger {
     /// Gives an order: it is on disk before it is in force.
     pub async fn order(&self, desk: &Desk, ticket: Ticket) -> Result<Ticket, StoreError> {
         let written = self.store.put_ticket(ticket).await?;
-        let ticket = written.await.map_err(|_| StoreError::Stopped)?;
+        let ticket = heard_of(self.store.clone(), written).await?;
         desk.order(&ticket.machine, Some(in_force(&ticket)));
         {
             let mut inner = self.inner();
@@ -385,6 +386,22 @@ impl Ledger {
         }
         self.event(&kind, Some(who), text).await;
     }
+}
+
+/// An order that is on disk, by whoever waits for it. Where nobody does any more (the disk was full for longer
+/// than he waited), he was told that nothing was ordered: it is taken back, and no restart puts it in force.
+async fn heard_of(store: Store, written: oneshot::Receiver<Ticket>) -> Result<Ticket, StoreError> {
+    let (told, waits) = oneshot::channel();
+    tokio::spawn(async move {
+        let Ok(ticket) = written.await else { return };
+        let Err(mut ticket) = told.send(ticket) else { return };
+        ticket.state = TicketState::Cancelled;
+        ticket.says = "nobody waited any more until it was written".to_string();
+        if let Err(error) = store.put_ticket(ticket).await {
+            tracing::error!(%error, "an order that nobody waits for stays in the state");
+        }
+    });
+    waits.await.map_err(|_| StoreError::Stopped)
 }
 
 /// As the desk has it.

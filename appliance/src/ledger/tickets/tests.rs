@@ -201,3 +201,22 @@ async fn one_that_is_broken_off_is_said_to_be() {
     assert!(!receipt.well && receipt.result.starts_with("NOT finished"), "{receipt:?}");
     assert_eq!(receipt.disks.len(), 1);
 }
+
+/// A full disk may take an order long after its giver has gone.
+#[tokio::test]
+async fn an_order_that_nobody_waits_for_any_more_is_taken_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(dir.path()).expect("a state");
+    let (disk, written) = oneshot::channel();
+    let mut waits = Box::pin(heard_of(store.clone(), written));
+    assert!(futures::poll!(&mut waits).is_pending());
+    drop(waits);
+    let put = store.put_ticket(ticket()).await.expect("queued");
+    disk.send(put.await.expect("written")).expect("the ledger listens");
+    let taken_back = async {
+        while store.tickets().expect("read").iter().any(|ticket| ticket.state.stands()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), taken_back).await.expect("taken back");
+}
