@@ -7,6 +7,7 @@ use koboshi::lab::keeper::bound;
 use koboshi::lab::net::Peer;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
+use tokio::sync::oneshot;
 
 use super::{HasShell, MINUTES, spec};
 use crate::world::{World, in_world, text};
@@ -50,14 +51,20 @@ impl Watch {
             host.keeper.spawn(command).await.expect("arping: `make setup` installs it");
         let told = arping.stdout.take().expect("a pipe");
         let mut lines = BufReader::new(told).lines();
+        let (first, heard) = oneshot::channel();
         let replies = tokio::spawn(async move {
-            let mut macs = Vec::new();
+            let (mut macs, mut first) = (Vec::new(), Some(first));
             while let Ok(Some(line)) = lines.next_line().await {
                 let mac = line.split(['[', ']']).nth(1).filter(|_| line.contains("reply from"));
                 macs.extend(mac.map(str::to_lowercase));
+                if let Some(first) = first.take_if(|_| !macs.is_empty()) {
+                    let _ = first.send(());
+                }
             }
             macs
         });
+        // Whoever has it now is seen before anything happens to him.
+        heard.await.expect("somebody answers");
         Watch { arping, replies }
     }
 

@@ -215,6 +215,9 @@ impl Transfer {
         if now.saturating_duration_since(self.progress_at) >= self.patience.stall {
             return Step::End(End::TimedOut);
         }
+        if !self.heard && self.answers >= FIRST_ANSWERS {
+            return Step::End(End::TimedOut);
+        }
         // A nudged deadline is the client's own call, and it lives.
         if !self.nudged {
             let most = if self.heard { u32::MAX } else { self.patience.unheard };

@@ -310,8 +310,9 @@ fn simulate(
         Ack(u64),
     }
     let start = Instant::now();
-    let (mut transfer, step) =
-        Transfer::begin(&terms(blksize, window), size, Patience::default(), start);
+    // This client asks once: one that asks again is another transfer to the server.
+    let patience = Patience { unheard: 6, ..Patience::default() };
+    let (mut transfer, step) = Transfer::begin(&terms(blksize, window), size, patience, start);
     let mut wire: BTreeMap<(Instant, u64), Wire> = BTreeMap::new();
     let (mut serial, mut sent) = (0u64, 0u64);
     let last = size / u64::from(blksize) + 1;

@@ -132,6 +132,21 @@ fn bytes(many: usize) -> Vec<u8> {
     (0..many).map(|n| ((n * 7) >> 2) as u8).collect()
 }
 
+/// A line that lets a question and its answer through after two misfortunes: one that never does is told of.
+fn bearable(fates: Vec<Fate>) -> Vec<Fate> {
+    let mut bad = 0;
+    let mut bearable = Vec::with_capacity(2 * fates.len());
+    for fate in fates {
+        bad = if matches!(fate, Fate::Arrives | Fate::Twice) { 0 } else { bad + 1 };
+        bearable.push(fate);
+        if bad == 2 {
+            bearable.extend([Fate::Arrives; 2]);
+            bad = 0;
+        }
+    }
+    bearable
+}
+
 proptest! {
     #[test]
     fn whatever_the_line_does_the_stream_is_whole(
@@ -139,7 +154,7 @@ proptest! {
     ) {
         let mut now = Instant::now();
         let mut machine = Machine::new(bytes(many));
-        let mut fates = fates.into_iter();
+        let mut fates = bearable(fates).into_iter();
         let mut ask = Ask::new(now);
         // The line may have eaten what was said first.
         now += AGAIN;
