@@ -19,6 +19,7 @@ use koboshi_pxe::desk::Desk;
 use koboshi_pxe::seats::Holder;
 use koboshi_pxe::{Content, dhcp, http, tftp};
 use tokio::net::UdpSocket;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -148,7 +149,11 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         .interfaces()
         .into_iter()
         .map(|interface| dhcp::Wire::open(dhcp::Config { proxy, ..dhcp::Config::on(interface) }));
-    let wires: Vec<dhcp::Wire> = wires.collect::<Result<_, _>>().context("DHCP")?;
+    let first = thread("dhcp").context("a thread for DHCP")?;
+    let wires: Vec<dhcp::Wire> = {
+        let _there = first.0.enter();
+        wires.collect::<Result<_, _>>().context("DHCP")?
+    };
     let routes = http::routes(desk.clone(), contract::REPORT_MAX);
     let share = descriptors / doors.len().max(1);
     for (listener, loaders) in doors {
@@ -169,7 +174,8 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     if moves {
         store.forget_leases().await?;
     }
-    tasks.spawn(dhcp_service(desk.clone(), leases, kept, wires, control_in, cancel.clone()));
+    let service = dhcp_service(desk.clone(), leases, kept, wires, control_in, cancel.clone());
+    tasks.spawn_on(service, &first.0);
     let (wishes, wishes_in) = mpsc::channel(4096);
     // The ledger stops last: what the others still hear while they stop is written too.
     let last = CancellationToken::new();
@@ -254,6 +260,19 @@ fn raise_descriptors() -> usize {
     }
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
     usize::try_from(soft).unwrap_or(usize::MAX)
+}
+
+/// A thread with a runtime of its own, until what comes with it is dropped. Firmware asks for an address and gives up
+/// within seconds: thousands of machines that read their roots meanwhile must not be before it at every turn.
+fn thread(name: &str) -> std::io::Result<(Handle, oneshot::Sender<()>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let (end, ends) = oneshot::channel::<()>();
+    std::thread::Builder::new().name(name.to_string()).spawn(move || {
+        let _it_is_dropped = runtime.block_on(ends);
+        runtime.shutdown_background();
+    })?;
+    Ok((handle, end))
 }
 
 /// Two appliances on one state directory would both write it.
