@@ -2,7 +2,6 @@
 //! script carries pauses of its own, and above a bound the next machine is told how long to wait for
 //! its turn. Nothing waits while few boot, nobody waits for ever, seats go before guests.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Boots that may always fetch at a time, however slow the wire.
@@ -22,10 +21,10 @@ const LONGEST: Duration = Duration::from_secs(20);
 /// Bytes a second until it has been measured: a gigabit.
 pub const ASSUMED: u64 = 100_000_000;
 /// A measurement wants this many boots that have fetched all they fetch …
-const MEASURED_BY: usize = 16;
-const MEASURED_MAX: usize = 4096;
-/// … within this time.
-const MEASURED_IN: Duration = Duration::from_secs(120);
+const MEASURED_BY: u32 = 16;
+/// … within this time, told apart by spans of so long: it is the best of them that shows what the wire can do.
+const SPANS: usize = 24;
+const SPAN: Duration = Duration::from_secs(5);
 
 /// How it stands when one more machine asks for its script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +38,9 @@ pub struct Crowd {
     /// Of these, who asks again within seconds, or should have: the rooms that are free are theirs. Who was
     /// told to come back later leaves none empty until then.
     pub due: usize,
+    /// Of those, who asks again within a second, or should have. Who fetches at this moment is ready a moment later:
+    /// what is kept free of that for longer is nobody's.
+    pub at_hand: usize,
     /// Bytes that this one will fetch.
     pub bytes: u64,
     /// Bytes a second that the appliance hands out.
@@ -50,15 +52,14 @@ pub struct Crowd {
 pub fn pause(crowd: &Crowd, draw: u64) -> Option<Duration> {
     let (rate, bytes) = (crowd.rate.max(1), crowd.bytes.max(1));
     let room = (rate.saturating_mul(WITHIN.as_secs()) / bytes).clamp(ROOM_MIN, ROOM_MAX);
-    let over = |ahead: usize| {
-        let with = |there: usize| (there + ahead + 1) as u64;
-        let promised = with(crowd.fetching).saturating_sub(room);
-        promised.max(with(crowd.busy).saturating_sub(BUSY_MAX))
+    let over = |ahead: usize, at_hand: usize| {
+        let promised = ((crowd.fetching + ahead + 1) as u64).saturating_sub(room);
+        promised.max(((crowd.busy + at_hand + 1) as u64).saturating_sub(BUSY_MAX))
     };
-    if over(crowd.due) == 0 {
+    if over(crowd.due, crowd.at_hand) == 0 {
         return None;
     }
-    let turns = over(crowd.before).max(1);
+    let turns = over(crowd.before, crowd.before).max(1);
     let seconds = (turns as f64 * bytes as f64 / rate as f64).min(LONGEST.as_secs_f64());
     let pause = Duration::from_secs_f64(seconds).max(SHORTEST);
     // Up to a half less, so that those who wait longest do not all come back in one second.
@@ -69,31 +70,46 @@ pub fn pause(crowd: &Crowd, draw: u64) -> Option<Duration> {
 /// What the appliance hands out, measured by boots that have fetched everything.
 #[derive(Debug, Default)]
 pub struct Rate {
-    /// Let in, done, bytes.
-    done: VecDeque<(Instant, Instant, u64)>,
+    begun: Option<Instant>,
+    /// Number of the span since then, bytes that were under way in it, boots that ended in it. A ring.
+    spans: [(u64, f64, u32); SPANS],
 }
 
 impl Rate {
-    /// A boot that was let in then has fetched so many bytes.
+    /// A boot that was let in then has fetched so many bytes: as many in each moment.
     pub fn fetched(&mut self, bytes: u64, let_in: Instant, now: Instant) {
-        self.done.push_back((let_in, now, bytes));
-        let old = |at: Instant| now.saturating_duration_since(at) > MEASURED_IN;
-        while self.done.len() > MEASURED_MAX || self.done.front().is_some_and(|(_, at, _)| old(*at))
-        {
-            self.done.pop_front();
+        let begun = *self.begun.get_or_insert(let_in);
+        let since = |at: Instant| at.saturating_duration_since(begun).as_secs_f64();
+        let (from, to) = (since(let_in), since(now).max(since(let_in) + 0.001));
+        let length = SPAN.as_secs_f64();
+        let last = (to / length) as u64;
+        let first = ((from / length) as u64).max((last + 1).saturating_sub(SPANS as u64));
+        for number in first..=last {
+            let span = &mut self.spans[(number % SPANS as u64) as usize];
+            if span.0 != number {
+                *span = (number, 0.0, 0);
+            }
+            let begins = number as f64 * length;
+            let there = (to.min(begins + length) - from.max(begins)).max(0.0);
+            span.1 += bytes as f64 * there / (to - from);
+            span.2 += u32::from(number == last);
         }
     }
 
-    /// Bytes a second.
-    pub fn now(&self, now: Instant) -> u64 {
-        let age = |at: Instant| now.saturating_duration_since(at);
-        let recent = self.done.iter().filter(|(_, at, _)| age(*at) <= MEASURED_IN);
-        let (mut count, mut bytes, mut span) = (0, 0u64, Duration::ZERO);
-        for (let_in, _, more) in recent {
-            (count, bytes) = (count + 1, bytes.saturating_add(*more));
-            span = span.max(age(*let_in));
+    /// Bytes a second. It is believed once as many have fetched everything as are half of those that fetch: the
+    /// first ones to be ready are few, and say nothing of what the others have of the wire.
+    pub fn now(&self, now: Instant, fetching: usize) -> u64 {
+        let Some(begun) = self.begun else { return ASSUMED };
+        let at = now.saturating_duration_since(begun).as_secs() / SPAN.as_secs();
+        let recent = self.spans.iter().filter(|(number, ..)| number + SPANS as u64 > at);
+        let (mut most, mut count) = (0.0_f64, 0);
+        for (_, bytes, ended) in recent {
+            (most, count) = (most.max(*bytes), count + ended);
         }
-        if count < MEASURED_BY || span.as_secs() == 0 { ASSUMED } else { bytes / span.as_secs() }
+        if count < MEASURED_BY || (count as usize) < fetching / 2 {
+            return ASSUMED;
+        }
+        (most / SPAN.as_secs_f64()) as u64
     }
 }
 
@@ -137,6 +153,7 @@ mod tests {
             busy: fetching,
             before,
             due: before,
+            at_hand: before,
             bytes,
             rate,
         };
@@ -158,10 +175,17 @@ mod tests {
         let starting = |fetching| Crowd { busy: 100, ..crowd(fetching, 0, 1, 100 * MB) };
         assert_eq!(seconds(starting(4095)), None, "most of them start their kernels");
         assert_eq!(seconds(starting(4096)), Some(5), "and will come back for their roots");
-        let free = Crowd { due: 3, ..crowd(70, 900, 80 * MB, 100 * MB) };
+        let free = Crowd { due: 3, at_hand: 0, ..crowd(70, 900, 80 * MB, 100 * MB) };
         assert_eq!(seconds(free), None, "rooms are free, and who is before it is far away");
         let taken = Crowd { due: 5, ..free };
         assert_eq!(seconds(taken), Some(20), "those that are about to come back have them");
+        let small = Crowd { due: 3000, at_hand: 400, busy: 100, ..crowd(600, 8000, 1, 100 * MB) };
+        assert_eq!(seconds(small), None, "it is through before most of them come");
+        assert_eq!(
+            seconds(Crowd { at_hand: 412, ..small }),
+            Some(5),
+            "those at hand are before it"
+        );
         let far = crowd(75, 900, 80 * MB, 100 * MB);
         let drawn: std::collections::BTreeSet<_> =
             (0..1000).filter_map(|draw| pause(&far, draw * 7919)).collect();
@@ -174,18 +198,40 @@ mod tests {
         let start = Instant::now();
         let s = |seconds| start + Duration::from_secs(seconds);
         let mut rate = Rate::default();
+        assert_eq!(rate.now(s(0), 0), ASSUMED);
         for second in 0..15 {
             // One after the other.
             rate.fetched(80 * MB, s(second), s(second + 1));
         }
-        assert_eq!(rate.now(s(15)), ASSUMED, "15 are too few");
+        assert_eq!(rate.now(s(15), 1), ASSUMED, "15 are too few");
         rate.fetched(80 * MB, s(15), s(16));
-        assert_eq!(rate.now(s(16)), 80 * MB);
-        assert_eq!(rate.now(s(500)), ASSUMED, "long ago");
-        for number in 0..10_000 {
-            rate.fetched(1, s(600), s(600 + number / 1000));
+        assert_eq!(rate.now(s(16), 1), 80 * MB);
+        assert_eq!(rate.now(s(16), 33), 80 * MB);
+        assert_eq!(rate.now(s(16), 34), ASSUMED, "of those that were let in, 16 are not half");
+        assert_eq!(rate.now(s(500), 1), ASSUMED, "long ago");
+    }
+
+    #[test]
+    fn those_that_share_a_wire_show_it_together() {
+        let start = Instant::now();
+        let s = |seconds| start + Duration::from_secs(seconds);
+        // Forty share 10 MB a second, and all are ready at once.
+        let mut rate = Rate::default();
+        for _ in 0..40 {
+            rate.fetched(20 * MB, s(0), s(80));
         }
-        assert!(rate.done.len() <= MEASURED_MAX);
+        assert_eq!(rate.now(s(80), 0), 10 * MB);
+        // Small ones that spend their time on other things say less than the wire can do, and more with each
+        // that is let in: no bound for long.
+        let mut rate = Rate::default();
+        for number in 0..1000 {
+            rate.fetched(4 * MB, s(number / 200), s(8 + number / 200));
+        }
+        assert!(rate.now(s(13), 100) > 300 * MB, "{}", rate.now(s(13), 100));
+        // A boot of hours, one that ends before it began, and a day without any.
+        rate.fetched(MB, s(0), s(20_000));
+        rate.fetched(MB, s(20_010), s(20_000));
+        assert_eq!(rate.now(s(100_000), 0), ASSUMED);
     }
 
     #[test]
