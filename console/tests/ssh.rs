@@ -374,7 +374,7 @@ async fn without_a_terminal_bytes_are_exact_both_ways() {
     alice.types(b"last").await;
     drop(alice.child.stdin.take());
     assert_eq!(alice.leaves().await, 0);
-    assert!(m01.typed().ends_with(b"last"));
+    m01.until("the last word", |told| told.typed.ends_with(b"last")).await;
     assert!(
         text(&alice.heard).contains("alice (ssh from 127.0.0.1) holds the line]\n"),
         "{}",
