@@ -176,7 +176,9 @@ fn checked<'a>(mark: &[u8], line: &'a [u8]) -> Option<&'a str> {
     let text = line.get(at + mark.len()..)?;
     let (text, sum) = text.split_at_checked(text.len().checked_sub(9)?)?;
     let sum = str::from_utf8(sum).ok()?.strip_prefix(':')?;
-    (number(sum, 16)? == crc32fast::hash(text)).then(|| str::from_utf8(text).ok()).flatten()
+    // As it is written, in small letters: a capital one is a damaged line.
+    let as_written = sum == format!("{:08x}", crc32fast::hash(text));
+    as_written.then(|| str::from_utf8(text).ok()).flatten()
 }
 
 /// Without signs and blanks, which `parse` would take.
@@ -246,6 +248,19 @@ mod tests {
             lines.came(piece, |line| read.extend(Frame::read(line)));
         }
         assert_eq!(read, [frame(1)]);
+    }
+
+    #[test]
+    fn a_capital_letter_in_the_sum_is_a_wrong_byte() {
+        let body = vec![52, 107, 32, 42, 107, 13, 15, 62, 94, 5, 4, 64, 2, 73, 65];
+        let line = Frame { about: About::Listing, seq: 3, last: false, body }.line();
+        let line = &line[..line.len() - 1];
+        let letter = line.iter().rposition(|byte| byte.is_ascii_alphabetic()).unwrap();
+        assert!(letter > line.len() - 8, "the sum has a letter");
+        let mut wrong = line.to_vec();
+        wrong[letter].make_ascii_uppercase();
+        assert_eq!(Frame::read(&wrong), None);
+        assert!(Frame::read(line).is_some());
     }
 
     proptest! {
