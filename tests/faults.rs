@@ -14,34 +14,13 @@ use std::time::{Duration, Instant};
 use koboshi_storm::paper;
 use nix::sched::{CloneFlags, unshare};
 
-use crate::wire::{Client, peer, rom, udhcpc};
+use crate::wire::{self, Client, peer, rom, udhcpc};
 use crate::world::{KOBOSHI, World, in_world, text};
 
-const SITE: &str = r#"
-[site]
-name = "faults"
-
-[net]
-interface = "kb0"
-cidr = "10.77.0.0/24"
-pool = "10.77.0.200-10.77.0.210"
-
-[roles.rescue]
-image = "rescue"
-
-[machines]
-m01 = { mac = ["52:54:00:77:00:01"] }
-m02 = { mac = ["52:54:00:77:00:02"] }
-m03 = { mac = ["52:54:00:77:00:03"] }
-
-[seats]
-tool1 = { role = "rescue", ip = "10.77.0.21" }
-
-[matrix]
-m01 = "tool1"
-m02 = "spare"
-m03 = "spare"
-"#;
+/// A larger pool.
+fn site() -> String {
+    wire::SITE.replace("pool = \"10.77.0.200-10.77.0.200\"", "pool = \"10.77.0.200-10.77.0.210\"")
+}
 
 /// A small disk over a folder, in a mount namespace of this test.
 struct Disk(PathBuf);
@@ -93,7 +72,7 @@ where
 {
     own_mounts();
     let options = format!("size={size}");
-    in_world(SITE, vec![], move |mut world| {
+    in_world(&site(), vec![], move |mut world| {
         let disk = Disk::mount(&world.state, &options);
         let site = world.state.join("site.toml");
         fs::copy(&world.site, &site).expect("the site file");
@@ -273,7 +252,7 @@ fn an_image_that_finds_no_room_is_absent_and_leaves_nothing_behind() {
 /// The interface under a running appliance is taken down, loses its address, gets another, is made anew.
 #[test]
 fn an_interface_that_goes_and_comes_is_served_again() {
-    in_world(SITE, vec![], async |mut world| {
+    in_world(&site(), vec![], async |mut world| {
         world.serve().await;
         let ip = |words: &str| {
             let words: Vec<&str> = words.split(' ').collect();
@@ -334,7 +313,7 @@ fn an_interface_that_goes_and_comes_is_served_again() {
 /// under either: leases, boots, orders and the order of events go on.
 #[test]
 fn a_clock_that_is_set_ends_nothing_and_makes_nothing_last() {
-    in_world(SITE, vec![], async |mut world| {
+    in_world(&site(), vec![], async |mut world| {
         image(&world.state, "rescue");
         let clock = world.state.join("clock");
         let set = |days: i32| fs::write(&clock, format!("{days:+}d\n")).expect("written");

@@ -11,35 +11,16 @@ use koboshi_storm::wire::Wire;
 use tokio_util::sync::CancellationToken;
 
 use crate::storm::storm;
-use crate::wire::{peer, rom};
+use crate::wire::{self, peer, rom};
 use crate::world::{in_world, text};
 
-const SITE: &str = r#"
-[site]
-name = "hostile"
-
-[net]
-interface = "kb0"
-cidr = "10.77.0.0/24"
-pool = "10.77.0.100-10.77.0.180"
-unknown = "rescue"
-
-[roles.rescue]
-image = "rescue"
-
-[machines]
-m01 = { mac = ["52:54:00:77:00:01"] }
-m02 = { mac = ["52:54:00:77:00:02"] }
-m03 = { mac = ["52:54:00:77:00:03"] }
-
-[seats]
-tool1 = { role = "rescue", ip = "10.77.0.21" }
-
-[matrix]
-m01 = "tool1"
-m02 = "spare"
-m03 = "spare"
-"#;
+/// A larger pool, and strangers have a part of it.
+fn site() -> String {
+    wire::SITE.replace(
+        "pool = \"10.77.0.200-10.77.0.200\"",
+        "pool = \"10.77.0.100-10.77.0.180\"\nunknown = \"rescue\"",
+    )
+}
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// The NIC of the appliance in every world.
@@ -93,7 +74,7 @@ fn enemy(
 
 #[test]
 fn what_is_sent_in_others_names_or_by_nobody_costs_them_nothing() {
-    in_world(SITE, vec![], async |world| {
+    in_world(&site(), vec![], async |world| {
         let mut world = world.with_images();
         world.serve().await;
         // m01 boots and is up.
@@ -158,7 +139,7 @@ fn what_is_sent_in_others_names_or_by_nobody_costs_them_nothing() {
 
 #[test]
 fn a_source_that_takes_no_file_gets_few_datagrams_and_a_flood_of_words_leaves_room() {
-    in_world(SITE, vec![], async |mut world| {
+    in_world(&site(), vec![], async |mut world| {
         world.serve().await;
         let victim = peer(&world, "52:54:00:99:99:90");
         victim.address(Ipv4Addr::new(10, 77, 0, 90), 24).expect("an address");

@@ -9,7 +9,8 @@ use tokio::io::AsyncBufReadExt;
 
 use crate::world::{World, in_world, text};
 
-const SITE: &str = r#"
+/// Three machines, a seat, and a pool of one address.
+pub const SITE: &str = r#"
 [site]
 name = "wire"
 

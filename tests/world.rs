@@ -88,7 +88,7 @@ impl World {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(self.state.join("serve.log"))
+            .open(self.log_file())
             .expect("a log file");
         let mut command = self.rack.command(KOBOSHI);
         command.arg("serve").arg("--site").arg(&self.site).arg("--state").arg(&self.state);
@@ -123,7 +123,12 @@ impl World {
 
     /// What the appliance wrote.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.state.join("serve.log")).unwrap_or_default()
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Not in the state, whose disk may be full.
+    fn log_file(&self) -> PathBuf {
+        self.site.with_file_name("serve.log")
     }
 
     /// Runs `koboshi … --state …`.
