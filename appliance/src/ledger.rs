@@ -4,6 +4,9 @@
 mod clock;
 mod console;
 mod host_keys;
+mod late;
+mod machines;
+mod opened;
 mod power;
 mod reports;
 mod seats;
@@ -25,8 +28,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::clock::{Clock, just_now};
 use crate::diagnosis::Learned;
-use crate::diagnosis::late::Finding;
-use crate::diagnosis::learned::Lesson;
 use crate::hardware::Record;
 use crate::rollout::{Rollout, Told};
 use crate::store::{BootRecord, Event, Holding, HostKeys, Mark, Store, StoreError};
@@ -211,51 +212,6 @@ impl Ledger {
         self.inner().boots.clone()
     }
 
-    /// What a machine's firmware said of itself when it last booted by the network.
-    pub fn firmware(&self, machine: &str) -> Option<Firmware> {
-        self.inner().firmware.get(machine).copied()
-    }
-
-    async fn firmware_told(&self, machine: &str, told: Firmware) {
-        let told = {
-            let mut inner = self.inner();
-            let last = inner.firmware.get(machine).copied();
-            let told = told.after(last);
-            if last == Some(told) {
-                return;
-            }
-            inner.firmware.insert(machine.to_string(), told);
-            told
-        };
-        if let Err(error) = self.store.record_firmware(machine.to_string(), told).await {
-            self.failed(&error);
-        }
-    }
-
-    /// What each machine is made of, by name or, for one that the site does not know, by MAC.
-    pub fn hardware(&self) -> HashMap<String, Record> {
-        self.inner().hardware.clone()
-    }
-
-    /// What a machine's last set-up found.
-    pub fn survey(&self, machine: &str) -> Option<Surveyed> {
-        self.inner().surveys.get(machine).cloned()
-    }
-
-    /// Counts changes of that.
-    pub fn hardware_changes(&self) -> u64 {
-        self.changes.load(Ordering::Relaxed)
-    }
-
-    /// Replaces what is known of a machine's hardware, by an operator's word.
-    pub async fn take_on(&self, record: Record) {
-        self.inner().hardware.insert(record.machine.clone(), record.clone());
-        self.changes.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.store.record_hardware(record).await {
-            self.failed(&error);
-        }
-    }
-
     /// When this process began to listen, Unix milliseconds.
     pub fn began(&self) -> u64 {
         self.inner().began
@@ -424,82 +380,6 @@ impl Ledger {
         }
     }
 
-    /// The firmware speaks: the last boot is over. What the machine held it holds until the desk says
-    /// that it has left.
-    async fn opened(
-        self: &Arc<Ledger>,
-        mut record: BootRecord,
-        holds: Option<String>,
-        over: &[(BootId, Mac)],
-    ) {
-        let (mut ended, mut strangers) = (Vec::new(), Vec::new());
-        {
-            let mut inner = self.inner();
-            for (id, mac) in over {
-                inner.ids.remove(id);
-                inner.reports.remove(id);
-                let Some(last) = inner.boots.get_mut(mac).filter(|last| last.id == *id) else {
-                    continue;
-                };
-                last.over = true;
-                // A stranger whose address another machine has now: it is forgotten, or random
-                // MACs would fill the disk.
-                if *mac != record.mac && last.machine == mac.to_string() {
-                    let stranger = last.machine.clone();
-                    inner.boots.remove(mac);
-                    inner.heard.remove(mac);
-                    inner.hardware.remove(&stranger);
-                    inner.evidence.remove(&stranger);
-                    self.rollout.gone(&stranger);
-                    strangers.push(stranger);
-                } else {
-                    ended.push(last.clone());
-                }
-            }
-            // How long its restart took, if we were there when it was last heard of.
-            let ran = inner.boots.get(&record.mac).is_some_and(|last| last.stage >= Stage::Init);
-            let last = inner.heard.get(&record.mac).copied();
-            let last = last.filter(|last| ran && *last >= inner.began);
-            record.after = last.map(|last| record.opened.saturating_sub(last));
-            if let Some(lesson) = Lesson::of_opened(&record) {
-                inner.learned.learn(lesson);
-            }
-            record.order = inner.next(record.opened);
-            inner.heard.insert(record.mac, record.opened);
-            inner.ids.insert(record.id, record.mac);
-            inner.boots.insert(record.mac, record.clone());
-        }
-        let holds = holds.map(|seat| Holding {
-            seat,
-            machine: record.machine.clone(),
-            boot: record.id,
-            epoch: 0,
-            at: Some((record.mac, record.address)),
-            since: record.opened,
-        });
-        let machine = record.machine.clone();
-        self.keep(self.rollout.opened(&record)).await;
-        match self.store.open_boot(record, ended, strangers, holds).await {
-            Ok(held) => {
-                let ledger = self.clone();
-                tokio::spawn(async move {
-                    // The desk gives no seat away that another machine has; were the two ever to
-                    // disagree, this is where it shows.
-                    if let Ok(Some(held)) = held.await
-                        && held.machine != machine
-                    {
-                        let text = format!(
-                            "was promised {}, which {} holds by the books",
-                            held.seat, held.machine
-                        );
-                        ledger.event("conflict", Some(machine), text).await;
-                    }
-                });
-            }
-            Err(error) => self.failed(&error),
-        }
-    }
-
     async fn mark(&self, id: BootId, stage: Stage, note: String, at: u64, source: Source) {
         let record = {
             let mut inner = self.inner();
@@ -527,41 +407,6 @@ impl Ledger {
         self.ticket_boots(&record, stage).await;
         if let Err(error) = self.store.record_boot(record).await {
             self.failed(&error);
-        }
-    }
-
-    /// The boots, when each machine was last heard of, and how long things take, to be looked at.
-    pub fn look<T>(
-        &self,
-        see: impl FnOnce(&HashMap<Mac, BootRecord>, &HashMap<Mac, u64>, &Learned) -> T,
-    ) -> T {
-        let inner = self.inner();
-        see(&inner.boots, &inner.heard, &inner.learned)
-    }
-
-    /// A boot went no further for too long: a line in its timeline, unless it has moved meanwhile.
-    pub async fn is_late(&self, finding: &Finding, at: u64) {
-        let record = {
-            let mut inner = self.inner();
-            let Some(mac) = inner.ids.get(&finding.id).copied() else { return };
-            let Some(record) = inner.boots.get_mut(&mac) else { return };
-            if record.stage != finding.stage {
-                return;
-            }
-            let (note, late) = (finding.cause.seen.clone(), Some(finding.cause.late.clone()));
-            push(record, Mark { at, stage: finding.stage, note, late, power: None, console: None });
-            record.clone()
-        };
-        if let Err(error) = self.store.record_boot(record).await {
-            self.failed(&error);
-        }
-    }
-
-    /// A machine is up: how long each step took it.
-    fn learn(&self, mac: Mac) {
-        let mut inner = self.inner();
-        if let Some(lesson) = inner.boots.get(&mac).and_then(Lesson::of_up) {
-            inner.learned.learn(lesson);
         }
     }
 

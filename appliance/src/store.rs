@@ -5,7 +5,9 @@
 //! A full disk is waited out ([`disk`]).
 
 mod booted;
+mod boots;
 mod disk;
+mod machines;
 mod records;
 mod tickets;
 
@@ -16,9 +18,7 @@ use std::sync::mpsc as queue;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io, thread};
 
-use koboshi_pxe::boots::Stage;
-use koboshi_pxe::firmware::Firmware;
-use koboshi_pxe::{BootId, Mac, dhcp};
+use koboshi_pxe::{BootId, dhcp};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{oneshot, watch};
@@ -27,9 +27,8 @@ pub use booted::{Booted, BootedInto};
 pub use records::{BootRecord, Event, Holding, HostKeys, Late, Mark, OnConsole, Switched};
 pub use tickets::{Ticket, TicketState};
 
-use crate::hardware;
-use crate::rollout::Course;
-use crate::surveys::Surveyed;
+use boots::put_boot;
+
 use crate::unwritten::{self, Trouble, Unwritten};
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -246,58 +245,6 @@ impl Store {
         self.submit(|txn| Ok(txn.open_table(LEASES)?.retain(|_, _| false)?)).await.map(drop)
     }
 
-    /// A machine's firmware speaks, in one commit: its new boot, the ends of others, strangers to
-    /// be forgotten, and the seat that is promised to it. Queued in order; the receiver answers with
-    /// the holding as it is now: another machine's, where that still has the seat.
-    pub async fn open_boot(
-        &self,
-        boot: BootRecord,
-        ended: Vec<BootRecord>,
-        strangers: Vec<String>,
-        holds: Option<Holding>,
-    ) -> Result<oneshot::Receiver<Option<Holding>>, StoreError> {
-        self.submit(move |txn| {
-            for last in &ended {
-                put_boot(txn, last)?;
-            }
-            for stranger in &strangers {
-                forget_boots(txn, stranger, 0)?;
-                booted::forget(txn, stranger)?;
-                txn.open_table(HARDWARE)?.remove(stranger.as_str())?;
-                txn.open_table(COURSES)?.remove(stranger.as_str())?;
-            }
-            put_boot(txn, &boot)?;
-            booted::open(txn, &boot)?;
-            forget_boots(txn, &boot.machine, BOOTS_KEPT)?;
-            holds.map(|holding| put_holding(txn, holding)).transpose()
-        })
-        .await
-    }
-
-    /// Writes what a machine is made of. Queued in order; nobody need wait for it.
-    pub async fn record_hardware(&self, record: hardware::Record) -> Result<(), StoreError> {
-        let put = move |txn: &WriteTransaction| {
-            let mut table = txn.open_table(HARDWARE)?;
-            table.insert(record.machine.as_str(), json(&record).as_slice())?;
-            Ok(())
-        };
-        self.submit(put).await.map(drop)
-    }
-
-    /// What every machine is made of.
-    pub fn hardware(&self) -> Result<Vec<hardware::Record>, StoreError> {
-        let read = self.db.begin_read()?;
-        let mut records = Vec::new();
-        for row in read.open_table(HARDWARE)?.iter()? {
-            // Told anew at its next boot.
-            match parse("hardware", row?.1.value()) {
-                Ok(record) => records.push(record),
-                Err(error) => tracing::warn!(%error, "what a machine is made of is forgotten"),
-            }
-        }
-        Ok(records)
-    }
-
     /// Seats are free, as far as they are held by these boots; those boots that are over by it go
     /// with them. Queued in order; the receiver answers once it is on disk.
     pub async fn release(
@@ -320,195 +267,6 @@ impl Store {
             Ok(())
         })
         .await
-    }
-
-    /// One boot, if it is remembered.
-    pub fn boot(&self, id: BootId) -> Result<Option<BootRecord>, StoreError> {
-        let read = self.db.begin_read()?;
-        let boots = read.open_table(BOOTS)?;
-        let row = boots.get(id.0.as_slice())?;
-        row.map(|row| parse("boots", row.value())).transpose()
-    }
-
-    /// Writes what a machine's firmware says of itself. Queued in order; nobody need wait for it.
-    pub async fn record_firmware(
-        &self,
-        machine: String,
-        firmware: Firmware,
-    ) -> Result<(), StoreError> {
-        let put = move |txn: &WriteTransaction| {
-            let mut table = txn.open_table(FIRMWARE)?;
-            table.insert(machine.as_str(), json(&firmware).as_slice())?;
-            Ok(())
-        };
-        self.submit(put).await.map(drop)
-    }
-
-    /// What the firmware of each machine said of itself.
-    pub fn firmware(&self) -> Result<HashMap<String, Firmware>, StoreError> {
-        let read = self.db.begin_read()?;
-        let table = read.open_table(FIRMWARE)?;
-        let mut found = HashMap::new();
-        for row in table.iter()? {
-            let (machine, firmware) = row?;
-            // One that does not read back is told anew at the machine's next boot.
-            if let Ok(firmware) = parse("firmware", firmware.value()) {
-                found.insert(machine.value().to_string(), firmware);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Writes what a machine's set-up found. Queued in order; nobody need wait for it.
-    pub async fn record_survey(&self, surveyed: Surveyed) -> Result<(), StoreError> {
-        let put = move |txn: &WriteTransaction| {
-            let mut table = txn.open_table(SURVEYS)?;
-            table.insert(surveyed.machine.as_str(), json(&surveyed).as_slice())?;
-            Ok(())
-        };
-        self.submit(put).await.map(drop)
-    }
-
-    /// What the last set-up of each machine found.
-    pub fn surveys(&self) -> Result<HashMap<String, Surveyed>, StoreError> {
-        let read = self.db.begin_read()?;
-        let mut found = HashMap::new();
-        for row in read.open_table(SURVEYS)?.iter()? {
-            // One that does not read back is told anew by the next set-up.
-            if let Ok(surveyed) = parse::<Surveyed>("surveys", row?.1.value()) {
-                found.insert(surveyed.machine.clone(), surveyed);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Writes a machine's SSH host keys. Queued in order; nobody need wait for it.
-    pub async fn record_host_keys(&self, keys: HostKeys) -> Result<(), StoreError> {
-        let put = move |txn: &WriteTransaction| {
-            let mut table = txn.open_table(HOST_KEYS)?;
-            table.insert(keys.machine.as_str(), json(&keys).as_slice())?;
-            Ok(())
-        };
-        self.submit(put).await.map(drop)
-    }
-
-    /// The SSH host keys of each machine that showed some.
-    pub fn host_keys(&self) -> Result<HashMap<String, HostKeys>, StoreError> {
-        let read = self.db.begin_read()?;
-        let table = read.open_table(HOST_KEYS)?;
-        let mut found = HashMap::new();
-        for row in table.iter()? {
-            // What does not read back is shown anew at the machine's next boot.
-            if let Ok(keys) = parse::<HostKeys>("host-keys", row?.1.value()) {
-                found.insert(keys.machine.clone(), keys);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Writes how a machine has done with versions of images. Queued in order; nobody need wait for it.
-    pub async fn record_course(&self, machine: String, course: Course) -> Result<(), StoreError> {
-        let put = move |txn: &WriteTransaction| {
-            let mut table = txn.open_table(COURSES)?;
-            match course.tries.is_empty() {
-                true => table.remove(machine.as_str())?,
-                false => table.insert(machine.as_str(), json(&course).as_slice())?,
-            };
-            Ok(())
-        };
-        self.submit(put).await.map(drop)
-    }
-
-    /// How each machine has done with versions of images.
-    pub fn courses(&self) -> Result<HashMap<String, Course>, StoreError> {
-        let read = self.db.begin_read()?;
-        let mut found = HashMap::new();
-        for row in read.open_table(COURSES)?.iter()? {
-            let (machine, course) = row?;
-            // One that does not read back is another version's making: failures are counted anew.
-            if let Ok(course) = parse("courses", course.value()) {
-                found.insert(machine.value().to_string(), course);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Writes a boot as it stands. Queued in order; nobody need wait for it. Where the disk is behind, a
-    /// boot has one place in the queue, and what is written there is how it stands by then.
-    pub async fn record_boot(&self, boot: BootRecord) -> Result<(), StoreError> {
-        let id = boot.id;
-        let place = {
-            let mut moving = held(&self.moving);
-            if let Some(place) = moving.get(&id) {
-                let mut waiting = held(place);
-                // That it came up, and went down, is looked for in what is written.
-                let ends = |stage| matches!(stage, Stage::Up | Stage::Down);
-                let same = |last: &BootRecord| !ends(last.stage) || last.stage == boot.stage;
-                if waiting.as_ref().is_some_and(same) {
-                    *waiting = Some(boot);
-                    return Ok(());
-                }
-            }
-            let place: Moving = Arc::new(Mutex::new(Some(boot)));
-            moving.insert(id, place.clone());
-            place
-        };
-        let moving = self.moving.clone();
-        let write = move |txn: &WriteTransaction| {
-            let boot = {
-                let mut moving = held(&moving);
-                if moving.get(&id).is_some_and(|last| Arc::ptr_eq(last, &place)) {
-                    moving.remove(&id);
-                }
-                held(&place).take()
-            };
-            boot.map_or(Ok(()), |boot| put_boot(txn, &boot))
-        };
-        self.submit(write).await.map(drop)
-    }
-
-    /// A machine's boots, newest first.
-    pub fn boots_of(&self, machine: &str) -> Result<Vec<BootRecord>, StoreError> {
-        let read = self.db.begin_read()?;
-        let of = read.open_table(BOOTS_OF)?;
-        let boots = read.open_table(BOOTS)?;
-        let (first, last) = (boots_key(machine, 0), boots_key(machine, u64::MAX));
-        let mut found = Vec::new();
-        for row in of.range(first.as_slice()..=last.as_slice())?.rev() {
-            if let Some(boot) = boots.get(row?.1.value())? {
-                found.push(parse("boots", boot.value())?);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Each machine's newest boot; `each` sees all that are kept, in no order.
-    pub fn newest_boots(
-        &self,
-        mut each: impl FnMut(&BootRecord),
-    ) -> Result<Vec<BootRecord>, StoreError> {
-        let read = self.db.begin_read()?;
-        let boots = read.open_table(BOOTS)?;
-        let mut newest = std::collections::HashMap::<Mac, BootRecord>::new();
-        for row in boots.iter()? {
-            // A record of another version's making is history, not a reason not to start.
-            let boot: BootRecord = match parse("boots", row?.1.value()) {
-                Ok(boot) => boot,
-                Err(error) => {
-                    tracing::warn!(%error, "a boot is forgotten");
-                    continue;
-                }
-            };
-            if boot.is_unbooted() {
-                continue;
-            }
-            each(&boot);
-            let older = newest.get(&boot.mac).is_some_and(|known| known.order() >= boot.order());
-            if !older {
-                newest.insert(boot.mac, boot);
-            }
-        }
-        Ok(newest.into_values().collect())
     }
 
     /// A machine holds a seat, unless another one does. Queued in order; the receiver answers with
@@ -682,36 +440,6 @@ fn put_holding(txn: &WriteTransaction, mut new: Holding) -> Result<Holding, Stor
     meta.insert(counter.as_str(), new.epoch)?;
     holdings.insert(new.seat.as_str(), json(&new).as_slice())?;
     Ok(new)
-}
-
-fn put_boot(txn: &WriteTransaction, boot: &BootRecord) -> Result<(), StoreError> {
-    txn.open_table(BOOTS)?.insert(boot.id.0.as_slice(), json(boot).as_slice())?;
-    let key = boots_key(&boot.machine, boot.order());
-    txn.open_table(BOOTS_OF)?.insert(key.as_slice(), boot.id.0.as_slice())?;
-    booted::moved(txn, boot)
-}
-
-/// Forgets all boots of a machine but the newest `kept`.
-fn forget_boots(txn: &WriteTransaction, machine: &str, kept: usize) -> Result<(), StoreError> {
-    let mut of = txn.open_table(BOOTS_OF)?;
-    let mut boots = txn.open_table(BOOTS)?;
-    let (first, last) = (boots_key(machine, 0), boots_key(machine, u64::MAX));
-    let all: Vec<(Vec<u8>, Vec<u8>)> = of
-        .range(first.as_slice()..=last.as_slice())?
-        .map(|row| row.map(|(key, id)| (key.value().to_vec(), id.value().to_vec())))
-        .collect::<Result<_, _>>()?;
-    for (key, id) in all.iter().rev().skip(kept) {
-        of.remove(key.as_slice())?;
-        boots.remove(id.as_slice())?;
-    }
-    Ok(())
-}
-
-fn boots_key(machine: &str, opened: u64) -> Vec<u8> {
-    let mut key = machine.as_bytes().to_vec();
-    key.push(0);
-    key.extend(opened.to_be_bytes());
-    key
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {

@@ -2,6 +2,7 @@ use koboshi_initramfs::contract::Phase;
 
 use super::reports::{NOTE_MAX, words};
 use super::*;
+use crate::diagnosis::late::Finding;
 
 #[test]
 fn what_a_machine_wrote_cannot_drive_a_terminal() {

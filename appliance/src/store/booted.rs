@@ -9,7 +9,8 @@ use koboshi_pxe::boots::Stage;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use super::{BootRecord, StoreError, boots_key, json, parse};
+use super::boots::boots_key;
+use super::{BootRecord, StoreError, json, parse};
 
 /// Machine, NUL, opening time in milliseconds (big endian).
 pub(super) const BOOTED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("booted");

@@ -1,3 +1,6 @@
+use koboshi_pxe::Mac;
+use koboshi_pxe::boots::Stage;
+
 use super::*;
 
 fn event(text: &str) -> Event {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
-use super::{Desk, HEARD_MAX, Inner, News, Snapshot};
+use super::heard::HEARD_MAX;
+use super::{Desk, Inner, News, Snapshot};
 use crate::boots::{Boot, Stage};
 use crate::content::BootId;
 use crate::decide::{Asks, Client, Entry, Exclusive, Facts, Known, Live, Place, Step, decide};

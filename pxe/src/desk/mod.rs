@@ -6,9 +6,11 @@ mod begun;
 mod choose;
 mod files;
 mod gate;
+mod heard;
 mod news;
 mod orders;
 mod place;
+mod reports;
 pub mod said;
 mod stand;
 mod tickets;
@@ -22,8 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 pub use self::choose::NoChoice;
 use crate::Mac;
@@ -34,12 +35,13 @@ use crate::decide::{
 };
 use crate::dhcp::Subnet;
 use crate::firmware::Firmware;
-use crate::hostile::{Harm, Hostile};
+use crate::hostile::Hostile;
 use crate::menu::Offered;
 use crate::pace;
 use crate::script::Uart;
-use crate::seats::{Holder, Seats};
+use crate::seats::Seats;
 
+use heard::Subject;
 pub use news::{News, Offer, ReportRefusal};
 pub use place::{Kind, Network, Reach};
 pub use stand::Bmc;
@@ -104,16 +106,6 @@ pub trait Freeze: Send + Sync {
     }
 }
 
-/// Reports a machine may make at once, and how many more each second after that.
-const REPORT_BURST: f64 = 30.0;
-const REPORT_RATE: f64 = 5.0;
-/// Kinds of events, by machine, until the same one may be named again.
-const HEARD_AGAIN: std::time::Duration = std::time::Duration::from_secs(600);
-const HEARD_MAX: usize = 4096;
-/// Strangers that are told of one by one within that time: a rack of new machines is, and a thousand invented
-/// MACs a second do not push all else out of the events.
-const STRANGERS_MAX: usize = 512;
-
 /// See the module.
 pub struct Desk {
     site: ArcSwap<Snapshot>,
@@ -127,14 +119,6 @@ pub struct Desk {
 
 /// Where random numbers come from: ids of boots, and the pauses in scripts.
 pub type Draw = fn() -> u64;
-
-/// Whom an event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Subject {
-    Machine(Mac),
-    Relay(Ipv4Addr),
-    Address(Ipv4Addr),
-}
 
 #[derive(Default)]
 struct Inner {
@@ -396,142 +380,6 @@ impl Desk {
         self.site.load().blobs.get(digest).cloned().or_else(|| self.inner().boots.blob(digest))
     }
 
-    /// Takes a report, if it comes from where the boot's address says. The receiver hears once all that it says is
-    /// written down; an error there: it is heard, and nobody may count on that.
-    pub fn report(
-        &self,
-        id: BootId,
-        peer: IpAddr,
-        body: Bytes,
-    ) -> Result<oneshot::Receiver<()>, ReportRefusal> {
-        let (mac, address, holder) = {
-            let mut inner = self.inner();
-            let Some(boot) = inner.boots.get(id) else {
-                self.stray(&mut inner, id, peer);
-                return Err(ReportRefusal::NoSuchBoot);
-            };
-            let (mac, address) = (boot.mac, boot.address);
-            if !boot.speaks_as(peer) {
-                self.not_its_own(peer);
-                return Err(ReportRefusal::WrongAddress);
-            }
-            if !inner.spend(id) {
-                return Err(ReportRefusal::TooOften);
-            }
-            let now = Instant::now();
-            if let Some(boot) = inner.boots.of_mut(mac) {
-                boot.heard = Some(now);
-            }
-            self.runs_on(&mut inner, mac, now);
-            (mac, address, self.sits(&mut inner, id))
-        };
-        let forged = std::mem::take(&mut self.inner().forged);
-        for (mac, text) in forged {
-            self.heard(Some(mac), Harm::Forged.as_str(), text);
-        }
-        if let Some(Holder { seat, machine, .. }) = holder {
-            let text = format!(
-                "reports from {seat}, which {machine} holds: two machines may answer at {address}"
-            );
-            self.heard(Some(mac), "conflict", text);
-        }
-        let (kept, written) = oneshot::channel();
-        match self.tell(News::Report { id, mac, address, body, at: SystemTime::now(), kept }) {
-            true => Ok(written),
-            false => Err(ReportRefusal::Busy),
-        }
-    }
-
-    /// The appliance read a report and says how far the boot is. False if it is over.
-    pub fn reached(&self, id: BootId, stage: Stage) -> bool {
-        let mut inner = self.inner();
-        let Some(mac) = inner.boots.get(id).map(|boot| boot.mac) else { return false };
-        let mut fetched = None;
-        if let Some(boot) = inner.boots.of_mut(mac) {
-            if stage == Stage::RootReady && boot.stage < stage {
-                fetched = boot.let_in.map(|let_in| (boot.bytes(), let_in));
-            }
-            boot.stage = stage;
-        }
-        if let Some((bytes, let_in)) = fetched {
-            inner.rate.fetched(bytes, let_in, Instant::now());
-            inner.queue.has_fetched();
-        }
-        inner.says_down(id, stage == Stage::Down);
-        if stage >= Stage::Init {
-            inner.ticket_taken(id);
-        }
-        true
-    }
-
-    /// Something heard on the wire; the same of the same machine is told once in ten minutes.
-    pub fn heard(&self, mac: Option<Mac>, kind: &'static str, text: String) {
-        self.heard_once(mac.map(Subject::Machine), kind, text);
-    }
-
-    /// Something heard of a relay.
-    fn heard_of_relay(&self, relay: Ipv4Addr, text: String) {
-        self.heard_once(Some(Subject::Relay(relay)), "relay", text);
-    }
-
-    /// A kind of trouble goes on.
-    pub fn harm(&self, kind: Harm, many: u64, text: String) {
-        if self.hostile.seen(kind, many, &text, Instant::now()) {
-            let at = SystemTime::now();
-            self.tell(News::Heard { mac: None, kind: kind.as_str(), text, at });
-        }
-    }
-
-    fn too_many_strangers(&self, now: Instant) {
-        let text = format!(
-            "more than {STRANGERS_MAX} MACs or addresses that the site does not know were heard of within ten \
-             minutes: somebody invents them, or very many machines are new; further ones are counted here, and \
-             not told one by one"
-        );
-        if self.hostile.seen(Harm::Unknown, 1, &text, now) {
-            let at = SystemTime::now();
-            self.tell(News::Heard { mac: None, kind: Harm::Unknown.as_str(), text, at });
-        }
-    }
-
-    /// A report from another address than its boot's.
-    fn not_its_own(&self, peer: IpAddr) {
-        let text = format!(
-            "{peer} reports for boots that are not its own, or that nobody knows: it is not believed"
-        );
-        self.harm(Harm::Reports, 1, text);
-    }
-
-    fn heard_once(&self, subject: Option<Subject>, kind: &'static str, text: String) {
-        let mac = match subject {
-            Some(Subject::Machine(mac)) => Some(mac),
-            _ => None,
-        };
-        if let Some(subject) = subject {
-            let mut inner = self.inner();
-            let now = Instant::now();
-            if inner.heard.len() >= HEARD_MAX {
-                inner.heard.retain(|_, at| now.saturating_duration_since(*at) < HEARD_AGAIN);
-            }
-            // Strangers without end must not silence what is heard of the site's own machines.
-            let stranger = mac.is_none_or(|mac| !self.site.load().machines.contains_key(&mac));
-            if stranger && inner.heard.len() >= HEARD_MAX {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            let recent = |at: &Instant| now.saturating_duration_since(*at) < HEARD_AGAIN;
-            if inner.heard.get(&(subject, kind)).is_some_and(recent) {
-                return;
-            }
-            if stranger && !inner.tells_of_stranger(now) {
-                drop(inner);
-                return self.too_many_strangers(now);
-            }
-            inner.heard.insert((subject, kind), now);
-        }
-        self.tell(News::Heard { mac, kind, text, at: SystemTime::now() });
-    }
-
     /// Moves a boot on, never back, and tells.
     fn advance(&self, mac: Mac, stage: Stage, note: String) {
         let id = {
@@ -589,29 +437,6 @@ impl Desk {
 impl Inner {
     fn moved(&self, mac: Mac, address: Ipv4Addr) -> bool {
         self.boots.of(mac).is_some_and(|boot| boot.address != address)
-    }
-
-    /// Whether one more stranger is told of by itself.
-    fn tells_of_stranger(&mut self, now: Instant) -> bool {
-        let recent =
-            |(since, _): &(Instant, usize)| now.saturating_duration_since(*since) < HEARD_AGAIN;
-        let (since, many) = self.strangers.filter(recent).unwrap_or((now, 0));
-        self.strangers = Some((since, many + 1));
-        many < STRANGERS_MAX
-    }
-
-    /// Takes one of what a boot may tell: a burst, and then so many a second.
-    fn spend(&mut self, id: BootId) -> bool {
-        let now = Instant::now();
-        let (budget, last) = self.budgets.entry(id).or_insert((REPORT_BURST, now));
-        let earned = now.saturating_duration_since(*last).as_secs_f64() * REPORT_RATE;
-        *budget = (*budget + earned).min(REPORT_BURST);
-        *last = now;
-        let enough = *budget >= 1.0;
-        if enough {
-            *budget -= 1.0;
-        }
-        enough
     }
 }
 

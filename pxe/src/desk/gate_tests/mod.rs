@@ -6,9 +6,12 @@ mod stories;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::tests::{Plans, at};
 use super::*;
 use crate::decide::{Arch, Exclusive, Place, Rule, Seat};
+use crate::seats::Holder;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const MACHINES: usize = 3;
