@@ -22,6 +22,8 @@ use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::unsent::Unsent;
+
 /// The longest piece: each costs a call, whatever its length.
 pub(super) const PIECE: usize = 512 * 1024;
 
@@ -67,14 +69,15 @@ fn is_blank(bytes: &[u8]) -> bool {
 pub(super) struct Paved {
     stream: TcpStream,
     lane: Lane,
+    unsent: Unsent,
     /// Bytes sent in this turn.
     turn: usize,
 }
 
 impl Paved {
     /// A connection over which a lane's pieces are sent.
-    pub(super) fn new(stream: TcpStream, lane: Lane) -> Paved {
-        Paved { stream, lane, turn: 0 }
+    pub(super) fn new(stream: TcpStream, lane: Lane, unsent: Unsent) -> Paved {
+        Paved { stream, lane, unsent, turn: 0 }
     }
 
     /// Sends what `length` blank bytes stand for, or some of it.
@@ -147,10 +150,7 @@ impl AsyncWrite for Paved {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if is_blank(bytes) {
-            return self.poll_piece(cx, bytes.len());
-        }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -158,6 +158,8 @@ impl AsyncWrite for Paved {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        this.unsent.tell(&this.stream);
         let first = slices.iter().position(|slice| !slice.is_empty()).unwrap_or(slices.len());
         let slices = &slices[first..];
         let plain = slices.iter().position(|slice| is_blank(slice)).unwrap_or(slices.len());
@@ -204,7 +206,7 @@ mod tests {
         let file = Arc::new(file);
         let (mut client, stream) = pair().await;
         let lane = Lane::default();
-        let mut paved = Paved::new(stream, lane.clone());
+        let mut paved = Paved::new(stream, lane.clone(), Unsent::new(Arc::default()));
         // More than a socket holds, and a client that is late.
         let reads = tokio::spawn(async move {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -239,12 +241,14 @@ mod tests {
         file.set_len(10).unwrap();
         let (_client, stream) = pair().await;
         let lane = Lane::default();
-        let mut paved = Paved::new(stream, lane.clone());
+        let mut paved = Paved::new(stream, lane.clone(), Unsent::new(Arc::default()));
         let blank = lane.send(&file, 8, 10);
         assert_eq!(paved.write(&blank).await.unwrap(), 2);
         let error = paved.write(&blank[2..]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        let nobody = Paved::new(pair().await.1, Lane::default()).write(&blank).await;
+        let nobody = Paved::new(pair().await.1, Lane::default(), Unsent::new(Arc::default()))
+            .write(&blank)
+            .await;
         nobody.unwrap_err();
     }
 }

@@ -6,6 +6,7 @@
 //! file       reading them without a disk holding up everybody else
 //! body       the answer, streamed in bounded memory
 //! lane       a file's way to the client without a copy
+//! unsent     how much of it waits in the kernel
 //! serve      connections: bounds, timeouts, keep-alive, the graceful stop
 //! stall      a client that takes no more
 //! routes     what is where
@@ -18,6 +19,7 @@ pub mod range;
 mod routes;
 mod serve;
 mod stall;
+mod unsent;
 
 pub use body::respond;
 pub use lane::Lane;

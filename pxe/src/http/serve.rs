@@ -17,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::timeout;
@@ -25,11 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lane::{Lane, Paved};
 use super::stall::{Moved, Watched};
-
-/// Bytes of an answer that wait in the kernel, beside those under way (tcp(7), `TCP_NOTSENT_LOWAT`). They are the page
-/// cache's, but count as TCP's memory. With fewer we are woken more often: at 256 KiB for twice the processor time a byte.
-/// With more, a reader of 10 kB/s would look like one that reads no more.
-const UNSENT: u32 = 2 * 1024 * 1024;
+use super::unsent::Unsent;
 
 /// Where so many parts of eight of all connections are taken, one address may have no more than one part in
 /// so many of what it may have otherwise, and those that have moved nothing for longest make room …
@@ -249,7 +245,6 @@ async fn connection(
 ) {
     // Heads and small answers must not wait for the ACK of the one before.
     let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let Ok(reached) = stream.local_addr() else { return };
     let reached = SocketAddr::new(reached.ip().to_canonical(), reached.port());
     let router = TowerToHyperService::new(router);
@@ -269,7 +264,8 @@ async fn connection(
             })
         }
     });
-    let io = TokioIo::new(Watched::new(Paved::new(stream, lane), limits.stall, moved));
+    let paved = Paved::new(stream, lane, Unsent::new(Arc::clone(&counters)));
+    let io = TokioIo::new(Watched::new(paved, limits.stall, moved));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
