@@ -146,7 +146,7 @@ impl AsyncRead for Paved {
 
 impl AsyncWrite for Paved {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
