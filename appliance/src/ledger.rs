@@ -384,11 +384,15 @@ impl Ledger {
         let record = {
             let mut inner = self.inner();
             let Some(mac) = inner.ids.get(&id).copied() else { return };
+            let Some(record) = inner.boots.get(&mac) else { return };
+            // What is seen on the wire of one that reports is somebody in its name, or its next boot.
+            if source == Source::Wire && record.stage >= Stage::Init {
+                return;
+            }
             inner.heard.insert(mac, at);
             let Some(record) = inner.boots.get_mut(&mac) else { return };
-            let speaks_for_itself = source == Source::Wire && record.stage >= Stage::Init;
             let again = record.marks.last().is_some_and(|m| m.stage == stage && m.note == note);
-            if speaks_for_itself || (again && record.stage == stage) {
+            if again && record.stage == stage {
                 return;
             }
             record.stage = match source {

@@ -157,6 +157,26 @@ async fn a_fence_ends_boots_on_disk_before_it_is_answered() {
 }
 
 #[tokio::test]
+async fn how_long_a_restart_took_is_counted_from_the_machines_own_last_word() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(dir.path()).expect("a new state");
+    let ledger = Arc::new(Ledger::new(store.clone(), Vec::new(), Vec::new()));
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    let now = now_ms() + 1_000_000;
+    ledger.opened(BootRecord { opened: now, ..boot("m01", 1) }, None, &[]).await;
+    let id = BootId([1; 16]);
+    ledger.mark(id, Stage::Loader, "snponly.efi".into(), now + 4_000, Source::Wire).await;
+    assert_eq!(ledger.heard(mac), Some(now + 4_000), "its firmware speaks for it at first");
+    ledger.mark(id, Stage::Up, String::new(), now + 20_000, Source::Machine).await;
+    // Its firmware, which asks for the size of its loader before it fetches it; or somebody else.
+    ledger.mark(id, Stage::Up, "asked for the size".into(), now + 60_100, Source::Wire).await;
+    assert_eq!(ledger.heard(mac), Some(now + 20_000));
+    let second = BootRecord { mac, opened: now + 60_000, ..boot("m01", 2) };
+    ledger.opened(second, None, &[(id, mac)]).await;
+    assert_eq!(ledger.newest()[&mac].after, Some(40_000));
+}
+
+#[tokio::test]
 async fn a_late_boot_is_said_to_be_unless_it_has_moved_and_teaches_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = Store::open(dir.path()).expect("a new state");

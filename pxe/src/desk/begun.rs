@@ -5,9 +5,10 @@
 //! and then the DISCOVER was forged, or another machine has its MAC. The same holds of a machine that has its
 //! loader and is on its way: one in its name a second would begin its boot anew for ever.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::MutexGuard;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Desk, Inner, Offer, Snapshot};
 use crate::boots::{Boot, HEARD_LATELY, Stage};
@@ -17,6 +18,8 @@ use crate::mac::Mac;
 
 /// A report this long after the DISCOVER cannot have been under way before it: the machine runs.
 const UNDER_WAY: Duration = Duration::from_secs(5);
+/// Lines that wait for a boot to begin: EDK2 asks for its loader's size before it fetches it.
+const REMARKS_MAX: usize = 4;
 
 /// What is to be opened.
 #[derive(Debug)]
@@ -24,8 +27,54 @@ pub(super) struct Begun {
     facts: Facts,
     offer: Offer,
     at: Instant,
+    /// The same, by the clock on the wall: that is when the boot began.
+    since: SystemTime,
     /// What the timeline is to hear of its ACK.
     acked: Option<String>,
+    /// And of what it did then.
+    remarks: Vec<String>,
+}
+
+/// All of them, by machine and by where they would fetch from: a whole site may be started over at once.
+#[derive(Debug, Default)]
+pub(super) struct Begins {
+    by_mac: HashMap<Mac, Begun>,
+    by_address: HashMap<Ipv4Addr, Mac>,
+}
+
+impl Begins {
+    pub(super) fn waits(&self, mac: Mac) -> bool {
+        self.by_mac.contains_key(&mac)
+    }
+
+    fn get(&self, mac: Mac) -> Option<&Begun> {
+        self.by_mac.get(&mac)
+    }
+
+    fn get_mut(&mut self, mac: Mac) -> Option<&mut Begun> {
+        self.by_mac.get_mut(&mac)
+    }
+
+    /// The newest of those at an address: a machine may ask by two NICs.
+    fn at(&mut self, peer: IpAddr) -> Option<&mut Begun> {
+        let IpAddr::V4(address) = peer.to_canonical() else { return None };
+        self.by_mac.get_mut(self.by_address.get(&address)?)
+    }
+
+    fn insert(&mut self, begun: Begun) {
+        let mac = begun.facts.mac;
+        self.remove(mac);
+        self.by_address.insert(begun.offer.address, mac);
+        self.by_mac.insert(mac, begun);
+    }
+
+    fn remove(&mut self, mac: Mac) -> Option<Begun> {
+        let begun = self.by_mac.remove(&mac)?;
+        if self.by_address.get(&begun.offer.address) == Some(&mac) {
+            self.by_address.remove(&begun.offer.address);
+        }
+        Some(begun)
+    }
 }
 
 impl Desk {
@@ -45,15 +94,17 @@ impl Desk {
         // What was typed in the loader is followed by a DISCOVER at once.
         let typed = |boot: &&Boot| boot.chosen.as_ref().is_some_and(|(chosen, _)| chosen.in_loader);
         if runs.filter(|boot| !moves(boot) && !typed(boot)).is_none() {
-            inner.begun.remove(&facts.mac);
+            inner.begun.remove(facts.mac);
             return false;
         }
-        let (facts, offer, at) = (facts.clone(), offer.clone(), Instant::now());
+        let (facts, offer) = (facts.clone(), offer.clone());
         let former =
-            inner.begun.get(&facts.mac).filter(|begun| begun.offer.address == offer.address);
+            inner.begun.get(facts.mac).filter(|begun| begun.offer.address == offer.address);
         // Firmware that asks again is not younger by it.
-        let at = former.map_or(at, |begun| begun.at);
-        inner.begun.insert(facts.mac, Begun { facts, offer, at, acked: None });
+        let now = (Instant::now(), SystemTime::now());
+        let (at, since) = former.map_or(now, |begun| (begun.at, begun.since));
+        let begun = Begun { facts, offer, at, since, acked: None, remarks: Vec::new() };
+        inner.begun.insert(begun);
         true
     }
 
@@ -62,7 +113,7 @@ impl Desk {
         let site = self.site.load();
         let mut inner = self.inner();
         let runs = inner.goes_on(&site, facts.mac, Instant::now());
-        let begun = inner.begun.get_mut(&facts.mac);
+        let begun = inner.begun.get_mut(facts.mac);
         let Some(begun) = begun.filter(|begun| begun.offer.address == offer.address) else {
             return false;
         };
@@ -76,46 +127,53 @@ impl Desk {
     /// Somebody fetches a loader, or a machine's orders, from this address: a boot that may have begun there has.
     pub(super) fn begins_at(&self, peer: IpAddr, whose: Option<Mac>) {
         let site = self.site.load();
-        let inner = self.inner();
-        if inner.begun.is_empty() {
-            return;
-        }
+        let mut inner = self.inner();
+        let Some(mac) = inner.begun.at(peer).map(|begun| begun.facts.mac) else { return };
         let names = |mac: &Mac| site.machines.get(mac).map(|known| &known.name);
         // iPXE calls a machine by its first NIC.
-        let its = |mac: &Mac| {
-            whose.is_none_or(|whose| {
-                whose == *mac || (names(mac).is_some() && names(mac) == names(&whose))
-            })
-        };
-        let there = |begun: &Begun| IpAddr::V4(begun.offer.address) == peer;
-        let found = inner.begun.iter().find(|(mac, begun)| there(begun) && its(mac));
-        if let Some(mac) = found.map(|(mac, _)| *mac) {
+        let its = whose.is_none_or(|whose| {
+            whose == mac || (names(&mac).is_some() && names(&mac) == names(&whose))
+        });
+        if its {
             self.begins(inner, &site, mac);
         }
     }
 
     fn begins(&self, mut inner: MutexGuard<'_, Inner>, site: &Snapshot, mac: Mac) {
-        let Some(Begun { facts, offer, acked, .. }) = inner.begun.remove(&mac) else { return };
+        let Some(begun) = inner.begun.remove(mac) else { return };
+        let Begun { facts, offer, since, acked, remarks, .. } = begun;
         let step = inner.ask_on(site, &facts, Some(&offer.subnet));
         let Action::Address { address: fixed, .. } = step.action else { return };
         if offer.lender.is_none() && fixed.is_some_and(|fixed| fixed != offer.address) {
             return;
         }
-        self.open(&mut inner, site, &facts, fixed, &offer);
+        self.open(&mut inner, site, &facts, fixed, &offer, since);
         drop(inner);
         if let Some(note) = acked {
             self.left(mac, offer.address);
             self.took(mac, note);
         }
+        remarks.into_iter().for_each(|note| self.note(mac, note));
+    }
+
+    /// Something about the machine at this address that is of a boot which may have begun there, and waits until it
+    /// has. False: of none.
+    pub(super) fn may_be_of_begun(&self, peer: IpAddr, note: &str) -> bool {
+        let mut inner = self.inner();
+        let Some(begun) = inner.begun.at(peer) else { return false };
+        if begun.remarks.len() < REMARKS_MAX {
+            begun.remarks.push(note.to_string());
+        }
+        true
     }
 
     /// A machine's boot has just reported: what was said in its name meanwhile was not it.
     pub(super) fn runs_on(&self, inner: &mut Inner, mac: Mac, now: Instant) {
         let since = |begun: &Begun| now.saturating_duration_since(begun.at);
-        let Some(ago) = inner.begun.get(&mac).map(since).filter(|ago| *ago >= UNDER_WAY) else {
+        let Some(ago) = inner.begun.get(mac).map(since).filter(|ago| *ago >= UNDER_WAY) else {
             return;
         };
-        inner.begun.remove(&mac);
+        inner.begun.remove(mac);
         let text = format!(
             "a boot of it was begun by DHCP {} s ago, and it runs and reports: somebody sends in its name, or \
              another machine has its MAC; its boot goes on",
@@ -144,7 +202,7 @@ impl Inner {
     /// begun belongs to that boot, and not to the one that runs.
     pub(super) fn begins(&self, site: &Snapshot, facts: &Facts) -> Option<Facts> {
         let Asks::Dhcp { client, archs, discover: false } = &facts.asks else { return None };
-        let firmware = *client != Client::System && self.begun.contains_key(&facts.mac);
+        let firmware = *client != Client::System && self.begun.waits(facts.mac);
         if !firmware || !self.goes_on(site, facts.mac, Instant::now()) {
             return None;
         }
@@ -240,10 +298,10 @@ mod tests {
         // It reports, and that is taken; what was forged is told once it cannot have been under way.
         desk.report(id, SEAT.into(), Bytes::new()).expect("it runs");
         assert_eq!(told(&mut heard), [""; 0]);
-        desk.inner().begun.get_mut(&MAC).expect("it waits").at -= UNDER_WAY;
+        desk.inner().begun.get_mut(MAC).expect("it waits").at -= UNDER_WAY;
         desk.report(id, SEAT.into(), Bytes::new()).expect("it runs");
         assert_eq!(told(&mut heard), ["forged"]);
-        assert!(desk.inner().begun.is_empty());
+        assert!(!desk.inner().begun.waits(MAC));
     }
 
     #[test]
@@ -264,6 +322,36 @@ mod tests {
             assert!(told(&mut heard).contains(&"opened"));
             desk.report(id, SEAT.into(), Bytes::new()).expect_err("the former boot is over");
         }
+    }
+
+    #[test]
+    fn a_boot_began_with_its_discover_and_what_its_firmware_asked_since_is_of_it() {
+        let (desk, mut heard) = desk();
+        let former = up(&desk);
+        told(&mut heard);
+        let before = SystemTime::now();
+        exchange(&desk);
+        let asked = SystemTime::now();
+        for size in 0..20 {
+            // EDK2 asks for the size, and asks again if it hears nothing.
+            desk.remark(SEAT.into(), format!("asked for the size: {size}"));
+        }
+        assert!(heard.try_recv().is_err(), "nothing of this is of the boot that may run on");
+        std::thread::sleep(Duration::from_millis(20));
+        desk.file_sent((SEAT, 2070).into(), "undionly.kpxe", "");
+        let (mut opened, mut notes) = (None, Vec::new());
+        while let Ok(news) = heard.try_recv() {
+            match news {
+                News::Opened { id, at, .. } => opened = Some((id, at)),
+                News::Mark { id, note, .. } => notes.push((id, note)),
+                _ => {}
+            }
+        }
+        let (id, at) = opened.expect("a boot");
+        assert!(before <= at && at <= asked, "{before:?} {at:?} {asked:?}");
+        assert!(id != former && notes.iter().all(|(of, _)| *of == id), "{notes:?}");
+        let sizes = notes.iter().filter(|(_, note)| note.starts_with("asked for the size"));
+        assert_eq!(sizes.count(), REMARKS_MAX);
     }
 
     #[test]

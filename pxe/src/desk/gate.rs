@@ -63,7 +63,7 @@ impl Desk {
         inner
             .boots
             .at(address)
-            .is_some_and(|boot| boot.stage < Stage::Init || inner.begun.contains_key(&boot.mac))
+            .is_some_and(|boot| boot.stage < Stage::Init || inner.begun.waits(boot.mac))
     }
 
     /// The machine that holds a seat.

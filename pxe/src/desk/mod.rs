@@ -130,7 +130,7 @@ struct Inner {
     questions: HashMap<Mac, Question>,
     strays: HashMap<Ipv4Addr, Instant>,
     /// Boots that may have begun, of machines that run.
-    begun: HashMap<Mac, begun::Begun>,
+    begun: begun::Begins,
     /// To be told once nobody looks.
     forged: Vec<(Mac, String)>,
     /// Strangers that were told of one by one, since when.
@@ -219,7 +219,7 @@ impl Desk {
             if self.may_begin(&mut inner, &site, facts, fixed, offer) {
                 return;
             }
-            self.open(&mut inner, &site, facts, fixed, offer);
+            self.open(&mut inner, &site, facts, fixed, offer, SystemTime::now());
         }
     }
 
@@ -240,7 +240,7 @@ impl Desk {
                     self.may_have_begun(facts, offer, &note);
                     return;
                 }
-                self.open(&mut inner, &site, facts, fixed, offer);
+                self.open(&mut inner, &site, facts, fixed, offer, SystemTime::now());
             }
         }
         self.left(facts.mac, offer.address);
@@ -288,6 +288,7 @@ impl Desk {
         facts: &Facts,
         fixed: Option<Ipv4Addr>,
         offer: &Offer,
+        at: SystemTime,
     ) {
         let address = fixed.unwrap_or(offer.address);
         let entry = inner.entry_on(site, facts.mac, Some(&offer.subnet));
@@ -326,7 +327,6 @@ impl Desk {
             inner.budgets.remove(&boot.id);
         }
         let over = over.iter().map(|boot| (boot.id, boot.mac)).collect();
-        let at = SystemTime::now();
         let (mac, firmware) = (facts.mac, Firmware::of(facts));
         // Told before anybody else has a turn: the ledger writes holdings in the order they changed.
         self.tell(News::Opened {
@@ -370,6 +370,9 @@ impl Desk {
 
     /// Something about the machine at this address worth a line in its boot's timeline.
     pub fn remark(&self, peer: IpAddr, note: String) {
+        if self.may_be_of_begun(peer, &note) {
+            return;
+        }
         if let Some(mac) = self.mac_at(peer) {
             self.note(mac, note);
         }
