@@ -352,7 +352,10 @@ impl Planner {
             None => self.files(machine, seat, name, &orders)?,
         };
         orders.root.files = own.iter().map(files::Archive::blob).collect();
-        let text = serde_json::to_string(&orders).expect("orders hold nothing that JSON cannot");
+        let mut text =
+            serde_json::to_string(&orders).expect("orders hold nothing that JSON cannot");
+        // Kept as long as the boot, ten thousand of them.
+        text.shrink_to_fit();
 
         let mut cmdline = vec![
             format!("{}=http://{}:{}", contract::KEY_SERVER, network.server, self.http_port),

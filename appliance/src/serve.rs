@@ -89,6 +89,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let planner = reading.planner;
     let desk = Arc::new(Desk::new(reading.snapshot, news));
     restore(&desk, &images, &planner, &newest);
+    drop(planner);
     hold(&desk, store.holdings().context("reading the holdings")?, &newest);
     let hardware = store.hardware().context("reading what machines are made of")?;
     let ledger = Ledger::new(store.clone(), newest, hardware);
@@ -206,6 +207,8 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     // Not eprintln!, which panics where a log on a full disk takes nothing.
     let ready = format!("koboshi: ready; {} machines, HTTP at {at}\n", site.machines.len());
     std::io::stderr().write_all(ready.as_bytes()).unwrap_or(());
+    // The next reading takes its place.
+    drop(site);
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -398,15 +401,16 @@ async fn dhcp_service(
 ) -> anyhow::Result<()> {
     let now = dhcp::Now::read();
     let mut server = dhcp::Server::restore(kept, now);
-    let site = desk.site();
-    server.count_strangers(
-        |lease| {
+    // No reading of the site is kept for longer than it is looked at.
+    {
+        let site = desk.site();
+        let stranger = |lease: &dhcp::LeaseRecord| {
             let mac = lease.key.mac;
             let known = site.machines.contains_key(&mac) || site.bmcs.contains_key(&mac);
             site.subnet_of(lease.address).filter(|_| !known).cloned()
-        },
-        now,
-    );
+        };
+        server.count_strangers(stranger, now);
+    }
     let hears = desk.clone();
     let decide = move |request: &dhcp::Request| desk.dhcp(request);
     let tell = move |event: dhcp::Event| hears.dhcp_event(&event);

@@ -58,7 +58,7 @@ const BOOTS_KEPT: usize = 20;
 const EVENTS_KEPT: u64 = 100_000;
 /// Pages kept in memory: ten thousand boots and their past are read at the start and then on request, the
 /// page cache is behind it, and redb would take a gigabyte.
-const CACHE: usize = 32 << 20;
+const CACHE: usize = 8 << 20;
 /// Writes that share one commit.
 const BATCH: usize = 256;
 

@@ -53,7 +53,8 @@ impl Compression {
 /// Fills up to four bytes: the kernel looks for a plain archive only at multiples of four.
 pub(crate) fn padded(mut bytes: Vec<u8>) -> Bytes {
     bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes.into()
+    // Each boot has one of its own, for as long as it lasts.
+    bytes.into_boxed_slice().into()
 }
 
 /// Unpacks the gzip member or zstd frame at the front; gives its content and what follows.

@@ -48,6 +48,9 @@ pub struct Hardware<'a> {
     pub macs: &'a [Mac],
 }
 
+/// Seats of one owner: one, as a rule.
+type Names = Vec<String>;
+
 /// See the module. Bounded by the seats of the site, and those it had while machines sat in them.
 #[derive(Debug, Default)]
 pub struct Seats {
@@ -56,8 +59,8 @@ pub struct Seats {
     by_address: HashMap<Ipv4Addr, String>,
     /// Seats by who owns them, by either of the ways [`Hardware::owns`] knows: ten thousand machines leave
     /// theirs within seconds.
-    by_machine: HashMap<String, BTreeSet<String>>,
-    by_mac: HashMap<Mac, BTreeSet<String>>,
+    by_machine: HashMap<String, Names>,
+    by_mac: HashMap<Mac, Names>,
     probed: HashMap<String, Instant>,
 }
 
@@ -110,8 +113,8 @@ impl Seats {
     pub fn put(&mut self, holder: Holder) {
         self.remove(&holder.seat);
         self.by_address.insert(holder.address, holder.seat.clone());
-        self.by_machine.entry(holder.machine.clone()).or_default().insert(holder.seat.clone());
-        self.by_mac.entry(holder.mac).or_default().insert(holder.seat.clone());
+        note(&mut self.by_machine, holder.machine.clone(), &holder.seat);
+        note(&mut self.by_mac, holder.mac, &holder.seat);
         self.by_seat.insert(holder.seat.clone(), holder);
     }
 
@@ -192,9 +195,16 @@ impl Seats {
     }
 }
 
-fn forget<K: Eq + Hash>(index: &mut HashMap<K, BTreeSet<String>>, key: &K, seat: &str) {
+fn note<K: Eq + Hash>(index: &mut HashMap<K, Names>, key: K, seat: &str) {
+    let seats = index.entry(key).or_insert_with(|| Vec::with_capacity(1));
+    if !seats.iter().any(|there| there == seat) {
+        seats.push(seat.to_string());
+    }
+}
+
+fn forget<K: Eq + Hash>(index: &mut HashMap<K, Names>, key: &K, seat: &str) {
     if let Some(seats) = index.get_mut(key) {
-        seats.remove(seat);
+        seats.retain(|there| there != seat);
         if seats.is_empty() {
             index.remove(key);
         }

@@ -151,7 +151,7 @@ mod tests {
         let mut boot =
             boot(&[(0, Stage::Offer, "10.77.0.11 to PXE firmware (BIOS)"), (9, stage, "")]);
         for (rule, line) in said {
-            let seen = OnConsole { rule: (*rule).to_string(), level: Level::Error };
+            let seen = Box::new(OnConsole { rule: (*rule).to_string(), level: Level::Error });
             let mark = boot.marks.last().expect("one").clone();
             boot.marks.push(Mark { note: (*line).to_string(), console: Some(seen), ..mark });
         }

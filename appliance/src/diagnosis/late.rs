@@ -198,7 +198,7 @@ mod tests {
         assert_eq!((found[0].stage, found[0].machine.as_str()), (Stage::Ack, "m01"));
         assert!(found[0].cause.seen.contains("never asked for ipxe.efi"), "{found:?}");
 
-        let late = Some(found[0].cause.late.clone());
+        let late = Some(Box::new(found[0].cause.late.clone()));
         let note = found[0].cause.seen.clone();
         boot.marks.push(Mark {
             at: 1_125_000,
@@ -250,7 +250,7 @@ mod tests {
     fn silence_is_said_again_after_it_was_heard_again() {
         let learned = Learned::default();
         let mut boot = planned(&[OFFER, (60, Stage::Up, "systemd running")]);
-        let late = Some(Late { usual: String::new(), next: String::new() });
+        let late = Some(Box::new(Late { usual: String::new(), next: String::new() }));
         boot.marks.push(Mark {
             at: 1_160_000,
             stage: Stage::Up,

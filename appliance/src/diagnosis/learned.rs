@@ -2,7 +2,7 @@
 //! finished boots; where it has none, that of its class or of the whole site. Nothing of this is
 //! kept by itself: the boots are, twenty for each machine, and are learned from again at each start.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use koboshi_pxe::boots::Stage;
 
@@ -26,31 +26,54 @@ pub struct Learned {
 
 #[derive(Debug, Default)]
 struct Machine {
-    steps: HashMap<Stage, Samples>,
+    /// A handful of stages.
+    steps: Vec<(Stage, Samples)>,
     /// Milliseconds that a megabyte of root took.
     pace: Samples,
     /// From the last sign of life to the firmware's first.
     restart: Samples,
 }
 
-/// The last few.
+impl Machine {
+    fn step(&self, stage: Stage) -> Option<u64> {
+        let (_, samples) = self.steps.iter().find(|(of, _)| *of == stage)?;
+        samples.median()
+    }
+
+    fn add_step(&mut self, stage: Stage, took: u64) {
+        if let Some((_, samples)) = self.steps.iter_mut().find(|(of, _)| *of == stage) {
+            return samples.add(took);
+        }
+        let mut first = Samples::default();
+        first.add(took);
+        self.steps.push((stage, first));
+    }
+}
+
+/// The last few, milliseconds: a step of more than seven weeks counts as one of seven weeks.
 #[derive(Debug, Default)]
-struct Samples(VecDeque<u64>);
+struct Samples {
+    last: [u32; KEPT],
+    /// How many there were, of which the newest are kept.
+    seen: usize,
+}
 
 impl Samples {
     fn add(&mut self, value: u64) {
-        if self.0.len() >= KEPT {
-            self.0.pop_front();
-        }
-        self.0.push_back(value);
+        self.last[self.seen % KEPT] = u32::try_from(value).unwrap_or(u32::MAX);
+        self.seen += 1;
+    }
+
+    fn kept(&self) -> impl Iterator<Item = u64> {
+        self.last.iter().take(self.seen).map(|value| u64::from(*value))
     }
 
     fn median(&self) -> Option<u64> {
-        median(self.0.iter().copied())
+        median(self.kept())
     }
 
     fn least(&self) -> Option<u64> {
-        self.0.iter().copied().min()
+        self.kept().min()
     }
 }
 
@@ -91,7 +114,7 @@ impl Learned {
                     machine.pace.add(step.took.saturating_mul(1_000_000) / root);
                 }
             } else {
-                machine.steps.entry(step.from).or_default().add(step.took);
+                machine.add_step(step.from, step.took);
             }
         }
         if let Some(after) = lesson.after.filter(|after| *after < RESTART_MAX) {
@@ -142,7 +165,7 @@ impl Learned {
             let needs = needs.unwrap_or(unknown.saturating_add(root / 2000));
             return Some(needs.max(floor).saturating_mul(share.clamp(1, 100)));
         }
-        let step = own.and_then(|own| own.steps.get(&stage)?.median());
+        let step = own.and_then(|own| own.step(stage));
         let step = step.or_else(|| typical.steps.get(&(class, stage)).copied());
         let step = step.or_else(|| typical.steps.get(&(None, stage)).copied());
         Some(step.map_or(unknown, |step| step.saturating_mul(MARGIN)).max(floor))
@@ -309,8 +332,11 @@ mod tests {
             Lesson { opened: number, ..lesson }
         });
         let learned = Learned::from_boots(newest_first.collect());
-        assert_eq!(learned.machines["m01"].steps[&Stage::Offer].0.len(), KEPT);
-        assert_eq!(learned.machines["m01"].steps[&Stage::Offer].0.back(), Some(&400_000));
+        let (stage, samples) = &learned.machines["m01"].steps[0];
+        assert_eq!((*stage, samples.kept().count()), (Stage::Offer, KEPT));
+        let kept: Vec<u64> = samples.kept().collect();
+        assert_eq!(kept.iter().min(), Some(&(94 * 4000)), "{kept:?}");
+        assert_eq!(kept.iter().max(), Some(&400_000), "{kept:?}");
         let mut learned = Learned::default();
         for number in 0..MACHINES_MAX + 100 {
             learned.learn(Lesson::of_up(&slow(&format!("x{number}"), 1)).expect("up"));

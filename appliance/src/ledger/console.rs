@@ -23,7 +23,7 @@ impl Ledger {
         self.event("console", Some(machine.to_string()), words(hit)).await;
         // That it went on is of no boot.
         let What::Said { line, .. } = &hit.what else { return };
-        let seen = OnConsole { rule: hit.rule.clone(), level: hit.level };
+        let seen = Box::new(OnConsole { rule: hit.rule.clone(), level: hit.level });
         let mark = |stage| Mark {
             at: hit.at,
             stage,

@@ -29,7 +29,8 @@ impl Ledger {
             if record.stage != finding.stage {
                 return;
             }
-            let (note, late) = (finding.cause.seen.clone(), Some(finding.cause.late.clone()));
+            let (note, late) =
+                (finding.cause.seen.clone(), Some(Box::new(finding.cause.late.clone())));
             push(record, Mark { at, stage: finding.stage, note, late, power: None, console: None });
             record.clone()
         };

@@ -102,7 +102,7 @@ impl BootRecord {
     }
 }
 
-/// A line of a boot's timeline.
+/// A line of a boot's timeline. Ten thousand machines have ten each in memory: what few have lies apart.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Mark {
     /// Unix milliseconds.
@@ -114,13 +114,13 @@ pub struct Mark {
     pub note: String,
     /// Nothing happened, for too long: what the note says is what was seen until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub late: Option<Late>,
+    pub late: Option<Box<Late>>,
     /// Somebody here switched the machine's power: the machine itself said nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<Switched>,
     /// It was seen on the machine's console: the note is its line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub console: Option<OnConsole>,
+    pub console: Option<Box<OnConsole>>,
 }
 
 impl Mark {
