@@ -390,7 +390,7 @@ impl Planner {
             ticket: extra.ticket.map(|ticket| ticket.id),
             orders: text,
             because,
-            blobs: HashMap::new(),
+            blobs: Vec::new(),
         };
         // Microcode has to come first, uncompressed; the orders last, being the only part that is
         // this boot's own.
@@ -453,11 +453,12 @@ impl Planner {
         let segment = koboshi_initramfs::orders_segment(orders);
         let digest: [u8; 32] = Sha256::digest(&segment).into();
         plan.segments.push(part("orders", digest, segment.len() as u64));
-        plan.blobs = ready.blobs.clone();
+        plan.blobs.reserve_exact(ready.blobs.len() + 3);
+        plan.blobs.extend(ready.blobs.iter().map(|(digest, content)| (*digest, content.clone())));
         for (bytes, digest) in [&self.common, &self.hosts] {
-            plan.blobs.insert(*digest, Content::Bytes(bytes.clone()));
+            plan.blobs.push((*digest, Content::Bytes(bytes.clone())));
         }
-        plan.blobs.insert(digest, Content::Bytes(segment));
+        plan.blobs.push((digest, Content::Bytes(segment)));
     }
 }
 
@@ -503,8 +504,8 @@ pub fn refill(plan: &mut Plan, find: impl Fn(&[u8; 32]) -> Option<Content>) -> b
     let segment = koboshi_initramfs::orders_segment(&orders);
     let digest: [u8; 32] = Sha256::digest(&segment).into();
     plan.blobs = plan.parts().filter_map(|part| Some((part.sha256, find(&part.sha256)?))).collect();
-    plan.blobs.insert(digest, Content::Bytes(segment));
-    plan.parts().all(|part| plan.blobs.contains_key(&part.sha256))
+    plan.blobs.push((digest, Content::Bytes(segment)));
+    plan.parts().all(|part| plan.blobs.iter().any(|(digest, _)| *digest == part.sha256))
 }
 
 /// The root's parts among what is fetched.

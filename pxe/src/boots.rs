@@ -136,7 +136,7 @@ pub struct Plan {
     pub orders: String,
     /// Where the parts are. Not kept: after a restart the appliance fills it again.
     #[serde(skip)]
-    pub blobs: HashMap<[u8; 32], Content>,
+    pub blobs: Vec<([u8; 32], Content)>,
 }
 
 impl Plan {
@@ -261,7 +261,8 @@ impl Boots {
                 self.by_address.remove(&address);
             }
         }
-        for digest in last.plan.iter().flat_map(|plan| plan.blobs.keys()) {
+        for digest in last.plan.iter().flat_map(|plan| plan.blobs.iter().map(|(digest, _)| digest))
+        {
             if let Some((_, users)) = self.blobs.get_mut(digest) {
                 *users -= 1;
                 if *users == 0 {

@@ -39,7 +39,7 @@ pub(crate) fn boot(machine: &str, id: u8) -> BootRecord {
         ticket: None,
         orders: String::new(),
         because: None,
-        blobs: HashMap::new(),
+        blobs: Vec::new(),
     };
     BootRecord {
         id: BootId([id; 16]),

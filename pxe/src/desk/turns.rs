@@ -186,7 +186,7 @@ fn is_busy(boot: &Boot) -> bool {
 #[cfg(test)]
 mod tests {
     use std::cmp::Reverse;
-    use std::collections::{BinaryHeap, HashMap};
+    use std::collections::BinaryHeap;
     use std::net::Ipv4Addr;
     use std::sync::Arc;
 
@@ -221,7 +221,7 @@ mod tests {
             ticket: None,
             orders: String::new(),
             because: None,
-            blobs: HashMap::new(),
+            blobs: Vec::new(),
         };
         let mut id = [0; 16];
         id[..4].copy_from_slice(&number.to_be_bytes());

@@ -120,7 +120,7 @@ impl Freeze for Plans {
             revision: 1,
             ticket: None,
             orders: String::new(),
-            blobs: HashMap::new(),
+            blobs: Vec::new(),
         })
     }
 
