@@ -1,6 +1,7 @@
 #!/bin/sh
 # Fuzzes every target for some seconds each, with everything compiled for it, dependencies too:
-#   tests/fuzz/run.sh [seconds] [target…]      60 seconds each, all targets; JOBS=2: two at a time
+#   tests/fuzz/run.sh [seconds] [target…]      60 seconds each, all targets; JOBS=2: two at a time;
+#                                              HANG=20: seconds after which an input has brought its target to a stop
 # Seconds 0: only what the corpora hold is run, once. What new inputs reach new code is kept in
 # target/fuzz/corpus; what brings a target down, in target/fuzz/crashes, and the exit code says so.
 set -eu
@@ -22,7 +23,7 @@ if [ "${1-}" = --one ]; then
 	[ -f "$here/$target.dict" ] && dict="-dict=$here/$target.dict"
 	failed=
 	# shellcheck disable=SC2086 # words
-	"$out/$triple/fuzz/$target" $limit $dict -timeout=20 -rss_limit_mb=2048 \
+	"$out/$triple/fuzz/$target" $limit $dict -timeout="${HANG:-20}" -rss_limit_mb=2048 \
 		-print_final_stats=1 -artifact_prefix="$crashes/" "$corpus" "$here/corpus/$target" \
 		>"$log" 2>&1 || failed=" BROUGHT DOWN"
 	number() { sed -n "s/^stat::$1: *//p" "$log" | tail -n 1; }

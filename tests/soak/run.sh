@@ -17,7 +17,8 @@ JOBS=2 chrt --idle 0 tests/fuzz/run.sh 0 >target/fuzz-corpora.log 2>&1 || {
 	cat target/fuzz-corpora.log
 	exit 1
 }
-JOBS=2 chrt --idle 0 tests/fuzz/run.sh "$FUZZ" >target/fuzz-soak.log 2>&1 &
+# Who is left no processor by two machines that boot is not stuck.
+HANG=300 JOBS=2 chrt --idle 0 tests/fuzz/run.sh "$FUZZ" >target/fuzz-soak.log 2>&1 &
 fuzzers=$!
 # An interrupted soak leaves nothing running.
 trap 'kill "$fuzzers" 2>/dev/null; pkill -P "$fuzzers" 2>/dev/null; exit 130' INT TERM
