@@ -23,6 +23,8 @@ const REFUSAL: f64 = 0.125;
 /// Sources that are remembered. Where there are more, all of them invented, each new one is answered as if it
 /// were the first: it gets no more than the credit either.
 const SOURCES: usize = 4096;
+/// Transfers of one source that are waited for; an ACK to an older one settles nothing.
+const WAITING: usize = 64;
 /// How often those that owe nothing are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -39,12 +41,30 @@ impl Source {
         let earned = now.saturating_duration_since(self.at).as_secs_f64() / EARNED.as_secs_f64();
         self.owes = (self.owes - earned).max(0.0);
         self.at = now;
-        let before = self.heard.len();
-        self.heard.retain(|heard| !heard.load(Ordering::Relaxed));
-        if self.heard.len() < before {
+        let mut there = false;
+        self.heard.retain_mut(|heard| match Arc::get_mut(heard) {
+            // Its transfer is over, and nobody will set it any more.
+            Some(heard) => {
+                there |= *heard.get_mut();
+                false
+            }
+            None => {
+                there |= heard.load(Ordering::Relaxed);
+                true
+            }
+        });
+        if there {
             self.owes = 0.0;
             self.heard.clear();
         }
+    }
+
+    fn answered(&mut self, heard: &Arc<AtomicBool>) {
+        self.owes += 1.0;
+        if self.heard.len() >= WAITING {
+            self.heard.remove(0);
+        }
+        self.heard.push(heard.clone());
     }
 }
 
@@ -76,8 +96,7 @@ impl Credit {
         if source.owes + 1.0 > self.most {
             return false;
         }
-        source.owes += 1.0;
-        source.heard.push(heard.clone());
+        source.answered(heard);
         true
     }
 
@@ -143,6 +162,33 @@ mod tests {
             refused += 1;
         }
         assert!((50..=64).contains(&refused), "{refused}");
+    }
+
+    #[test]
+    fn what_is_over_is_not_waited_for() {
+        let (mut credit, mut now) = (Credit::new(UNHEARD), Instant::now());
+        // Names that are not there, now and then, and a transfer that is under way for long.
+        let mut under_way = Vec::new();
+        for request in 0..10_000 {
+            now += Duration::from_secs(2);
+            let flag = Arc::default();
+            assert!(credit.take(VICTIM, &flag, now));
+            credit.refused(VICTIM);
+            if request % 100 == 0 {
+                under_way.push(flag);
+            }
+        }
+        assert_eq!(credit.sources[&VICTIM].heard.len(), WAITING);
+        drop(under_way);
+        assert_eq!(asks(&mut credit, 1, now).0, 1);
+        // What was acknowledged by one that is over by now counts all the same.
+        let (answered, flags) = asks(&mut credit, 1000, now);
+        assert!(answered < 8, "{answered}");
+        flags[0].store(true, Ordering::Relaxed);
+        drop(flags);
+        assert_eq!(asks(&mut credit, 1000, now).0, 8);
+        assert_eq!(asks(&mut credit, 1000, now).0, 0);
+        assert_eq!(credit.sources[&VICTIM].heard.len(), 0, "all of them are over");
     }
 
     #[test]
