@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ pub async fn watch(app: Arc<App>, cancel: CancellationToken) -> anyhow::Result<(
             () = cancel.cancelled() => return Ok(()),
             _ = look.tick() => {}
         }
+        app.desk.settle(Instant::now());
         let now = now_ms();
         boots_late(&app, now).await;
         silent.look(&app, now).await;

@@ -7,8 +7,8 @@ use super::{Inner, ms};
 
 /// A clock that is set by less than this is a clock that is kept right.
 const STEP: i64 = 10_000;
-/// News wait no longer for the ledger.
-const YOUNG: u64 = 60_000;
+/// News wait no longer for the ledger, nor does a boot to have begun.
+const YOUNG: u64 = 120_000;
 
 /// Both clocks, at one moment.
 #[derive(Debug, Clone, Copy)]

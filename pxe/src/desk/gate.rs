@@ -60,10 +60,8 @@ impl Desk {
     pub fn boots_at(&self, peer: IpAddr) -> bool {
         let IpAddr::V4(address) = peer else { return false };
         let inner = self.inner();
-        inner
-            .boots
-            .at(address)
-            .is_some_and(|boot| boot.stage < Stage::Init || inner.begun.waits(boot.mac))
+        inner.boots.at(address).is_some_and(|boot| boot.stage < Stage::Init)
+            || inner.begun.waits_at(address)
     }
 
     /// The machine that holds a seat.
@@ -89,6 +87,9 @@ impl Desk {
         let planned = |boot: &Boot| boot.plan.as_ref().is_some_and(|plan| plan.machine == machine);
         let its = |boot: &&Boot| named(&boot.mac) || planned(boot);
         let macs: Vec<Mac> = inner.boots.iter().filter(its).map(|boot| boot.mac).collect();
+        for (mac, _) in site.machines.iter().filter(|(_, known)| known.name == machine) {
+            inner.begun.remove(*mac);
+        }
         let over = macs.into_iter().filter_map(|mac| inner.boots.close(mac));
         let over: Vec<_> = over.map(|boot| (boot.id, boot.mac)).collect();
         for (id, _) in &over {
@@ -111,6 +112,7 @@ impl Desk {
         let mac = inner.boots.get(asked.boot).map(|boot| boot.mac);
         if let Some(boot) = mac.and_then(|mac| inner.boots.close(mac)) {
             inner.budgets.remove(&boot.id);
+            inner.begun.remove(boot.mac);
         }
         self.tell(News::Freed { holder, why, at: SystemTime::now() });
         true

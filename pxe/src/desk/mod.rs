@@ -266,10 +266,14 @@ impl Desk {
     }
 
     fn took(&self, mac: Mac, note: String) {
+        self.took_at(mac, note, SystemTime::now());
+    }
+
+    fn took_at(&self, mac: Mac, note: String, at: SystemTime) {
         let waits = |boot: &Boot| boot.plan.is_none() && boot.stage == Stage::Waiting;
         // It asks every 10 to 20 seconds; that it still waits is no news.
         if !self.inner().boots.of(mac).is_some_and(waits) {
-            self.advance(mac, Stage::Ack, note);
+            self.advance_at(mac, Stage::Ack, note, at);
         }
     }
 
@@ -321,6 +325,10 @@ impl Desk {
             .filter(|mac| **mac != facts.mac)
             .filter_map(|mac| inner.boots.close(*mac))
             .collect();
+        for mac in others.iter().chain([&facts.mac]) {
+            inner.begun.remove(*mac);
+        }
+        boot.addresses().for_each(|address| inner.begun.leave(address));
         let holds = inner.sit(&entry, &boot);
         over.extend(inner.boots.open(boot));
         for boot in &over {
@@ -385,6 +393,10 @@ impl Desk {
 
     /// Moves a boot on, never back, and tells.
     fn advance(&self, mac: Mac, stage: Stage, note: String) {
+        self.advance_at(mac, stage, note, SystemTime::now());
+    }
+
+    fn advance_at(&self, mac: Mac, stage: Stage, note: String, at: SystemTime) {
         let id = {
             let mut inner = self.inner();
             let Some(boot) = inner.boots.of_mut(mac) else { return };
@@ -403,11 +415,15 @@ impl Desk {
             }
             id
         };
-        self.tell(News::Mark { id, stage, note, at: SystemTime::now() });
+        self.tell(News::Mark { id, stage, note, at });
     }
 
     /// A line in the timeline that moves nothing.
     fn note(&self, mac: Mac, note: String) {
+        self.note_at(mac, note, SystemTime::now());
+    }
+
+    fn note_at(&self, mac: Mac, note: String, at: SystemTime) {
         let (id, stage) = {
             let mut inner = self.inner();
             let Some(boot) = inner.boots.of(mac) else { return };
@@ -417,7 +433,7 @@ impl Desk {
             }
             (id, stage)
         };
-        self.tell(News::Mark { id, stage, note, at: SystemTime::now() });
+        self.tell(News::Mark { id, stage, note, at });
     }
 
     fn mac_at(&self, peer: IpAddr) -> Option<Mac> {

@@ -31,12 +31,13 @@ enum Orders {
 impl Desk {
     /// The script for `GET /boot/<mac>.ipxe`.
     pub fn script(&self, mac: Mac, peer: IpAddr) -> Option<String> {
+        // Over HTTP nobody asks from an address that is not its own.
+        self.begins_at(peer, Some(mac));
         self.orders(Language::Ipxe, mac, peer)
     }
 
     /// What this machine's loader reads in its language.
     pub(super) fn orders(&self, language: Language, mac: Mac, peer: IpAddr) -> Option<String> {
-        self.begins_at(peer, Some(mac));
         let site = self.site();
         let boot = self.boot_by(mac);
         let mac = boot.as_ref().map_or(mac, |boot| boot.mac);
@@ -50,9 +51,14 @@ impl Desk {
             http: loader.is_some_and(loader::fetches_http),
             pauses: Pauses::drawn((self.draw)()),
         };
-        let own = boot.is_some_and(|boot| boot.speaks_as(peer));
+        let own = boot.as_ref().is_some_and(|boot| boot.speaks_as(peer));
+        // It was started over, and that was not heard, or the site says something else by now.
+        let over = own && boot.is_some_and(|boot| boot.stage >= Stage::Init);
         let (pauses, again) = (place.pauses, place.pauses.again);
-        let mut orders = self.standing(mac, own)?;
+        let mut orders = match over {
+            true => Orders::Begin { says: "its former boot is over".to_string() },
+            false => self.standing(mac, own)?,
+        };
         let mut boots = String::new();
         if let Orders::Boot(id, plan, _) = &orders {
             let said = match language {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::place::Whence;
 use super::{Desk, Offer, Snapshot, Subject, said};
-use crate::boots::Stage;
+use crate::boots::{Boot, Stage};
 use crate::decide::{Action, Arch, Asks, Client, Facts, Loader};
 use crate::dhcp::{
     self, Address, Answer, BootFile, EventKind, MessageType, Proxying, Reason, Serving, Vendor,
@@ -112,7 +112,9 @@ impl Desk {
             }
             EventKind::ProxyAcked => {
                 if let Some(offer) = offer(Some(None)) {
-                    let live = self.boot_of(mac).filter(|boot| boot.speaks_from(offer.address));
+                    let begins = |boot: &Boot| boot.stage < Stage::Init;
+                    let live = self.boot_of(mac).filter(begins);
+                    let live = live.filter(|boot| boot.speaks_from(offer.address));
                     if live.is_none() {
                         self.lent_elsewhere(&facts(true), &offer);
                     }
@@ -156,6 +158,8 @@ impl Desk {
                 );
                 self.harm(Harm::Conflicts, 1, text);
             }
+            // Its firmware found nothing to load, and gives up what its boot was to have.
+            EventKind::Ignored(Reason::NotItself) if self.inner().begun.waits(mac) => {}
             EventKind::Ignored(Reason::NotItself) => {
                 let text = format!(
                     "its address{} was given up in its name, by somebody else: it is not believed",
