@@ -410,6 +410,8 @@ async fn dhcp_service(
             site.subnet_of(lease.address).filter(|_| !known).cloned()
         };
         server.count_strangers(stranger, now);
+        let reserved = site.networks.iter().flat_map(|one| one.subnet.reserved.iter());
+        server.had(reserved.copied(), now);
     }
     let hears = desk.clone();
     let decide = move |request: &dhcp::Request| desk.dhcp(request);

@@ -265,6 +265,7 @@ fn serving(address: Address, subnet: Subnet) -> Serving {
         hostname: Some("web1".into()),
         boot: None,
         who: Who::Machine,
+        macs: Vec::new(),
         runs: false,
     }
 }

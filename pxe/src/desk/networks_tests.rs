@@ -121,6 +121,35 @@ fn the_switch_port_is_kept_with_the_boot() {
 }
 
 #[test]
+fn a_seat_whose_address_is_lent_behind_a_relay_is_told_of_and_its_own_nics_are_not_in_its_way() {
+    let mut rig = Rig::new(desk());
+    let ask = |mac, kind| relayed(firmware(mac, kind), RELAY);
+    let spare = Known { name: "m01".into(), macs: vec![MAC], place: Place::Spare, loader: None };
+    let machines = [(MAC, Arc::new(spare))].into();
+    rig.desk.publish(Snapshot { machines, ..snapshot("web1", SEAT) });
+    let [lent] = rig.given(&ask(MAC, MessageType::Discover))[..] else { panic!("one offer") };
+    let select = Request {
+        requested: Some(lent),
+        server_id: Some(SERVER),
+        ..ask(MAC, MessageType::Request)
+    };
+    assert_eq!(rig.given(&select), [lent]);
+    rig.told();
+
+    let second = Mac([0x52, 0x54, 0, 0x77, 0, 0x11]);
+    let seated = snapshot("web1", lent).machines[&MAC].as_ref().clone();
+    for (macs, given) in [(vec![second], vec![]), (vec![MAC, second], vec![lent])] {
+        let known = Arc::new(Known { macs: macs.clone(), ..seated.clone() });
+        let machines = macs.iter().map(|mac| (*mac, known.clone())).collect();
+        rig.desk.publish(Snapshot { machines, ..snapshot("web1", lent) });
+        assert_eq!(rig.given(&ask(second, MessageType::Discover)), given);
+        let told = rig.told();
+        let waits = "is lent to another machine still, which nobody can ask behind a relay";
+        assert_eq!(told.iter().any(|text| text.contains(waits)), given.is_empty(), "{told:#?}");
+    }
+}
+
+#[test]
 fn an_agent_that_lies_gets_silence_and_is_told_once() {
     let mut rig = Rig::new(desk());
     for number in 0..20 {

@@ -147,8 +147,8 @@ impl Desk {
         let subnet = subnet.clone();
         // A BMC boots nothing, and so has nothing to show but its MAC.
         let who = if bmc.is_some() { Who::Machine } else { Who::Booted };
-        let (hostname, boot, runs) = (None, None, false);
-        Some(Answer::Serve(Serving { address, subnet, hostname, boot, who, runs }))
+        let (hostname, boot, macs, runs) = (None, None, Vec::new(), false);
+        Some(Answer::Serve(Serving { address, subnet, hostname, boot, who, macs, runs }))
     }
 
     /// A second copy of a question, from another network than the first: two relays forward one

@@ -50,6 +50,7 @@ impl Desk {
             return Answer::Silence;
         };
         let (who, runs) = self.shows(&site, request.mac);
+        let macs = site.machines.get(&request.mac).map_or(Vec::new(), |known| known.macs.clone());
         let server = subnet.server;
         let boot = loader.map(|loader| BootFile {
             name: match loader {
@@ -71,6 +72,7 @@ impl Desk {
             hostname,
             boot,
             who,
+            macs,
             runs,
         })
     }
@@ -184,6 +186,14 @@ impl Desk {
             EventKind::Ignored(Reason::AddressInUse) => {
                 let text = format!(
                     "the address{} that is meant for it is in use by another machine",
+                    at()
+                );
+                self.heard(Some(mac), "conflict", text);
+            }
+            EventKind::Ignored(Reason::StillLent) => {
+                let text = format!(
+                    "the address{} that is meant for it is lent to another machine still, which nobody can ask \
+                     behind a relay: it gets it once that lease is over",
                     at()
                 );
                 self.heard(Some(mac), "conflict", text);

@@ -85,6 +85,8 @@ pub(super) struct Aheads {
     freeing: HashMap<Ticket, Ipv4Addr>,
     used: Option<Instant>,
     doubts: Vec<(Doubt, Instant)>,
+    /// Of these, what was a seat's when the doubt was taken up, and so lent to nobody.
+    seats: HashSet<Ipv4Addr>,
     pub(super) storm: usize,
 }
 
@@ -104,6 +106,7 @@ impl Aheads {
             freeing: HashMap::new(),
             used: None,
             doubts: doubts.collect(),
+            seats: HashSet::new(),
             storm: STORM,
         }
     }
@@ -134,6 +137,16 @@ impl Aheads {
         self.doubts.iter().any(|(doubt, until)| {
             *until > now.mono && covers(doubt.first..=doubt.last, doubt.stripes, address)
         })
+    }
+
+    /// The same of a seat's address. It lies in a pool often, and its machine must not wait because others had leases.
+    pub fn doubts_seat(&self, address: Ipv4Addr, now: Now) -> bool {
+        !self.seats.contains(&address) && self.doubts(address, now)
+    }
+
+    /// What the pools did not give when this was taken up.
+    pub fn had(&mut self, reserved: impl Iterator<Item = Ipv4Addr>, now: Now) {
+        self.seats = reserved.filter(|address| self.doubts(*address, now)).collect();
     }
 
     /// A lease of this network's pool waits for the disk. What to have written where that is one too many.

@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Mac;
+
 /// What to do about a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -42,6 +44,8 @@ pub struct Serving {
     pub boot: Option<BootFile>,
     /// Whether the site knows it.
     pub who: Who,
+    /// All NICs of its machine, as far as the site knows them: a lease of one is no other machine's.
+    pub macs: Vec<Mac>,
     /// It runs there, and reported a moment ago: whoever gives its address up in its name is not it.
     pub runs: bool,
 }

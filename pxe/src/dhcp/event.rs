@@ -112,6 +112,8 @@ pub enum Reason {
     NotItself,
     /// Its seat's address is in use by another machine.
     AddressInUse,
+    /// Its seat's address is another machine's by lease, or may be, and the link cannot be asked.
+    StillLent,
     /// Its lease could not be written down.
     NotStored,
     /// More clients at once than the tables hold; it will ask again.

@@ -153,7 +153,8 @@ impl Server {
 
     /// A seat's address, offered or acknowledged. A reload may have given a seat an address that
     /// a pool lease is still out on: then the link is asked, and the lease ends only if nobody is
-    /// there.
+    /// there. Behind a relay nobody can be asked: the seat waits until it is over. (A machine that
+    /// runs a DHCP client learns of it at its next renewal.)
     fn fixed(&mut self, asked: Asked, address: Ipv4Addr, now: Now, out: &mut Effects) {
         let key = asked.request.key();
         if let Some((holder, hold)) = self.holds.at(address) {
@@ -169,11 +170,23 @@ impl Server {
             return self.ignore(&asked.request, Reason::Busy, Some(address), out);
         }
         self.holds.withdraw(key);
-        let rival = self
-            .leases
-            .at(address)
-            .is_some_and(|lease| lease.record.key != key && lease.until > now.mono);
-        if rival || self.ahead.doubts(address, now) {
+        let record = self.leases.at(address);
+        let live = record.is_some_and(|lease| lease.until > now.mono);
+        let rival = live && record.is_some_and(|lease| lease.record.key != key);
+        if !asked.serving.subnet.on_link() {
+            let its = |mac| mac == key.mac || asked.serving.macs.contains(&mac);
+            // Who says that it has the address already is the one that a lost lease was for.
+            let says = asked.then == Then::Ack && asked.request.server_id.is_none();
+            let lent = match record {
+                Some(lease) if its(lease.record.key.mac) => false,
+                Some(_) => live || self.ahead.doubts_seat(address, now),
+                None => !says && self.ahead.doubts_seat(address, now),
+            };
+            match lent {
+                true => self.ignore(&asked.request, Reason::StillLent, Some(address), out),
+                false => self.settle(asked, address, now, out),
+            }
+        } else if rival || self.ahead.doubts(address, now) {
             self.propose(asked, address, 0, now, out);
         } else {
             self.settle(asked, address, now, out);

@@ -22,6 +22,7 @@ fn serving(boot: Option<&str>) -> Serving {
         hostname: Some("web1".into()),
         boot: boot.map(|name| BootFile { name: name.into(), next_server: SERVER }),
         who: Who::Machine,
+        macs: Vec::new(),
         runs: false,
     }
 }

@@ -125,11 +125,16 @@ impl Server {
             let who = if short { Who::Stranger } else { Who::Booted };
             let mut request = Request::bare(MessageType::Request, lease.record.key.mac);
             request.htype = lease.record.key.htype;
-            let (address, hostname, boot) = (Address::Pool, None, None);
-            let serving = Serving { address, subnet, hostname, boot, who, runs: false };
+            let (address, hostname, boot, macs) = (Address::Pool, None, None, Vec::new());
+            let serving = Serving { address, subnet, hostname, boot, who, macs, runs: false };
             // None of them is new, and so none is refused.
             let _counted = self.pool.shares.admit(&request, &serving, false);
         }
+    }
+
+    /// Addresses that the site has for itself as this server starts: no lease of one was ever lost.
+    pub fn had(&mut self, reserved: impl Iterator<Item = Ipv4Addr>, now: Now) {
+        self.ahead.had(reserved, now);
     }
 
     /// One message of a client, and what the site wants done about it.

@@ -279,6 +279,7 @@ mod tests {
             hostname: None,
             boot: None,
             who,
+            macs: Vec::new(),
             runs: false,
         }
     }

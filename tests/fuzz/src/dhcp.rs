@@ -33,7 +33,8 @@ fn answers(request: &Request) -> Vec<Answer> {
     let long = "http://10.77.0.1:8080/boot/".to_string() + &"x".repeat(150);
     let serve = |address, boot| {
         let (subnet, hostname) = (subnet(request.relayed()), Some("web1".to_string()));
-        Answer::Serve(Serving { address, subnet, hostname, boot, who: Who::Machine, runs: false })
+        let (who, macs, runs) = (Who::Machine, Vec::new(), false);
+        Answer::Serve(Serving { address, subnet, hostname, boot, who, macs, runs })
     };
     vec![
         Answer::Silence,

@@ -93,6 +93,7 @@ fuzz_target!(|bytes: &[u8]| {
                             1 => Who::Booted,
                             _ => Who::Stranger,
                         },
+                        macs: Vec::new(),
                         runs: false,
                     }),
                 };

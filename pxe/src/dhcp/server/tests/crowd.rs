@@ -102,9 +102,7 @@ impl Crowd {
         let reserved: Vec<Ipv4Addr> = between.chain(reserved.iter().copied()).collect();
         self.rig.subnet = subnet(200..=248, &reserved);
         if self.relayed {
-            let mut far = self.rig.subnet.as_ref().clone();
-            (far.server, far.ours) = (ELSEWHERE, Arc::new([SERVER]));
-            self.rig.subnet = Arc::new(far);
+            self.rig.subnet = far(&self.rig.subnet);
         }
     }
 
@@ -276,6 +274,14 @@ impl Crowd {
                 if let Some(address) = taken {
                     self.rig.seats.insert(mac(who), address);
                 }
+                // Nobody sees a machine run on behind a relay: that too is for fences.
+                for who in (0..5).filter(|_| self.relayed) {
+                    let client = &self.clients[usize::from(who)];
+                    let has = client.has.map(|(address, _)| address);
+                    if !self.by_lease(mac(who)) && self.rig.seats.get(&mac(who)).copied() != has {
+                        self.clients[usize::from(who)] = Client::default();
+                    }
+                }
                 let reserved: Vec<Ipv4Addr> = self.rig.seats.values().copied().collect();
                 self.network(&reserved);
                 return;
@@ -331,5 +337,11 @@ proptest! {
     #[test]
     fn nor_a_seats_address_in_a_lease(steps in prop::collection::vec(any_step(), 1..120)) {
         no_address_twice(steps, true, false);
+    }
+
+    /// Both.
+    #[test]
+    fn nor_a_seats_behind_a_relay(steps in prop::collection::vec(any_step(), 1..120)) {
+        no_address_twice(steps, true, true);
     }
 }

@@ -46,6 +46,51 @@ fn a_seat_set_upon_a_leased_address_waits_until_nobody_is_there() {
 }
 
 #[test]
+fn behind_a_relay_it_waits_until_the_lease_is_over() {
+    let mut rig = Rig::new(200..=200).far();
+    let address = rig.lease(1);
+    rig.seats.insert(mac(2), address);
+    rig.subnet = far(&subnet(201..=250, &[address]));
+    let waits = nothing(EventKind::Ignored(Reason::StillLent));
+    for asks in [discover(2), select(2, address), reboot(2, address)] {
+        assert!(waits(&rig.run(&asks)));
+    }
+    assert_eq!(rig.server.lookup(mac(1), rig.now), Some(address));
+    // Its firmware asks again.
+    rig.pass(LEASE + 3);
+    assert_eq!(rig.lease(2), address);
+    assert!(rig.disk.leases.is_empty());
+
+    // Or until who has it is told by a renewal, and moves.
+    let mut rig = Rig::new(200..=200).far();
+    let address = rig.lease(1);
+    rig.seats.insert(mac(2), address);
+    rig.subnet = far(&subnet(200..=201, &[address]));
+    assert!(waits(&rig.run(&discover(2))));
+    assert_eq!(replies(&rig.run(&renew(1, address))), [NAK]);
+    assert_eq!(rig.lease(1), at(201));
+    assert_eq!(rig.lease(2), address);
+}
+
+#[test]
+fn a_lease_of_the_machine_itself_is_no_other_machines() {
+    let mut rig = Rig::new(200..=200).far();
+    let address = rig.lease(1);
+    (rig.seats, rig.macs) = (BTreeMap::from([(mac(2), address)]), vec![mac(1), mac(2)]);
+    assert_eq!(rig.lease(2), address, "it boots by its other NIC now");
+    assert!(rig.disk.leases.is_empty());
+
+    // Asked by another type of hardware.
+    let mut rig = Rig::new(200..=200).far();
+    let address = rig.lease(1);
+    rig.seats = BTreeMap::from([(mac(1), address)]);
+    let mut other = discover(1);
+    other.htype = 6;
+    assert_eq!(replies(&rig.run(&other)), [(MessageType::Offer, address)]);
+    assert_eq!(rig.lease(1), address, "and its own");
+}
+
+#[test]
 fn a_seat_set_upon_an_offered_address_takes_it() {
     let mut rig = Rig::new(200..=200);
     let address = replies(&rig.run(&discover(1)))[0].1;

@@ -38,6 +38,12 @@ fn subnet(pool: std::ops::RangeInclusive<u8>, reserved: &[Ipv4Addr]) -> Arc<Subn
     Arc::new(subnet)
 }
 
+/// The same network, whose machines no ARP of ours reaches.
+fn far(subnet: &Subnet) -> Arc<Subnet> {
+    let (server, ours) = (ELSEWHERE, Arc::new([SERVER]));
+    Arc::new(Subnet { server, ours, ..subnet.clone() })
+}
+
 /// An appliance around the state machine: clocks, a disk and what the site says.
 struct Rig {
     server: Server,
@@ -47,6 +53,8 @@ struct Rig {
     seats: BTreeMap<Mac, Ipv4Addr>,
     /// What the site knows of all of them.
     who: Who,
+    /// The NICs of the machine that asks.
+    macs: Vec<Mac>,
     runs: bool,
 }
 
@@ -60,8 +68,15 @@ impl Rig {
             subnet: subnet(pool, &[]),
             seats: BTreeMap::new(),
             who: Who::Machine,
+            macs: Vec::new(),
             runs: false,
         }
+    }
+
+    /// The same network behind a relay.
+    fn far(mut self) -> Rig {
+        self.subnet = far(&self.subnet);
+        self
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -77,6 +92,7 @@ impl Rig {
             hostname: None,
             boot: Some(BootFile { name: "ipxe.efi".into(), next_server: SERVER }),
             who: self.who,
+            macs: self.macs.clone(),
             runs: self.runs,
         })
     }

@@ -4,13 +4,8 @@ use super::*;
 
 /// A pool of a /24, on the link or behind a relay.
 fn rig(relayed: bool) -> Rig {
-    let mut rig = Rig::new(100..=250);
-    if relayed {
-        let mut far = rig.subnet.as_ref().clone();
-        (far.server, far.ours) = (ELSEWHERE, Arc::new([SERVER]));
-        rig.subnet = Arc::new(far);
-    }
-    rig
+    let rig = Rig::new(100..=250);
+    if relayed { rig.far() } else { rig }
 }
 
 /// DISCOVER to what is to be written.
@@ -118,6 +113,38 @@ fn what_may_be_lent_behind_a_relay_goes_to_nobody_but_who_says_so() {
     rig.restart();
     let its = renew(next - 1, address);
     assert_eq!(replies(&rig.run(&its)), [(MessageType::Ack, address)], "it has it");
+}
+
+/// Where its machine cannot be asked. What was a seat's before has been lent to nobody.
+#[test]
+fn a_doubtful_address_is_no_seats_until_the_doubt_has_passed() {
+    let mut rig = rig(true);
+    let (address, next) = storm_and_loss(&mut rig, 0);
+    let reserve = |rig: &mut Rig| {
+        rig.subnet = far(&subnet(100..=250, &[address]));
+        rig.seats.insert(mac(next), address);
+    };
+    reserve(&mut rig);
+    let waits = nothing(EventKind::Ignored(Reason::StillLent));
+    assert!(waits(&rig.run(&discover(next))));
+    assert!(waits(&rig.run(&select(next, address))));
+    rig.pass(LEASE + 60);
+    drop(rig.server.on_deadline(rig.now));
+    assert_eq!(rig.lease(next), address);
+
+    // It is the seat's own machine that has had the lost lease.
+    let mut rig = self::rig(true);
+    let (address, next) = storm_and_loss(&mut rig, 0);
+    rig.seats.insert(mac(next - 1), address);
+    let its = renew(next - 1, address);
+    assert_eq!(replies(&rig.run(&its)), [(MessageType::Ack, address)]);
+
+    let mut rig = self::rig(true);
+    let (address, next) = storm_and_loss(&mut rig, 0);
+    rig.subnet = far(&subnet(100..=250, &[address]));
+    rig.seats.insert(mac(next), address);
+    rig.server.had(rig.subnet.reserved.iter().copied(), rig.now);
+    assert_eq!(rig.lease(next), address);
 }
 
 #[test]
