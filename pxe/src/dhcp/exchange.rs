@@ -296,7 +296,9 @@ impl Server {
             return self.ignore(request, Reason::OtherServer, request.server_id, out);
         }
         let fixed = serving.is_some_and(|serving| serving.address == Address::Fixed(address));
-        let own = self.gave(key, address);
+        // What is over already is not given back again, and costs no write: anybody can say so without end.
+        let lent = self.leases.live(key, now).is_some_and(|its| its.record.address == address);
+        let own = lent || self.offered(key, address);
         if !own && !fixed {
             return self.ignore(request, Reason::NotItsOwn, Some(address), out);
         }
@@ -310,7 +312,9 @@ impl Server {
                 return self.ignore(request, Reason::Busy, Some(address), out);
             }
             self.holds.withdraw(key);
-            self.give_back(key, now, out);
+            if lent {
+                self.give_back(key, now, out);
+            }
         }
         out.push(Effect::Tell(Event::of(request, EventKind::Released, Some(address), None)));
     }

@@ -511,9 +511,14 @@ impl Server {
     /// Whether we gave or offered this address to this machine.
     pub(super) fn gave(&self, key: ClientKey, address: Ipv4Addr) -> bool {
         self.leases.of(key).is_some_and(|lease| lease.record.address == address)
-            || self.holds.of(key).is_some_and(|hold| {
-                hold.address == address && matches!(hold.stage, Stage::Standing { .. })
-            })
+            || self.offered(key, address)
+    }
+
+    /// Whether it is offered, and waits to be taken.
+    pub(super) fn offered(&self, key: ClientKey, address: Ipv4Addr) -> bool {
+        self.holds.of(key).is_some_and(|hold| {
+            hold.address == address && matches!(hold.stage, Stage::Standing { .. })
+        })
     }
 }
 

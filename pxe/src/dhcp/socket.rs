@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -28,6 +28,9 @@ use crate::Mac;
 
 /// Datagrams, or ARP packets, taken before the others get a turn.
 const BATCH: usize = 256;
+
+/// How often it is told that the journal takes no more.
+const TELL: Duration = Duration::from_secs(10);
 
 /// One change for the journal. Dropping `done` says that it failed.
 #[derive(Debug)]
@@ -93,8 +96,9 @@ pub async fn serve(
     let looks = wires.iter().map(|wire| Looks::new(wire.mac)).collect();
     let commits = FuturesUnordered::new();
     let overruns = vec![0; wires.len()];
+    let lost = Lost::default();
     let mut driver =
-        Driver { wires, server, desk, tell, journal, probes, looks, commits, overruns };
+        Driver { wires, server, desk, tell, journal, probes, looks, commits, overruns, lost };
     loop {
         let deadlines = driver.probes.iter().map(Probes::next);
         let deadlines = deadlines.chain(driver.looks.iter().map(Looks::next));
@@ -145,6 +149,26 @@ struct Driver<Desk, Tell> {
     commits: FuturesUnordered<BoxFuture<'static, (Ticket, bool)>>,
     /// Datagrams that each interface's socket had no room for.
     overruns: Vec<u64>,
+    lost: Lost,
+}
+
+/// Changes that the journal had no room for: there may be as many as datagrams, and they are told together.
+#[derive(Debug, Default)]
+struct Lost {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl Lost {
+    /// One more; how many there are to be told now.
+    fn another(&mut self, now: Instant) -> Option<u64> {
+        self.since += 1;
+        if self.told.is_some_and(|told| now < told + TELL) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.since))
+    }
 }
 
 impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
@@ -295,8 +319,11 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
                             (ticket, outcome.await.unwrap_or(false))
                         })),
                         Err(error) => {
-                            tracing::warn!(%error, "lease not written down");
-                            effects.extend(self.server.committed(ticket, false, Now::read()));
+                            let now = Now::read();
+                            if let Some(changes) = self.lost.another(now.mono) {
+                                tracing::warn!(%error, changes, "leases not written down");
+                            }
+                            effects.extend(self.server.committed(ticket, false, now));
                         }
                     }
                 }
@@ -309,6 +336,14 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_lost_is_told_together() {
+        let (start, mut lost) = (Instant::now(), Lost::default());
+        let at = |ms| start + Duration::from_millis(ms);
+        let told: Vec<u64> = (0..25_000).filter_map(|ms| lost.another(at(ms))).collect();
+        assert_eq!(told, [1, 10_000, 10_000]);
+    }
 
     /// The appliance spawns it.
     #[test]

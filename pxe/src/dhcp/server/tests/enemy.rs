@@ -45,6 +45,24 @@ fn invented_machines_do_not_empty_the_pool_and_the_sites_own_are_served() {
 }
 
 #[test]
+fn a_lease_given_back_again_and_again_is_written_once() {
+    let mut rig = Rig::new(200..=201);
+    let address = rig.lease(1);
+    assert_eq!(commits(&rig.send(&give_back(1, address))).len(), 1);
+    let over = nothing(EventKind::Ignored(Reason::NotItsOwn));
+    (0..100).for_each(|_| assert!(over(&rig.send(&give_back(1, address)))));
+    // An offer is given back too, and was written nowhere.
+    assert_eq!(replies(&rig.run(&discover(1))), [(MessageType::Offer, address)]);
+    assert!(nothing(EventKind::Released)(&rig.send(&give_back(1, address))));
+    // Of another address than that of its lease, which stays.
+    assert_eq!(rig.lease(1), address);
+    rig.subnet = subnet(201..=201, &[]);
+    assert_eq!(replies(&rig.run(&discover(1))), [(MessageType::Offer, at(201))]);
+    assert!(nothing(EventKind::Released)(&rig.send(&give_back(1, at(201)))));
+    assert_eq!(rig.server.lookup(mac(1), rig.now), Some(address));
+}
+
+#[test]
 fn a_stranger_that_boots_has_the_whole_lease() {
     let mut rig = Rig::new(101..=180);
     rig.who = Who::Stranger;
