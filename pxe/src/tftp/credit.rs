@@ -3,10 +3,14 @@
 //! Each source is answered some requests on credit. Its first ACK, to any of them, shows that it is there and
 //! settles all of it; who never acknowledges has used it up, and earns another answer now and then.
 //!
+//! Whoever invents sources fills what is remembered of them. The others then share credit, some with some: each
+//! ACK gives back what its own request took, and more is earned than by one source alone.
+//!
 //! Somebody may use up the credit of a machine that is about to ask. Where DHCP says that one is booting at the
 //! address, it is answered beyond it: by one datagram, once, which buries nobody.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,19 +21,25 @@ use std::time::{Duration, Instant};
 pub const UNHEARD: u32 = 8;
 /// One more after so long.
 const EARNED: Duration = Duration::from_secs(10);
+/// The same for those that share. Three datagrams a second bury nobody, whoever of them gets all; and a machine
+/// among invented ones finds one left in the end.
+const EARNED_SHARED: Duration = Duration::from_secs(1);
 /// What an ERROR costs, of a request: nobody acknowledges one, and PXELINUX and GRUB look for some ten files
 /// that are not there before they find one.
 const REFUSAL: f64 = 0.125;
-/// Sources that are remembered. Where there are more, all of them invented, each new one is answered as if it
-/// were the first: it gets no more than the credit either.
+/// Sources that are remembered.
 const SOURCES: usize = 4096;
+/// Credits that the others share. Nobody knows beforehand with whom.
+const SHARED: u64 = 4096;
 /// Transfers of one source that are waited for; an ACK to an older one settles nothing.
 const WAITING: usize = 64;
 /// How often those that owe nothing are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// One that is remembered, or some that share.
 #[derive(Debug)]
 struct Source {
+    shared: bool,
     owes: f64,
     at: Instant,
     /// Set once the client of a transfer has acknowledged something.
@@ -37,23 +47,29 @@ struct Source {
 }
 
 impl Source {
+    fn new(shared: bool, now: Instant) -> Source {
+        Source { shared, owes: 0.0, at: now, heard: Vec::new() }
+    }
+
     fn settle(&mut self, now: Instant) {
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() / EARNED.as_secs_f64();
+        let each = if self.shared { EARNED_SHARED } else { EARNED };
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() / each.as_secs_f64();
         self.owes = (self.owes - earned).max(0.0);
         self.at = now;
-        let mut there = false;
-        self.heard.retain_mut(|heard| match Arc::get_mut(heard) {
-            // Its transfer is over, and nobody will set it any more.
-            Some(heard) => {
-                there |= *heard.get_mut();
-                false
-            }
-            None => {
-                there |= heard.load(Ordering::Relaxed);
-                true
-            }
+        let mut acknowledged = 0.0;
+        self.heard.retain_mut(|heard| {
+            let (set, over) = match Arc::get_mut(heard) {
+                // Its transfer is over, and nobody will set it any more.
+                Some(heard) => (*heard.get_mut(), true),
+                None => (heard.load(Ordering::Relaxed), false),
+            };
+            acknowledged += f64::from(u8::from(set));
+            !set && !over
         });
-        if there {
+        if self.shared {
+            // Who is there settles nothing for those that are not.
+            self.owes = (self.owes - acknowledged).max(0.0);
+        } else if acknowledged > 0.0 {
             self.owes = 0.0;
             self.heard.clear();
         }
@@ -73,25 +89,35 @@ impl Source {
 pub(super) struct Credit {
     most: f64,
     sources: HashMap<IpAddr, Source>,
+    shared: HashMap<u64, Source>,
+    hasher: RandomState,
     swept: Option<Instant>,
 }
 
 impl Credit {
     /// Of so many requests.
     pub fn new(most: u32) -> Credit {
-        Credit { most: f64::from(most), sources: HashMap::new(), swept: None }
+        Credit {
+            most: f64::from(most),
+            sources: HashMap::new(),
+            shared: HashMap::new(),
+            hasher: RandomState::new(),
+            swept: None,
+        }
     }
 
     /// Whether a request is answered; `heard` is to be set by its client's first ACK.
     pub fn take(&mut self, from: IpAddr, heard: &Arc<AtomicBool>, now: Instant) -> bool {
-        if !self.sources.contains_key(&from) && self.sources.len() >= SOURCES {
+        let known = self.sources.contains_key(&from);
+        if !known && self.sources.len() >= SOURCES {
             self.sweep(now);
-            if self.sources.len() >= SOURCES {
-                return true;
-            }
         }
-        let new = || Source { owes: 0.0, at: now, heard: Vec::new() };
-        let source = self.sources.entry(from).or_insert_with(new);
+        let source = if known || self.sources.len() < SOURCES {
+            self.sources.entry(from).or_insert_with(|| Source::new(false, now))
+        } else {
+            let share = self.share(from);
+            self.shared.entry(share).or_insert_with(|| Source::new(true, now))
+        };
         source.settle(now);
         if source.owes + 1.0 > self.most {
             return false;
@@ -102,9 +128,15 @@ impl Credit {
 
     /// One of its requests was answered by an ERROR.
     pub fn refused(&mut self, from: IpAddr) {
-        if let Some(source) = self.sources.get_mut(&from) {
+        let share = self.share(from);
+        let source = self.sources.get_mut(&from).or_else(|| self.shared.get_mut(&share));
+        if let Some(source) = source {
             source.owes = (source.owes - 1.0 + REFUSAL).max(0.0);
         }
+    }
+
+    fn share(&self, from: IpAddr) -> u64 {
+        self.hasher.hash_one(from) % SHARED
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -112,10 +144,12 @@ impl Credit {
             return;
         }
         self.swept = Some(now);
-        self.sources.retain(|_, source| {
+        let owes = |source: &mut Source| {
             source.settle(now);
             source.owes > 0.0
-        });
+        };
+        self.sources.retain(|_, source| owes(source));
+        self.shared.retain(|_, source| owes(source));
     }
 }
 
@@ -191,16 +225,63 @@ mod tests {
         assert_eq!(credit.sources[&VICTIM].heard.len(), 0, "all of them are over");
     }
 
+    fn invented(number: u32) -> IpAddr {
+        std::net::Ipv4Addr::from(0x0b00_0000 + number).into()
+    }
+
     #[test]
     fn invented_sources_do_not_lock_out_real_ones() {
-        let (mut credit, now) = (Credit::new(UNHEARD), Instant::now());
-        let from = |number: u32| IpAddr::from(std::net::Ipv4Addr::from(number).octets());
+        let (mut credit, begun) = (Credit::new(UNHEARD), Instant::now());
         for number in 0..50_000 {
-            assert!(credit.take(from(number), &Arc::default(), now));
+            credit.take(invented(number), &Arc::default(), begun);
         }
-        assert!(credit.sources.len() <= SOURCES);
-        assert!(credit.take(VICTIM, &Arc::default(), now));
-        assert!(credit.take(VICTIM, &Arc::default(), now + Duration::from_secs(11)));
-        assert_eq!(credit.sources.len(), 1, "they are forgotten");
+        assert!(credit.sources.len() <= SOURCES && credit.shared.len() <= SHARED as usize);
+        // Whoever acknowledges has nothing to wait for, however many share.
+        let mut now = begun + Duration::from_secs(1);
+        for _ in 0..1000 {
+            let (answered, flags) = asks(&mut credit, 1, now);
+            assert_eq!(answered, 1);
+            flags[0].store(true, Ordering::Relaxed);
+        }
+        // They go on, ten thousand a second, and a machine asks every two seconds: it is answered in the end.
+        let mut answered = 0;
+        for flood in 1..=600_000 {
+            now += Duration::from_micros(100);
+            credit.take(invented(flood % 20_000), &Arc::default(), now);
+            if flood % 20_000 == 0 {
+                answered += asks(&mut credit, 1, now).0;
+            }
+        }
+        assert!(answered > 0);
+        now += Duration::from_secs(90);
+        assert_eq!(asks(&mut credit, 1, now).0, 1);
+        assert_eq!((credit.sources.len(), credit.shared.len()), (1, 0), "they are forgotten");
+    }
+
+    #[test]
+    fn invented_sources_bury_nobody_that_they_name_among_them() {
+        let (mut credit, begun) = (Credit::new(UNHEARD), Instant::now());
+        let mut answered = 0;
+        for tick in 0..100 {
+            let now = begun + Duration::from_millis(100) * tick;
+            for number in 0..10_000 {
+                credit.take(invented(number), &Arc::default(), now);
+            }
+            answered += asks(&mut credit, 100, now).0;
+        }
+        assert!(answered <= 8 + 10, "{answered} in ten seconds");
+        // Nor does one that is there, and shares with it.
+        let victims = credit.share(VICTIM);
+        let shares = |number: &u32| credit.share(invented(*number)) == victims;
+        let there = (10_000..).find(shares).map(invented);
+        let now = begun + Duration::from_secs(30);
+        let mut more = 0;
+        for _ in 0..1000 {
+            let flag = Arc::default();
+            credit.take(there.unwrap(), &flag, now);
+            flag.store(true, Ordering::Relaxed);
+            more += asks(&mut credit, 1, now).0;
+        }
+        assert_eq!(more, 8);
     }
 }
