@@ -7,7 +7,8 @@
 //! ACK gives back what its own request took, and more is earned than by one source alone.
 //!
 //! Somebody may use up the credit of a machine that is about to ask. Where DHCP says that one is booting at the
-//! address, it is answered beyond it: by one datagram, once, which buries nobody.
+//! address, it is answered beyond it: each request by one datagram, an OACK about as long as the request or,
+//! where it has no options, one block of 512 bytes. That buries nobody.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

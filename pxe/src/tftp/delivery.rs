@@ -41,7 +41,7 @@ pub(super) struct Delivery {
     pub(super) nudged: mpsc::Receiver<Nudge>,
     /// The client asked again just as this ended.
     pub(super) unanswered: bool,
-    /// It is answered once before its client acknowledges something.
+    /// One datagram answers it until its client acknowledges something.
     pub(super) once: bool,
     pub(super) cancel: CancellationToken,
 }

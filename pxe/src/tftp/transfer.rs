@@ -40,7 +40,7 @@ pub struct Patience {
     /// Deadlines in a row without anything new from the client.
     pub tries: u32,
     /// The same before the first ACK: whoever asked may not be at the address that it asked from, and one who
-    /// is asks again by itself.
+    /// is asks again by itself. None: one datagram is all there is, though its request come again.
     pub unheard: u32,
     /// Time without progress, whatever the client sends.
     pub stall: Duration,
@@ -232,7 +232,8 @@ impl Transfer {
 
     /// The client repeated its request: our answer got lost, or it is slower than the ROM's clock.
     pub fn again(&mut self, now: Instant) -> Step {
-        if self.heard || self.answers >= FIRST_ANSWERS {
+        let most = if self.patience.unheard == 0 { 1 } else { FIRST_ANSWERS };
+        if self.heard || self.answers >= most {
             return Step::Wait;
         }
         self.tries = 0;

@@ -133,6 +133,25 @@ fn one_request_that_comes_again_and_again_is_answered_eight_times() {
 }
 
 #[test]
+fn who_is_answered_once_is_answered_once() {
+    let once = Patience { unheard: 0, ..Patience::default() };
+    let (now, asked) = (Instant::now(), Options { windowsize: Some(64), ..Options::default() });
+    for (terms, answer, ack_of_it) in
+        [(terms(512, 1), blocks(1, 1), 1), (terms::agree(&asked, 5000, 1472), Step::Oack, 0)]
+    {
+        let (mut transfer, first) = Transfer::begin(&terms, 5000, once, now);
+        assert_eq!(first, answer);
+        assert!((0..1000).all(|_| transfer.again(now + MS) == Step::Wait));
+        assert_eq!(transfer.deadline() - now, 1000 * MS, "it does not stay for longer");
+        assert_eq!(transfer.expire(transfer.deadline()), Step::End(End::TimedOut));
+        // Who is there has all the patience there is.
+        let (mut transfer, _) = Transfer::begin(&terms, 512 * 500, once, now);
+        assert!(matches!(transfer.receive(ack(ack_of_it), now + MS), Step::Blocks(_)));
+        assert!(matches!(transfer.expire(transfer.deadline()), Step::Blocks(_)));
+    }
+}
+
+#[test]
 fn an_agreed_timeout_is_kept() {
     let asked = Options { timeout: Some(3), ..Options::default() };
     let (mut transfer, _, now) = begin(&terms::agree(&asked, 5000, 1472), 5000);
