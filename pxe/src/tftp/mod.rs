@@ -9,6 +9,7 @@
 //! socket     the listening port, and the port of one transfer
 //! delivery   drives one transfer from the request to its end
 //! credit     what a source gets that has acknowledged nothing yet
+//! room       who is being served, and who makes room for another one
 //! server     the listening port's loop: one task a transfer, bounded
 //! threads    what the loop and the transfers run on
 //! ```
@@ -20,6 +21,7 @@ mod credit;
 mod delivery;
 pub mod name;
 pub mod packet;
+mod room;
 mod server;
 mod socket;
 pub mod terms;

@@ -1,7 +1,7 @@
 //! The listening port: each request becomes a task with a port of its own, within bounds. Nothing a
 //! client sends holds up another one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::iter::Cycle;
 use std::net::{IpAddr, SocketAddr};
@@ -14,12 +14,13 @@ use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::credit::{self, Credit};
 use super::delivery::{Delivery, Nudge, Outcome, Refusal};
 use super::packet::{self, Code, Packet, Request};
+use super::room::{Found, Open, Room};
 use super::socket::{Listener, Port, REQUEST_MAX};
 use super::threads::Threads;
 use super::transfer::Patience;
@@ -165,11 +166,9 @@ async fn listen(
         threads: threads.into_iter().cycle(),
         cancel: cancel.clone(),
         tasks: JoinSet::new(),
-        running: HashMap::new(),
+        room: Room::new(server.limits),
         newest: HashMap::new(),
-        per_peer: HashMap::new(),
         credit: Credit::new(server.limits.unheard),
-        unheard: VecDeque::new(),
         server: Arc::new(server),
     };
     let mut buffer = [0; REQUEST_MAX];
@@ -215,26 +214,10 @@ struct Desk {
     threads: Cycle<IntoIter<Handle>>,
     cancel: CancellationToken,
     tasks: JoinSet<Outcome>,
-    /// All tasks, by whom they serve.
-    running: HashMap<Id, SocketAddr>,
+    room: Room,
     /// The newest task of each port.
     newest: HashMap<SocketAddr, Running>,
-    per_peer: HashMap<IpAddr, usize>,
     credit: Credit,
-    /// Transfers whose clients have acknowledged nothing yet, and some that have, the oldest first.
-    unheard: VecDeque<Unheard>,
-}
-
-struct Unheard {
-    task: AbortHandle,
-    peer: IpAddr,
-    heard: Arc<AtomicBool>,
-}
-
-impl Unheard {
-    fn is_over(&self) -> bool {
-        self.task.is_finished() || self.heard.load(Ordering::Relaxed)
-    }
 }
 
 struct Running {
@@ -286,19 +269,15 @@ impl Desk {
     }
 
     fn begin(&mut self, asked: Result<Request, Refusal>, peer: SocketAddr, to: Option<IpAddr>) {
-        let mine = self.per_peer.get(&peer.ip()).copied().unwrap_or(0);
-        let limits = &self.server.limits;
-        let (transfers, per_peer) = (limits.transfers, limits.per_peer);
         let heard = Arc::new(AtomicBool::new(false));
         let on_credit = self.credit.take(peer.ip(), &heard, Instant::now());
         if !on_credit && !(self.server.expected)(peer.ip()) {
             return count(&self.server.counters.unheard);
         }
-        if mine >= per_peer && !self.displace(Some(peer.ip())) {
-            return count(&self.server.counters.overload);
-        }
-        if self.tasks.len() >= transfers && !self.displace(None) {
-            return count(&self.server.counters.overload);
+        match self.room.find(peer.ip()) {
+            Found::Room => {}
+            Found::Made => count(&self.server.counters.displaced),
+            Found::Nothing => return count(&self.server.counters.overload),
         }
         let thread = self.threads.next().unwrap_or_else(Handle::current);
         let entered = thread.enter();
@@ -324,45 +303,17 @@ impl Desk {
         drop(entered);
         let task = self.tasks.spawn_on(delivery.run(asked), &thread);
         let id = task.id();
-        self.settled();
-        self.unheard.push_back(Unheard { task, peer: peer.ip(), heard: Arc::clone(&heard) });
-        self.running.insert(id, peer);
-        self.per_peer.insert(peer.ip(), mine + 1);
+        self.room.begun(Open { peer, task, heard: Arc::clone(&heard) });
         if let Some(request) = request {
             self.newest.insert(peer, Running { id, request, to, heard, nudge });
         }
         self.server.counters.running.store(self.tasks.len() as u64, Ordering::Relaxed);
     }
 
-    /// Forgets those at the front that are no more to be displaced.
-    fn settled(&mut self) {
-        while self.unheard.front().is_some_and(Unheard::is_over) {
-            self.unheard.pop_front();
-        }
-    }
-
-    /// There are as many transfers as there may be, of this peer or of all: the one that has waited longest for
-    /// its client's first ACK makes room. An honest client's comes within a round trip.
-    fn displace(&mut self, peer: Option<IpAddr>) -> bool {
-        self.settled();
-        let its = |one: &Unheard| !one.is_over() && peer.is_none_or(|peer| peer == one.peer);
-        let found = self.unheard.iter().position(its);
-        let Some(Unheard { task, .. }) = found.and_then(|at| self.unheard.remove(at)) else {
-            return false;
-        };
-        task.abort();
-        count(&self.server.counters.displaced);
-        true
-    }
-
     fn ended(&mut self, id: Id, outcome: Outcome) {
-        let Some(peer) = self.running.remove(&id) else { return };
+        let Some(peer) = self.room.ended(id) else { return };
         if outcome.refused {
             self.credit.refused(peer.ip());
-        }
-        match self.per_peer.get_mut(&peer.ip()) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(self.per_peer.remove(&peer.ip())),
         }
         if self.newest.get(&peer).is_some_and(|running| running.id == id)
             && let Some(Running { request, to, .. }) = self.newest.remove(&peer)
