@@ -7,9 +7,9 @@ use std::net::Ipv4Addr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ use super::server::{Effect, LeaseStatus, Server, Ticket};
 use super::wire::{Received, Wire};
 use crate::Mac;
 
-/// Datagrams, or ARP packets, taken before the others get a turn.
+/// Datagrams, ARP packets, or changes that are written down, taken before the others get a turn.
 const BATCH: usize = 256;
 
 /// How often it is told that the journal takes no more.
@@ -118,6 +118,7 @@ pub async fn serve(
                 }
             }
         }
+        driver.all_committed();
     }
 }
 
@@ -251,6 +252,16 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
         self.perform(effects);
     }
 
+    /// Those that are known by now: where there are as many as datagrams, one for each turn of theirs would be far too few.
+    fn all_committed(&mut self) {
+        for _ in 0..BATCH {
+            match self.commits.next().now_or_never() {
+                Some(Some((ticket, ok))) => self.committed(ticket, ok),
+                Some(None) | None => return,
+            }
+        }
+    }
+
     fn control(&mut self, control: Control) {
         let now = Now::read();
         match control {
@@ -335,7 +346,72 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::dhcp::{Address, EventKind, Kept, MessageType, Serving, Subnet, Who};
+
+    /// A burst of machines whose leases are written down together, between two turns of the sockets.
+    #[test]
+    fn what_is_written_together_is_acknowledged_together() {
+        let mut subnet = Subnet::new(Ipv4Addr::new(192, 168, 9, 9), Ipv4Addr::new(10, 0, 0, 0), 16);
+        subnet.pool = Some(Ipv4Addr::new(10, 0, 1, 0)..=Ipv4Addr::new(10, 0, 4, 255));
+        let subnet = Arc::new(subnet);
+        let (journal, mut writes) = mpsc::channel(1024);
+        let (offered, acked) = (RefCell::new(Vec::new()), RefCell::new(0));
+        let mut driver = Driver {
+            wires: Vec::new(),
+            server: Server::restore(Kept::default(), Now::read()),
+            desk: |_: &Request| Answer::Silence,
+            tell: |event: Event| match event.kind {
+                EventKind::Offered => offered.borrow_mut().push((event.mac, event.address)),
+                EventKind::Acked => *acked.borrow_mut() += 1,
+                other => panic!("{other:?}"),
+            },
+            journal,
+            probes: Vec::new(),
+            looks: Vec::new(),
+            commits: FuturesUnordered::new(),
+            overruns: Vec::new(),
+            lost: Lost::default(),
+        };
+        let serving = Serving {
+            address: Address::Pool,
+            subnet,
+            hostname: None,
+            boot: None,
+            who: Who::Machine,
+            macs: Vec::new(),
+            runs: false,
+        };
+        let mut ask = |request: Request| {
+            let answer = Answer::Serve(serving.clone());
+            let effects = driver.server.handle(&request, answer, Now::read());
+            driver.perform(effects);
+        };
+        for number in 0..300_u16 {
+            let [high, low] = number.to_be_bytes();
+            ask(Request::bare(MessageType::Discover, Mac([2, 0, 0, 0, high, low])));
+        }
+        for (mac, requested) in offered.take() {
+            let server_id = Some(serving.subnet.server);
+            ask(Request { requested, server_id, ..Request::bare(MessageType::Request, mac) });
+        }
+        let mut puts = 0;
+        while let Ok(write) = writes.try_recv() {
+            puts += usize::from(matches!(write.change, LeaseChange::Put(_)));
+            write.done.send(true).expect("somebody waits");
+        }
+        assert_eq!((puts, *acked.borrow()), (300, 0));
+        driver.all_committed();
+        let first = *acked.borrow();
+        assert!((BATCH / 2..=BATCH).contains(&first), "{first}");
+        driver.all_committed();
+        assert_eq!(*acked.borrow(), 300);
+        assert!(driver.commits.is_empty());
+        driver.all_committed();
+    }
 
     #[test]
     fn what_is_lost_is_told_together() {
