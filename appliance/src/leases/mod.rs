@@ -48,12 +48,16 @@ pub fn open(
     let (end, ended) = oneshot::channel();
     let shared = Arc::new(Shared { file: Mutex::new(Some(book.file())), ..Shared::default() });
     let (waiters, waiting) = queue::channel();
-    let disk = shared.clone();
-    thread::Builder::new()
+    let between = shared.clone();
+    let disk = thread::Builder::new()
         .name("leases-disk".to_string())
-        .spawn(move || bring_to_disk(&waiting, &disk))?;
+        .spawn(move || bring_to_disk(&waiting, &between))?;
     thread::Builder::new().name("leases".to_string()).spawn(move || {
-        write_all(book, writes, &waiters, &shared, &unwritten);
+        let book = write_all(book, writes, waiters, &shared, &unwritten);
+        if disk.join().is_err() {
+            shared.failed.store(true, Ordering::Release);
+        }
+        finish(book, &shared);
         // Nobody waits where the whole process goes.
         end.send(()).unwrap_or_default();
     })?;
@@ -75,10 +79,10 @@ struct Shared {
 fn write_all(
     mut book: Book,
     mut writes: mpsc::Receiver<JournalWrite>,
-    waiters: &queue::Sender<Waiters>,
+    waiters: queue::Sender<Waiters>,
     shared: &Shared,
     unwritten: &Unwritten,
-) {
+) -> Book {
     let mut batch = Vec::new();
     while writes.blocking_recv_many(&mut batch, BATCH) > 0 {
         if shared.failed.swap(false, Ordering::AcqRel) {
@@ -107,6 +111,14 @@ fn write_all(
             // Its end is that of this thread.
             drop(waiters.send(waiting));
         }
+    }
+    book
+}
+
+/// Once nothing is on its way to the disk any more: it tells of a failure only once, and it has told the other thread.
+fn finish(mut book: Book, shared: &Shared) {
+    if shared.failed.load(Ordering::Acquire) {
+        book.spoil();
     }
     if let Err(error) = book.finish() {
         tracing::error!(%error, "the journal of leases was not ended");

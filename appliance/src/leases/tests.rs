@@ -65,7 +65,7 @@ fn what_is_not_written_is_told_as_not_written_and_shown() {
     let (waiters, waiting) = queue::channel();
     let (book, showing, between) =
         (file::tests::full(dir.path()), unwritten.clone(), shared.clone());
-    let writer = thread::spawn(move || write_all(book, writes, &waiters, &between, &showing));
+    let writer = thread::spawn(move || write_all(book, writes, waiters, &between, &showing));
     let ask = |last, durable| {
         let (done, outcome) = oneshot::channel();
         let write = JournalWrite { change: put(last), durable, done };
@@ -81,9 +81,45 @@ fn what_is_not_written_is_told_as_not_written_and_shown() {
     assert_eq!(ask(4, false).blocking_recv(), Ok(true));
     assert!(third.try_recv().is_err());
     drop(journal);
-    writer.join().expect("ended");
+    let book = writer.join().expect("ended");
     bring_to_disk(&waiting, &shared);
     assert_eq!(third.blocking_recv(), Ok(true));
+    finish(book, &shared);
     let (_, kept) = Book::open(dir.path(), "another", 9000, Kept::default).expect("it opens");
     assert_eq!(kept.leases.len(), 3);
+}
+
+/// The disk fails with the last of it, which only the thread that waits for it hears; then comes the end.
+#[test]
+fn what_the_disk_did_not_take_is_not_ended_in_good_order() {
+    for repaired in [true, false] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (book, _) = Book::open(dir.path(), "one", 8000, Kept::default).expect("it opens");
+        let shared = Arc::<Shared>::default();
+        let (journal, writes) = mpsc::channel(16);
+        let (waiters, waiting) = queue::channel();
+        let (done, mut outcome) = oneshot::channel();
+        let last = JournalWrite { change: put(1), durable: true, done };
+        journal.blocking_send(last).expect("it is kept");
+        drop(journal);
+        let book = write_all(book, writes, waiters, &shared, &Unwritten::default());
+        // Nothing that can be brought to a disk.
+        let failing = File::open("/dev/null").expect("there");
+        *shared.file.lock().expect("whole") = Some(Arc::new(failing));
+        bring_to_disk(&waiting, &shared);
+        assert_eq!(outcome.try_recv(), Ok(false));
+        // All of it is written anew, unless that fails too.
+        let beside = dir.path().join("leases.journal.new");
+        if !repaired {
+            std::fs::create_dir(&beside).expect("in its way");
+        }
+        finish(book, &shared);
+        if !repaired {
+            std::fs::remove_dir(&beside).expect("there");
+        }
+        let after = Book::open(dir.path(), "another boot of the host", 9000, Kept::default);
+        let (_, kept) = after.expect("it opens");
+        let expires: Vec<u64> = kept.leases.values().map(|lease| lease.expires).collect();
+        assert_eq!(expires, [if repaired { 10_000 } else { 12_602 }]);
+    }
 }
