@@ -416,6 +416,30 @@ async fn connections_that_are_not_used_make_room() {
 }
 
 #[tokio::test]
+async fn two_ports_count_their_connections_together() {
+    let rig = rig(Limits::default());
+    let listener = bind("127.0.0.1:0".parse().unwrap(), None).unwrap();
+    let (other, cancel) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let counters = Arc::clone(&rig.counters);
+    let served = serve(listener, Router::new(), Limits::default(), counters, cancel.clone());
+    let served = tokio::spawn(served);
+    let mut here = Vec::new();
+    for (address, opened) in [(rig.address, 1), (rig.address, 2), (other, 3), (rig.address, 4)] {
+        here.push(TcpStream::connect(address).await.unwrap());
+        rig.counted(|counters| &counters.open, opened).await;
+    }
+    here.truncate(3);
+    rig.counted(|counters| &counters.open, 3).await;
+    // One that ends takes its own with it.
+    cancel.cancel();
+    timeout(LONG, served).await.expect("it stops").unwrap().unwrap();
+    rig.counted(|counters| &counters.open, 2).await;
+    let counters = Arc::clone(&rig.counters);
+    rig.stop().await;
+    assert_eq!(counters.open.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
 async fn a_stop_lets_an_answer_finish_and_closes_the_idle() {
     let rig = rig(Limits::default());
     let size = 5 * CHUNK;

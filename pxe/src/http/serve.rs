@@ -94,7 +94,7 @@ pub struct Counters {
     pub slow: AtomicU64,
     /// Broken off by the client, or by a file that could not be read to its end.
     pub broken: AtomicU64,
-    /// Connections open now.
+    /// Connections open now, of all ports that count here.
     pub open: AtomicU64,
 }
 
@@ -120,6 +120,30 @@ pub fn bind(address: SocketAddr, device: Option<&str>) -> io::Result<TcpListener
     TcpListener::from_std(socket.into())
 }
 
+/// What one port has added to the connections open now, which are counted together with those of other ports.
+struct Told {
+    counters: Arc<Counters>,
+    open: u64,
+}
+
+impl Told {
+    fn tell(&mut self, open: usize) {
+        let open = open as u64;
+        let counter = &self.counters.open;
+        match open.checked_sub(self.open) {
+            Some(more) => counter.fetch_add(more, Ordering::Relaxed),
+            None => counter.fetch_sub(self.open - open, Ordering::Relaxed),
+        };
+        self.open = open;
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.tell(0);
+    }
+}
+
 /// Serves the router until it is cancelled; answers under way then get their grace. Handlers find
 /// `ConnectInfo<SocketAddr>` and `Reached` in a request's extensions. An error means that the port is
 /// gone for good.
@@ -130,6 +154,7 @@ pub async fn serve(
     counters: Arc<Counters>,
     cancel: CancellationToken,
 ) -> io::Result<()> {
+    let mut told = Told { counters: Arc::clone(&counters), open: 0 };
     let mut tasks = JoinSet::new();
     let mut open: HashMap<Id, Open> = HashMap::new();
     let mut looked = Instant::now();
@@ -196,11 +221,10 @@ pub async fn serve(
             looked = Instant::now();
             displace(&mut open, tasks.len() - crowded, &counters);
         }
-        counters.open.store(tasks.len() as u64, Ordering::Relaxed);
+        told.tell(tasks.len());
     }
     drop(listener);
     while tasks.join_next().await.is_some() {}
-    counters.open.store(0, Ordering::Relaxed);
     Ok(())
 }
 
