@@ -129,10 +129,19 @@ impl Credit {
 
     /// One of its requests was answered by an ERROR.
     pub fn refused(&mut self, from: IpAddr) {
+        self.gives_back(from, 1.0 - REFUSAL);
+    }
+
+    /// One of its requests was not answered after all.
+    pub fn unanswered(&mut self, from: IpAddr) {
+        self.gives_back(from, 1.0);
+    }
+
+    fn gives_back(&mut self, from: IpAddr, part: f64) {
         let share = self.share(from);
         let source = self.sources.get_mut(&from).or_else(|| self.shared.get_mut(&share));
         if let Some(source) = source {
-            source.owes = (source.owes - 1.0 + REFUSAL).max(0.0);
+            source.owes = (source.owes - part).max(0.0);
         }
     }
 
@@ -197,6 +206,16 @@ mod tests {
             refused += 1;
         }
         assert!((50..=64).contains(&refused), "{refused}");
+    }
+
+    #[test]
+    fn what_is_not_answered_costs_nothing() {
+        let (mut credit, now) = (Credit::new(UNHEARD), Instant::now());
+        for _ in 0..1000 {
+            assert_eq!(asks(&mut credit, 1, now).0, 1);
+            credit.unanswered(VICTIM);
+        }
+        assert_eq!(asks(&mut credit, 1000, now).0, 8);
     }
 
     #[test]

@@ -274,10 +274,17 @@ impl Desk {
         if !on_credit && !(self.server.expected)(peer.ip()) {
             return count(&self.server.counters.unheard);
         }
+        // The ROM asks again, and may not have used up its credit by then.
+        let overload = |desk: &mut Desk| {
+            if on_credit {
+                desk.credit.unanswered(peer.ip());
+            }
+            count(&desk.server.counters.overload);
+        };
         match self.room.find(peer.ip()) {
             Found::Room => {}
             Found::Made => count(&self.server.counters.displaced),
-            Found::Nothing => return count(&self.server.counters.overload),
+            Found::Nothing => return overload(self),
         }
         let thread = self.threads.next().unwrap_or_else(Handle::current);
         let entered = thread.enter();
@@ -285,7 +292,7 @@ impl Desk {
             Ok(port) => port,
             Err(error) => {
                 tracing::warn!(%peer, ?to, %error, "no port for a TFTP transfer");
-                return count(&self.server.counters.overload);
+                return overload(self);
             }
         };
         let (nudge, nudged) = mpsc::channel(4);
