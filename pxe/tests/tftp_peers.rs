@@ -482,6 +482,12 @@ async fn who_acknowledges_nothing_makes_room_and_gets_no_more() {
     let read =
         |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     let counters = &rig.counters;
+    let all = async {
+        while read(&counters.unheard) < 15 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, all).await.unwrap_or_else(|_| panic!("{counters:?}"));
     assert_eq!((read(&counters.displaced), read(&counters.unheard)), (2, 15), "{counters:?}");
     // Somebody else uses up the credit of a machine that boots: it is answered all the same, once.
     for _ in 0..20 {
@@ -496,6 +502,48 @@ async fn who_acknowledges_nothing_makes_room_and_gets_no_more() {
     other.hear().await;
     honest.ask(port, &[0, 4, 0, 2]).await;
     assert_eq!(honest.hear().await.0[..4], [0, 3, 0, 3]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn who_takes_nothing_makes_room_for_who_does() {
+    let limits = Limits { transfers: 2, slow: Duration::from_millis(500), ..Limits::default() };
+    let rig = rig("127.0.0.1:0", &[5000], limits);
+    let (quick, slow) = (Hand::new("127.0.0.2:0").await, Hand::new("127.0.0.3:0").await);
+    quick.ask(rig.address, PROBE).await;
+    let (_, port) = quick.hear().await;
+    for block in 0..3u8 {
+        quick.ask(port, &[0, 4, 0, block]).await;
+        assert_eq!(quick.hear().await.0[..4], [0, 3, 0, block + 1]);
+    }
+    slow.ask(rig.address, PROBE).await;
+    let (_, its) = slow.hear().await;
+    slow.ask(its, &[0, 4, 0, 0]).await;
+    slow.hear().await;
+    let other = Hand::new("127.0.0.4:0").await;
+    let mut answer = [0; 100];
+    let answered = timeout(LONG, async {
+        loop {
+            other.ask(rig.address, PROBE).await;
+            let heard = timeout(Duration::from_millis(50), other.socket.recv(&mut answer)).await;
+            if heard.is_ok() {
+                break;
+            }
+        }
+    });
+    answered.await.expect("the slow one makes room");
+    while slow.hear().await.0[..4] != [0, 5, 0, 0] {}
+    let gone = rig.event(|event| matches!(event, Event::Aborted { .. })).await;
+    assert!(
+        matches!(gone, Event::Aborted { peer, .. } if peer.ip() == IpAddr::from([127, 0, 0, 3]))
+    );
+    while quick.socket.try_recv(&mut answer).is_ok() {}
+    quick.ask(port, &[0, 4, 0, 3]).await;
+    let mut heard = quick.hear().await.0;
+    while heard[..4] == [0, 3, 0, 3] {
+        heard = quick.hear().await.0;
+    }
+    assert_eq!(heard[..4], [0, 3, 0, 4]);
     rig.stop().await;
 }
 

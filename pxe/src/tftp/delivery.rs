@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -29,6 +29,8 @@ pub(super) enum Nudge {
     Again,
     /// It sent another one.
     StepAside,
+    /// It is slow, and others wait.
+    MakeRoom,
 }
 
 /// A request with a port of its own.
@@ -38,6 +40,8 @@ pub(super) struct Delivery {
     pub(super) peer: SocketAddr,
     /// Set once the client has acknowledged something.
     pub(super) heard: Arc<AtomicBool>,
+    /// How much of it.
+    pub(super) bytes: Arc<AtomicU64>,
     pub(super) nudged: mpsc::Receiver<Nudge>,
     /// The client asked again just as this ended.
     pub(super) unanswered: bool,
@@ -73,8 +77,8 @@ enum Ended {
     Transfer(End),
     /// The content could not be read.
     Unreadable(io::Error),
-    /// The service stops.
-    Stopped,
+    /// We would not go on, and why.
+    Stopped(&'static str),
 }
 
 impl Delivery {
@@ -175,9 +179,9 @@ impl Delivery {
                 let message = format!("by us: {error}");
                 (&counters.aborted, Event::Aborted { peer, name, code: None, message, bytes })
             }
-            Ended::Stopped => {
-                self.say(Code::NotDefined, "the server stops").await;
-                let message = "by us: the server stops".to_string();
+            Ended::Stopped(why) => {
+                self.say(Code::NotDefined, why).await;
+                let message = format!("by us: {why}");
                 (&counters.aborted, Event::Aborted { peer, name, code: None, message, bytes })
             }
         };
@@ -218,6 +222,7 @@ impl Delivery {
                 return Ended::Transfer(transfer.gone());
             }
             if transfer.heard() {
+                self.bytes.store(transfer.bytes(source.size()), Ordering::Relaxed);
                 self.heard.store(true, Ordering::Relaxed);
             }
             // The deadline moves away with each ACK. Only one that comes nearer is worth telling
@@ -241,7 +246,7 @@ impl Delivery {
                     alarm.as_mut().reset(transfer.deadline().into());
                     step
                 }
-                () = &mut stop => return Ended::Stopped,
+                () = &mut stop => return Ended::Stopped("the server stops"),
                 Some(nudge) = self.nudged.recv() => match nudge {
                     Nudge::Again => match self.port.receive_now(&mut datagram) {
                         Some(length) => {
@@ -257,6 +262,7 @@ impl Delivery {
                         transfer.step_aside();
                         Step::Wait
                     }
+                    Nudge::MakeRoom => return Ended::Stopped("too slow while others wait"),
                 },
             };
         }

@@ -57,18 +57,25 @@ pub struct Server {
 pub struct Limits {
     /// Transfers at a time. A request above it is not answered: the ROM asks again.
     pub transfers: usize,
-    /// Transfers at a time for one address.
+    /// Transfers at a time for one address; fewer where there is little room left.
     pub per_peer: usize,
     /// Requests of one address that are answered before it has acknowledged anything.
     pub unheard: u32,
+    /// How long a client may be as slow as it likes, however many want to be served.
+    pub slow: Duration,
     /// When a silent client is given up.
     pub patience: Patience,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        let patience = Patience::default();
-        Limits { transfers: 4096, per_peer: 64, unheard: credit::UNHEARD, patience }
+        Limits {
+            transfers: 4096,
+            per_peer: 64,
+            unheard: credit::UNHEARD,
+            slow: Duration::from_secs(20),
+            patience: Patience::default(),
+        }
     }
 }
 
@@ -123,7 +130,7 @@ pub struct Counters {
     pub overload: AtomicU64,
     /// Not answered because their source has acknowledged none of those before.
     pub unheard: AtomicU64,
-    /// Made room for another one before anything was acknowledged.
+    /// Made room for another one: before anything was acknowledged, or slow.
     pub displaced: AtomicU64,
     pub probed: AtomicU64,
     pub done: AtomicU64,
@@ -270,7 +277,8 @@ impl Desk {
 
     fn begin(&mut self, asked: Result<Request, Refusal>, peer: SocketAddr, to: Option<IpAddr>) {
         let heard = Arc::new(AtomicBool::new(false));
-        let on_credit = self.credit.take(peer.ip(), &heard, Instant::now());
+        let now = Instant::now();
+        let on_credit = self.credit.take(peer.ip(), &heard, now);
         if !on_credit && !(self.server.expected)(peer.ip()) {
             return count(&self.server.counters.unheard);
         }
@@ -281,7 +289,7 @@ impl Desk {
             }
             count(&desk.server.counters.overload);
         };
-        match self.room.find(peer.ip()) {
+        match self.room.find(peer.ip(), now) {
             Found::Room => {}
             Found::Made => count(&self.server.counters.displaced),
             Found::Nothing => return overload(self),
@@ -296,11 +304,13 @@ impl Desk {
             }
         };
         let (nudge, nudged) = mpsc::channel(4);
+        let bytes = Arc::new(AtomicU64::new(0));
         let delivery = Delivery {
             server: Arc::clone(&self.server),
             port,
             peer,
             heard: Arc::clone(&heard),
+            bytes: Arc::clone(&bytes),
             nudged,
             unanswered: false,
             once: !on_credit,
@@ -310,7 +320,15 @@ impl Desk {
         drop(entered);
         let task = self.tasks.spawn_on(delivery.run(asked), &thread);
         let id = task.id();
-        self.room.begun(Open { peer, task, heard: Arc::clone(&heard) });
+        self.room.begun(Open {
+            peer,
+            began: now,
+            task,
+            heard: Arc::clone(&heard),
+            bytes,
+            nudge: nudge.clone(),
+            leaving: false,
+        });
         if let Some(request) = request {
             self.newest.insert(peer, Running { id, request, to, heard, nudge });
         }
