@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use super::ahead::{Ahead, Doubt};
+use super::clock::ClockSet;
 use super::lease::{ClientKey, LeaseRecord, SLACK};
 
 /// What the journal has to do. The order of changes is their order in time.
@@ -21,6 +22,8 @@ pub enum LeaseChange {
     Ahead(Ahead),
     /// These may be lent, and nobody knows to whom.
     Doubt(Doubt),
+    /// What is before it goes by another clock.
+    Clock(ClockSet),
 }
 
 /// See the module.
@@ -62,7 +65,19 @@ impl Kept {
                 all.seconds = all.seconds.max(doubt.seconds);
                 all.until = all.until.max(doubt.until);
             }
+            LeaseChange::Clock(set) => self.set(set),
         }
+    }
+
+    fn set(&mut self, set: ClockSet) {
+        let ours = |seconds| u64::from(seconds) + u64::from(SLACK);
+        for lease in self.leases.values_mut().filter(|lease| lease.serial <= set.serial) {
+            lease.expires = set.end(lease.expires, ours(lease.seconds));
+        }
+        for doubt in self.doubts.values_mut() {
+            doubt.until = set.end(doubt.until, ours(doubt.seconds));
+        }
+        self.written = set.is.saturating_sub(set.was.saturating_sub(self.written));
     }
 
     /// Changes between these and the last ones could not be read: what is said of a pool since then
@@ -163,6 +178,22 @@ mod tests {
         assert_eq!(kept.doubts.len(), 1);
         kept.restart(94_602);
         assert!(kept.doubts.is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_moves_what_was_before() {
+        let mut kept = Kept::from_iter([lease(1, 5000, 1), lease(2, 20_000, 2), lease(3, 500, 4)]);
+        kept.apply(LeaseChange::Doubt(ahead(1).doubt(15_000)));
+        kept.apply(LeaseChange::Clock(ClockSet { was: 17_000, is: 1000, serial: 3 }));
+        let expires = |last| kept.leases[&lease(last, 0, 0).key].expires;
+        assert_eq!([1, 2, 3].map(expires), [1000, 4000, 500], "over, 3,000 s left, and after it");
+        assert_eq!(kept.doubts.values().map(|doubt| doubt.until).next(), Some(2602));
+        // What may have been confirmed is known as before.
+        let mut kept = Kept::from_iter([lease(1, 16_000, 1), lease(2, 20_000, 2)]);
+        kept.apply(LeaseChange::Clock(ClockSet { was: 17_000, is: 90_000, serial: 2 }));
+        kept.lose_power(91_000);
+        let expires = |last| kept.leases[&lease(last, 0, 0).key].expires;
+        assert_eq!([1, 2].map(expires), [16_000, 94_602]);
     }
 
     #[test]

@@ -71,9 +71,9 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// Takes up what the journal had. A clock set back since then cannot stretch a lease beyond
-    /// the time it was lent for; one set forward ends it early, and the probe that goes before
-    /// every new offer covers that.
+    /// Takes up what the journal had. A clock that was set back while nobody looked cannot stretch a
+    /// lease beyond the time it was lent for; one set forward ends it early, and the probe that goes
+    /// before every new offer covers that. (One that is set while we run does neither: see `clock`.)
     pub fn restore(records: impl IntoIterator<Item = LeaseRecord>, now: Now) -> Leases {
         let mut records: Vec<LeaseRecord> = records.into_iter().collect();
         records.sort_by_key(|record| record.serial);

@@ -9,7 +9,7 @@
 //! server, exchange     the state machine: requests and deadlines in, effects out; no sockets
 //! lease, hold, pool    what it remembers: for good, until the next ACK, and what is left to give
 //! share                what of a pool is for machines that nobody knows
-//! kept, ahead          what the journal amounts to; what is lent before the disk has it
+//! kept, ahead, clock   what the journal amounts to; what is lent before the disk has it; a clock that is set
 //! event                what the timeline and the counters hear
 //! frame                Ethernet, IPv4, UDP and ARP by hand, for clients without an address
 //! wire, probe, look    sockets; is anybody there, and who
@@ -18,6 +18,7 @@
 
 mod ahead;
 pub mod answer;
+mod clock;
 pub mod event;
 mod exchange;
 pub mod frame;
@@ -40,6 +41,7 @@ pub mod wire;
 
 pub use ahead::{Ahead, Doubt};
 pub use answer::{Address, Answer, BootFile, Proxying, Serving, Subnet, Who};
+pub use clock::ClockSet;
 pub use event::{Counters, Event, EventKind, Reason, Refusal};
 pub use kept::{Kept, LeaseChange};
 pub use lease::{ClientKey, LeaseRecord, Now};

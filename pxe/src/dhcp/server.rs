@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::ahead::Aheads;
 use super::answer::{Address, Answer, Serving, Subnet, Who};
+use super::clock::Clock;
 use super::event::{Counters, Event, EventKind, Reason, Refusal};
 use super::hold::{Asked, Hold, Holds, OFFER, Stage, Then};
 use super::kept::{Kept, LeaseChange};
@@ -86,6 +87,7 @@ pub struct Server {
     pub(super) holds: Holds,
     pub(super) pool: Pool,
     pub(super) ahead: Aheads,
+    pub(super) clock: Clock,
     pub(super) serial: u64,
     pub(super) tickets: u64,
     pub(super) swept: Instant,
@@ -105,6 +107,7 @@ impl Server {
             holds: Holds::default(),
             pool: Pool::default(),
             ahead: Aheads::restore(kept.doubts.into_values(), now),
+            clock: Clock::new(now),
             serial,
             tickets: 0,
             swept: now.mono,
@@ -140,7 +143,7 @@ impl Server {
     /// One message of a client, and what the site wants done about it.
     #[must_use]
     pub fn handle(&mut self, request: &Request, answer: Answer, now: Now) -> Effects {
-        let mut out = Effects::new();
+        let mut out = self.follow_clock(now);
         let serving = match answer {
             Answer::Serve(serving) => Some(serving),
             Answer::Silence => None,
@@ -182,7 +185,7 @@ impl Server {
     /// What a probe found. An answer that came after the question was given up means nothing.
     #[must_use]
     pub fn probed(&mut self, address: Ipv4Addr, in_use: bool, now: Now) -> Effects {
-        let mut out = Effects::new();
+        let mut out = self.follow_clock(now);
         let Some((key, Hold { stage: Stage::Probing { .. }, .. })) = self.holds.at(address) else {
             return out;
         };
@@ -227,9 +230,10 @@ impl Server {
     /// Whether a change is written down as it was to be. Only now is a lease a lease, and acknowledged.
     #[must_use]
     pub fn committed(&mut self, ticket: Ticket, ok: bool, now: Now) -> Effects {
-        let mut out = Effects::new();
+        let mut out = self.follow_clock(now);
         self.counters.not_stored += u64::from(!ok);
         self.ahead.committed(ticket, ok, now);
+        self.clock.committed(ticket, ok);
         let Some((key, hold)) = self.holds.redeem(ticket) else { return out };
         let Stage::Committing { record, until, asked } = hold.stage else { return out };
         // A slow disk, and a client that asked again meanwhile: it must not count the whole time
@@ -252,10 +256,12 @@ impl Server {
 
     /// When [`Server::on_deadline`] wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if !self.holds.is_empty() || !self.pool.is_idle() || !self.ahead.is_idle() {
+        let waits = !self.holds.is_empty() || !self.pool.is_idle();
+        if waits || !self.ahead.is_idle() || !self.clock.is_idle() {
             Some(self.swept + Duration::from_secs(1))
         } else if !self.leases.is_empty() {
-            Some(self.swept + Duration::from_secs(60))
+            // Who sets the clock may restart this server next.
+            Some(self.swept + Duration::from_secs(10))
         } else {
             None
         }
@@ -265,7 +271,8 @@ impl Server {
     /// looks at the clock.
     #[must_use]
     pub fn on_deadline(&mut self, now: Now) -> Effects {
-        let mut out = Effects::new();
+        let mut out = self.follow_clock(now);
+        self.write_clock(&mut out);
         self.swept = now.mono;
         self.holds.sweep(now);
         self.pool.sweep(now);
@@ -296,7 +303,7 @@ impl Server {
     /// a lease with a quarter of its time gone is worth a write.
     #[must_use]
     pub fn keep(&mut self, mac: Mac, now: Now) -> Effects {
-        let mut out = Effects::new();
+        let mut out = self.follow_clock(now);
         let key = ClientKey { htype: 1, mac };
         let Some(lease) = self.leases.of(key) else { return out };
         let (address, mut seconds) = (lease.record.address, lease.record.seconds);
@@ -319,12 +326,16 @@ impl Server {
         let mut all: Vec<LeaseStatus> = self
             .leases
             .iter()
-            .map(|lease| LeaseStatus {
-                record: lease.record.clone(),
-                left: (lease.until > now.mono).then(|| {
-                    let left = lease.until.duration_since(now.mono).as_secs();
-                    left.min(u64::from(lease.record.seconds))
-                }),
+            .map(|lease| {
+                let mut record = lease.record.clone();
+                let left = lease.until.checked_duration_since(now.mono).map(|left| left.as_secs());
+                let left = left.filter(|_| lease.until > now.mono);
+                // The clock may have been set since it was written.
+                if let Some(left) = left {
+                    record.expires = now.wall.saturating_add(left);
+                }
+                let left = left.map(|left| left.min(u64::from(record.seconds)));
+                LeaseStatus { record, left }
             })
             .collect();
         all.sort_by_key(|lease| lease.record.address);
@@ -443,6 +454,22 @@ impl Server {
             let address = lease.record.address;
             let ticket = self.write(LeaseChange::Delete(key, address), true, out);
             self.ahead.frees(ticket, address);
+        }
+    }
+
+    /// Before anything is written by the time that it says now.
+    fn follow_clock(&mut self, now: Now) -> Effects {
+        let mut out = Effects::new();
+        if self.clock.follow(now, self.serial) {
+            self.write_clock(&mut out);
+        }
+        out
+    }
+
+    fn write_clock(&mut self, out: &mut Effects) {
+        if let Some(set) = self.clock.due() {
+            let ticket = self.write(LeaseChange::Clock(set), false, out);
+            self.clock.writing(ticket);
         }
     }
 

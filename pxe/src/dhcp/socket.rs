@@ -104,7 +104,11 @@ pub async fn serve(
         let deadlines = deadlines.chain(driver.looks.iter().map(Looks::next));
         let deadline = deadlines.chain([driver.server.next_deadline()]).flatten().min();
         tokio::select! {
-            () = cancel.cancelled() => return Ok(()),
+            () = cancel.cancelled() => {
+                // That the clock was set a moment ago is for the next one to know.
+                driver.sweep(Now::read());
+                return Ok(());
+            }
             Some((ticket, ok)) = driver.commits.next() => driver.committed(ticket, ok),
             Some(control) = control.recv() => driver.control(control),
             () = until(deadline) => driver.on_deadline(),
@@ -242,9 +246,13 @@ impl<Desk: Fn(&Request) -> Answer, Tell: Fn(Event)> Driver<Desk, Tell> {
             }
         }
         if self.server.next_deadline().is_some_and(|deadline| deadline <= now.mono) {
-            let effects = self.server.on_deadline(now);
-            self.perform(effects);
+            self.sweep(now);
         }
+    }
+
+    fn sweep(&mut self, now: Now) {
+        let effects = self.server.on_deadline(now);
+        self.perform(effects);
     }
 
     fn committed(&mut self, ticket: Ticket, ok: bool) {
@@ -411,6 +419,21 @@ mod tests {
         assert_eq!(*acked.borrow(), 300);
         assert!(driver.commits.is_empty());
         driver.all_committed();
+    }
+
+    #[tokio::test]
+    async fn a_clock_set_just_before_the_end_is_known_to_the_next_one() {
+        let now = Now::read();
+        let server = Server::restore(Kept::default(), Now { wall: now.wall - 1000, ..now });
+        let (journal, mut writes) = mpsc::channel(1);
+        let (_control, controls) = mpsc::channel(1);
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let desk = |_: &Request| Answer::Silence;
+        let served = serve(Vec::new(), server, desk, drop::<Event>, journal, controls, cancel);
+        served.await.expect("it ends in good order");
+        let write = writes.recv().await.expect("one change");
+        assert!(matches!(write.change, LeaseChange::Clock(set) if set.is >= now.wall));
     }
 
     #[test]

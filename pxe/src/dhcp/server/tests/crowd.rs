@@ -31,6 +31,8 @@ enum Step {
     /// A probe is answered, by the link as it is.
     Link,
     Pass(u16),
+    /// The host's clock is set, which is seen, and written, before anything else happens.
+    Clock(u64),
     Kill,
     /// The host goes down, and of what was written since the last sync so many entries are there.
     LosePower(u8),
@@ -53,6 +55,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Sync),
         6 => Just(Step::Link),
         2 => (0..2000u16).prop_map(Step::Pass),
+        1 => (0..4_000_000u64).prop_map(Step::Clock),
         1 => Just(Step::Kill),
         1 => (0..6u8).prop_map(Step::LosePower),
         1 => (who, prop::option::of(0..3usize)).prop_map(|(who, seat)| Step::Reload(who, seat)),
@@ -253,6 +256,15 @@ impl Crowd {
             Step::Pass(seconds) => {
                 self.rig.pass(u64::from(seconds));
                 self.rig.server.on_deadline(self.rig.now)
+            }
+            Step::Clock(wall) => {
+                self.rig.now.wall = 1_698_000_000 + wall;
+                let effects = self.rig.server.on_deadline(self.rig.now);
+                self.absorb(effects);
+                while !self.journal.is_empty() {
+                    self.step(Step::Disk(true));
+                }
+                return;
             }
             Step::Kill => {
                 // What was on its way may have arrived: the first half did.

@@ -164,6 +164,67 @@ fn signs_of_life_keep_an_address() {
 }
 
 #[test]
+fn a_clock_that_is_set_ends_no_lease_at_the_next_start() {
+    const YEARS: u64 = 50 * 365 * 86_400;
+    for wall in [1_700_000_000 + YEARS, 1_700_000_000 - YEARS] {
+        let mut rig = Rig::new(200..=202);
+        let (first, second) = (rig.lease(1), rig.lease(2));
+        rig.pass(LEASE / 2);
+        // One lease is on its way to the journal, by the former time.
+        let (confirmed, change) = commits(&rig.send(&renew(2, second)))[0].clone();
+        rig.now.wall = wall;
+        rig.disk.apply(change);
+        let effects = rig.server.committed(confirmed, true, rig.now);
+        assert_eq!(replies(&effects), [(MessageType::Ack, second)]);
+        rig.carry_out(effects, &HashSet::new());
+        let third = rig.lease(3);
+        let before = rig.server.leases(rig.now);
+        rig.restart();
+        assert_eq!(rig.server.leases(rig.now), before);
+        for (passes, left) in [
+            (0, [Some(first), Some(second), Some(third)]),
+            (LEASE / 2 + 3, [None, Some(second), Some(third)]),
+        ] {
+            rig.pass(passes);
+            rig.restart();
+            assert_eq!([1, 2, 3].map(|last| rig.server.lookup(mac(last), rig.now)), left);
+        }
+        rig.pass(LEASE / 2);
+        rig.restart();
+        assert!(rig.server.leases(rig.now).iter().all(|lease| lease.left.is_none()));
+    }
+}
+
+#[test]
+fn that_the_clock_was_set_is_written_until_the_journal_has_it() {
+    let mut rig = Rig::new(200..=201);
+    let address = rig.lease(1);
+    rig.now.wall += 1_000_000;
+    let [(ticket, LeaseChange::Clock(set))] = commits(&rig.server.on_deadline(rig.now))[..] else {
+        panic!("it is seen without anybody who asks")
+    };
+    drop(rig.server.committed(ticket, false, rig.now));
+    // A lease by the new time comes first; and then it is set once more.
+    rig.lease(2);
+    rig.now.wall -= 2_000_000;
+    let mut written = Vec::new();
+    while !rig.server.clock.is_idle() {
+        rig.pass(1);
+        assert_eq!(rig.server.next_deadline(), Some(rig.now.mono));
+        let effects = rig.server.on_deadline(rig.now);
+        written.extend(commits(&effects).into_iter().map(|(_, change)| change));
+        rig.carry_out(effects, &HashSet::new());
+    }
+    assert!(
+        matches!(written[..], [LeaseChange::Clock(again), LeaseChange::Clock(_)] if again == set)
+    );
+    let before = rig.server.leases(rig.now);
+    rig.restart();
+    assert_eq!((rig.server.leases(rig.now), before[0].record.address), (before, address));
+    assert!(commits(&rig.server.on_deadline(rig.now)).is_empty());
+}
+
+#[test]
 fn a_clock_set_anywhere_breaks_nothing() {
     for wall in [0, 1_000_000, u64::MAX - 10, u64::MAX] {
         let mut rig = Rig::new(200..=200);
