@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::tests::{MAC, RELAY, SEAT, SERVER, desk, snapshot};
 use super::*;
+use crate::boots::Stage;
 use crate::decide::Place;
 use crate::dhcp::{Effect, Heard, Kept, MessageType, Now, Packet, Request, Server};
 

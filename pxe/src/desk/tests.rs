@@ -7,9 +7,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::boots::Part;
+use crate::boots::{Part, Stage};
 use crate::content::hex;
-use crate::decide::{Arch, Exclusive, Place, Seat};
+use crate::decide::{Action, Arch, Exclusive, Place, Seat};
 use crate::menu::Becomes;
 
 pub(super) const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x77, 0x00, 0x01]);

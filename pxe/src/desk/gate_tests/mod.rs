@@ -5,12 +5,14 @@ mod any_order;
 mod stories;
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
 use super::tests::{Plans, at};
 use super::*;
-use crate::decide::{Arch, Exclusive, Place, Rule, Seat};
+use crate::boots::Stage;
+use crate::decide::{Action, Arch, Exclusive, Place, Rule, Seat};
 use crate::seats::Holder;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::dhcp::answer::{BootFile, Subnet};
+use crate::dhcp::lease::SLACK;
 use crate::dhcp::packet::Packet;
 use crate::dhcp::reply::Destination;
 
