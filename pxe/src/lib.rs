@@ -23,6 +23,7 @@ pub mod decide;
 pub mod desk;
 pub mod dhcp;
 pub mod firmware;
+mod gauge;
 pub mod held;
 pub mod hostile;
 pub mod http;

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::lane::{Lane, Paved};
 use super::stall::{Moved, Watched};
 use super::unsent::Unsent;
+use crate::gauge::Share;
 
 /// Where so many parts of eight of all connections are taken, one address may have no more than one part in
 /// so many of what it may have otherwise, and those that have moved nothing for longest make room …
@@ -120,30 +121,6 @@ pub fn bind(address: SocketAddr, device: Option<&str>) -> io::Result<TcpListener
     TcpListener::from_std(socket.into())
 }
 
-/// What one port has added to the connections open now, which are counted together with those of other ports.
-struct Told {
-    counters: Arc<Counters>,
-    open: u64,
-}
-
-impl Told {
-    fn tell(&mut self, open: usize) {
-        let open = open as u64;
-        let counter = &self.counters.open;
-        match open.checked_sub(self.open) {
-            Some(more) => counter.fetch_add(more, Ordering::Relaxed),
-            None => counter.fetch_sub(self.open - open, Ordering::Relaxed),
-        };
-        self.open = open;
-    }
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.tell(0);
-    }
-}
-
 /// Serves the router until it is cancelled; answers under way then get their grace. Handlers find
 /// `ConnectInfo<SocketAddr>` and `Reached` in a request's extensions. An error means that the port is
 /// gone for good.
@@ -154,7 +131,7 @@ pub async fn serve(
     counters: Arc<Counters>,
     cancel: CancellationToken,
 ) -> io::Result<()> {
-    let mut told = Told { counters: Arc::clone(&counters), open: 0 };
+    let mut told = Share::new(Arc::clone(&counters), |counters| &counters.open);
     let mut tasks = JoinSet::new();
     let mut open: HashMap<Id, Open> = HashMap::new();
     let mut looked = Instant::now();

@@ -25,6 +25,7 @@ use super::socket::{Listener, Port, REQUEST_MAX};
 use super::threads::Threads;
 use super::transfer::Patience;
 use crate::content::Content;
+use crate::gauge::Share;
 
 /// Who asks for which (clean) name gets what. Called on a thread that transfers live on: it may compute, not wait.
 pub type Lookup = Arc<dyn Fn(SocketAddr, &str) -> Option<Content> + Send + Sync>;
@@ -173,6 +174,7 @@ async fn listen(
         threads: threads.into_iter().cycle(),
         cancel: cancel.clone(),
         tasks: JoinSet::new(),
+        told: Share::new(Arc::clone(&server.counters), |counters| &counters.running),
         room: Room::new(server.limits),
         newest: HashMap::new(),
         credit: Credit::new(server.limits.unheard),
@@ -210,7 +212,6 @@ async fn listen(
         }
     }
     while desk.tasks.join_next().await.is_some() {}
-    desk.server.counters.running.store(0, Ordering::Relaxed);
     Ok(())
 }
 
@@ -221,6 +222,7 @@ struct Desk {
     threads: Cycle<IntoIter<Handle>>,
     cancel: CancellationToken,
     tasks: JoinSet<Outcome>,
+    told: Share<Counters>,
     room: Room,
     /// The newest task of each port.
     newest: HashMap<SocketAddr, Running>,
@@ -332,7 +334,7 @@ impl Desk {
         if let Some(request) = request {
             self.newest.insert(peer, Running { id, request, to, heard, nudge });
         }
-        self.server.counters.running.store(self.tasks.len() as u64, Ordering::Relaxed);
+        self.told.tell(self.tasks.len());
     }
 
     fn ended(&mut self, id: Id, outcome: Outcome) {
@@ -346,6 +348,6 @@ impl Desk {
         {
             self.begin(Ok(request), peer, to);
         }
-        self.server.counters.running.store(self.tasks.len() as u64, Ordering::Relaxed);
+        self.told.tell(self.tasks.len());
     }
 }
