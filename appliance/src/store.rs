@@ -75,7 +75,7 @@ pub enum StoreError {
     #[error("state: a record of {table} does not read back: {why}")]
     Record {
         /// Table.
-        table: &'static str,
+        table: String,
         /// serde's word.
         why: String,
     },
@@ -446,9 +446,9 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("our records hold nothing that JSON cannot")
 }
 
-fn parse<T: DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+fn parse<T: DeserializeOwned>(table: &str, bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes)
-        .map_err(|error| StoreError::Record { table, why: error.to_string() })
+        .map_err(|error| StoreError::Record { table: table.to_string(), why: error.to_string() })
 }
 
 #[cfg(test)]

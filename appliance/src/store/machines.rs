@@ -1,10 +1,12 @@
 //! What is known of each machine from one boot to the next: what it is made of, what its firmware and its set-up
-//! said, its host keys, how it has done with versions of images.
+//! said, its host keys, how it has done with versions of images. Writes are queued in order; nobody need wait for them.
 
 use std::collections::HashMap;
 
 use koboshi_pxe::firmware::Firmware;
-use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{
     COURSES, FIRMWARE, HARDWARE, HOST_KEYS, HostKeys, SURVEYS, Store, StoreError, json, parse,
@@ -13,129 +15,101 @@ use crate::hardware;
 use crate::rollout::Course;
 use crate::surveys::Surveyed;
 
+/// By machine's name.
+type Machines = TableDefinition<'static, &'static str, &'static [u8]>;
+
 impl Store {
-    /// Writes what a machine is made of. Queued in order; nobody need wait for it.
+    /// Writes what a machine is made of.
     pub async fn record_hardware(&self, record: hardware::Record) -> Result<(), StoreError> {
-        let put = move |txn: &WriteTransaction| {
-            let mut table = txn.open_table(HARDWARE)?;
-            table.insert(record.machine.as_str(), json(&record).as_slice())?;
-            Ok(())
-        };
-        self.submit(put).await.map(drop)
+        self.put_machine(HARDWARE, record.machine.clone(), &record).await
     }
 
     /// What every machine is made of.
     pub fn hardware(&self) -> Result<Vec<hardware::Record>, StoreError> {
-        let read = self.db.begin_read()?;
-        let mut records = Vec::new();
-        for row in read.open_table(HARDWARE)?.iter()? {
-            // Told anew at its next boot.
-            match parse("hardware", row?.1.value()) {
-                Ok(record) => records.push(record),
-                Err(error) => tracing::warn!(%error, "what a machine is made of is forgotten"),
-            }
-        }
-        Ok(records)
+        Ok(self.machines(HARDWARE)?.into_values().collect())
     }
 
-    /// Writes what a machine's firmware says of itself. Queued in order; nobody need wait for it.
+    /// Writes what a machine's firmware says of itself.
     pub async fn record_firmware(
         &self,
         machine: String,
         firmware: Firmware,
     ) -> Result<(), StoreError> {
-        let put = move |txn: &WriteTransaction| {
-            let mut table = txn.open_table(FIRMWARE)?;
-            table.insert(machine.as_str(), json(&firmware).as_slice())?;
-            Ok(())
-        };
-        self.submit(put).await.map(drop)
+        self.put_machine(FIRMWARE, machine, &firmware).await
     }
 
     /// What the firmware of each machine said of itself.
     pub fn firmware(&self) -> Result<HashMap<String, Firmware>, StoreError> {
-        let read = self.db.begin_read()?;
-        let table = read.open_table(FIRMWARE)?;
-        let mut found = HashMap::new();
-        for row in table.iter()? {
-            let (machine, firmware) = row?;
-            // One that does not read back is told anew at the machine's next boot.
-            if let Ok(firmware) = parse("firmware", firmware.value()) {
-                found.insert(machine.value().to_string(), firmware);
-            }
-        }
-        Ok(found)
+        self.machines(FIRMWARE)
     }
 
-    /// Writes what a machine's set-up found. Queued in order; nobody need wait for it.
+    /// Writes what a machine's set-up found.
     pub async fn record_survey(&self, surveyed: Surveyed) -> Result<(), StoreError> {
-        let put = move |txn: &WriteTransaction| {
-            let mut table = txn.open_table(SURVEYS)?;
-            table.insert(surveyed.machine.as_str(), json(&surveyed).as_slice())?;
-            Ok(())
-        };
-        self.submit(put).await.map(drop)
+        self.put_machine(SURVEYS, surveyed.machine.clone(), &surveyed).await
     }
 
     /// What the last set-up of each machine found.
     pub fn surveys(&self) -> Result<HashMap<String, Surveyed>, StoreError> {
-        let read = self.db.begin_read()?;
-        let mut found = HashMap::new();
-        for row in read.open_table(SURVEYS)?.iter()? {
-            // One that does not read back is told anew by the next set-up.
-            if let Ok(surveyed) = parse::<Surveyed>("surveys", row?.1.value()) {
-                found.insert(surveyed.machine.clone(), surveyed);
-            }
-        }
-        Ok(found)
+        self.machines(SURVEYS)
     }
 
-    /// Writes a machine's SSH host keys. Queued in order; nobody need wait for it.
+    /// Writes a machine's SSH host keys.
     pub async fn record_host_keys(&self, keys: HostKeys) -> Result<(), StoreError> {
-        let put = move |txn: &WriteTransaction| {
-            let mut table = txn.open_table(HOST_KEYS)?;
-            table.insert(keys.machine.as_str(), json(&keys).as_slice())?;
-            Ok(())
-        };
-        self.submit(put).await.map(drop)
+        self.put_machine(HOST_KEYS, keys.machine.clone(), &keys).await
     }
 
     /// The SSH host keys of each machine that showed some.
     pub fn host_keys(&self) -> Result<HashMap<String, HostKeys>, StoreError> {
-        let read = self.db.begin_read()?;
-        let table = read.open_table(HOST_KEYS)?;
-        let mut found = HashMap::new();
-        for row in table.iter()? {
-            // What does not read back is shown anew at the machine's next boot.
-            if let Ok(keys) = parse::<HostKeys>("host-keys", row?.1.value()) {
-                found.insert(keys.machine.clone(), keys);
-            }
-        }
-        Ok(found)
+        self.machines(HOST_KEYS)
     }
 
-    /// Writes how a machine has done with versions of images. Queued in order; nobody need wait for it.
+    /// Writes how a machine has done with versions of images; of one that has tried none, nothing is kept.
     pub async fn record_course(&self, machine: String, course: Course) -> Result<(), StoreError> {
+        if !course.tries.is_empty() {
+            return self.put_machine(COURSES, machine, &course).await;
+        }
+        let remove = move |txn: &WriteTransaction| {
+            txn.open_table(COURSES)?.remove(machine.as_str())?;
+            Ok(())
+        };
+        self.submit(remove).await.map(drop)
+    }
+
+    /// How each machine has done with versions of images.
+    pub fn courses(&self) -> Result<HashMap<String, Course>, StoreError> {
+        self.machines(COURSES)
+    }
+
+    async fn put_machine<T: Serialize>(
+        &self,
+        table: Machines,
+        machine: String,
+        record: &T,
+    ) -> Result<(), StoreError> {
+        let record = json(record);
         let put = move |txn: &WriteTransaction| {
-            let mut table = txn.open_table(COURSES)?;
-            match course.tries.is_empty() {
-                true => table.remove(machine.as_str())?,
-                false => table.insert(machine.as_str(), json(&course).as_slice())?,
-            };
+            txn.open_table(table)?.insert(machine.as_str(), record.as_slice())?;
             Ok(())
         };
         self.submit(put).await.map(drop)
     }
 
-    /// How each machine has done with versions of images.
-    pub fn courses(&self) -> Result<HashMap<String, Course>, StoreError> {
+    /// What does not read back was written by another version: it is told anew at the machine's next boot or set-up,
+    /// and failures of versions are counted anew.
+    fn machines<T: DeserializeOwned>(
+        &self,
+        table: Machines,
+    ) -> Result<HashMap<String, T>, StoreError> {
         let read = self.db.begin_read()?;
         let mut found = HashMap::new();
-        for row in read.open_table(COURSES)?.iter()? {
-            let (machine, course) = row?;
-            // One that does not read back is another version's making: failures are counted anew.
-            if let Ok(course) = parse("courses", course.value()) {
-                found.insert(machine.value().to_string(), course);
+        for row in read.open_table(table)?.iter()? {
+            let (machine, record) = row?;
+            match parse(table.name(), record.value()) {
+                Ok(record) => drop(found.insert(machine.value().to_string(), record)),
+                Err(error) => {
+                    let machine = machine.value();
+                    tracing::warn!(machine, %error, "what is known of a machine is forgotten");
+                }
             }
         }
         Ok(found)
