@@ -2,7 +2,8 @@
 //! has lent nothing that its successor does not know. On the disk they are a moment later, in groups; those that
 //! must not be lost with the host's power wait for that ([`koboshi_pxe::dhcp::Kept`] has why so few do).
 //!
-//! Two threads: one writes, and never waits for the disk but to write the file anew; the other waits for the disk.
+//! Two threads: one writes, and never waits for the disk but to write the file anew, when nobody waits for it; the other waits
+//! for the disk.
 
 mod file;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use koboshi_pxe::dhcp::{JournalWrite, Kept, Now};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use file::Book;
 
@@ -25,6 +27,8 @@ use crate::unwritten::Unwritten;
 const BATCH: usize = 1024;
 /// How long what nobody waits for stays away from the disk.
 const PAUSE: Duration = Duration::from_millis(200);
+/// When nobody has asked for so long, there is time to write the file anew.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A journal that is being kept.
 #[derive(Debug)]
@@ -76,6 +80,12 @@ struct Shared {
     failed: AtomicBool,
 }
 
+impl Shared {
+    fn writes_to(&self, book: &Book) {
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(book.file());
+    }
+}
+
 fn write_all(
     mut book: Book,
     mut writes: mpsc::Receiver<JournalWrite>,
@@ -84,7 +94,24 @@ fn write_all(
     unwritten: &Unwritten,
 ) -> Book {
     let mut batch = Vec::new();
-    while writes.blocking_recv_many(&mut batch, BATCH) > 0 {
+    let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    loop {
+        let more = match &clock {
+            Ok(clock) if book.grown() => {
+                clock.block_on(async { timeout(QUIET, writes.recv_many(&mut batch, BATCH)).await })
+            }
+            _ => Ok(writes.blocking_recv_many(&mut batch, BATCH)),
+        };
+        match more {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(_quiet) => {
+                // Of what cannot be written the next change tells.
+                drop(book.shorten());
+                shared.writes_to(&book);
+                continue;
+            }
+        }
         if shared.failed.swap(false, Ordering::AcqRel) {
             book.spoil();
         }
@@ -97,7 +124,7 @@ fn write_all(
             }
         }
         let failing = written.is_err();
-        *shared.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(book.file());
+        shared.writes_to(&book);
         let mut waiting = Vec::new();
         for write in batch.drain(..) {
             match write.durable && !failing {

@@ -89,6 +89,43 @@ fn what_is_not_written_is_told_as_not_written_and_shown() {
     assert_eq!(kept.leases.len(), 3);
 }
 
+/// It has grown: nobody who asks is kept waiting for it to become short again.
+#[test]
+fn it_is_written_anew_once_nobody_asks() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let book = file::tests::grown(dir.path());
+    let path = book.path().to_owned();
+    let length = || std::fs::metadata(&path).expect("there").len();
+    let before = length();
+    let shared = Arc::<Shared>::default();
+    let (journal, writes) = mpsc::channel(16);
+    let (waiters, waiting) = queue::channel();
+    let between = shared.clone();
+    let unwritten = Unwritten::default();
+    let writer = thread::spawn(move || write_all(book, writes, waiters, &between, &unwritten));
+    let ask = |last| {
+        let (done, outcome) = oneshot::channel();
+        let write = JournalWrite { change: put(last), durable: false, done };
+        journal.blocking_send(write).expect("it is kept");
+        assert_eq!(outcome.blocking_recv(), Ok(true));
+    };
+    (2..20).for_each(&ask);
+    let until = Instant::now() + 20 * QUIET;
+    while length() > before / 10 {
+        assert!(Instant::now() < until, "{} bytes", length());
+        thread::sleep(QUIET / 10);
+    }
+    // What comes is written to the new one, and brought to the disk there.
+    ask(20);
+    drop(journal);
+    let book = writer.join().expect("ended");
+    bring_to_disk(&waiting, &shared);
+    finish(book, &shared);
+    let (_, kept) = Book::open(dir.path(), "another", 9000, Kept::default).expect("it opens");
+    assert_eq!(kept.leases.len(), 20);
+    assert!(kept.leases.values().all(|lease| lease.expires == 10_000), "nothing is in doubt");
+}
+
 /// The disk fails with the last of it, which only the thread that waits for it hears; then comes the end.
 #[test]
 fn what_the_disk_did_not_take_is_not_ended_in_good_order() {
