@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
-use super::heard::HEARD_MAX;
+use super::lately::Lately;
 use super::{Desk, Inner, News, Snapshot};
 use crate::boots::{Boot, Stage};
 use crate::content::BootId;
@@ -17,8 +17,8 @@ use crate::held::How;
 use crate::mac::Mac;
 use crate::seats::{Hardware, Holder};
 
-/// Reports of boots that are over, by address, until the next one is looked into.
-const STRAY_AGAIN: Duration = Duration::from_secs(10);
+/// Reports of boots that are over, by address: after ten seconds the next one is looked into.
+pub(super) type Strays = Lately<Ipv4Addr, (), 10, 4096>;
 /// How often the link is asked for who holds a seat that may move when nobody answers.
 const PROBE_AGAIN: Duration = Duration::from_secs(5);
 /// A machine between its loader and `koboshi-init` answers nobody, and takes its seat's address a
@@ -169,14 +169,10 @@ impl Desk {
         self.not_its_own(peer);
         let IpAddr::V4(address) = peer else { return };
         let now = Instant::now();
-        let recent = |at: &Instant| now.saturating_duration_since(*at) < STRAY_AGAIN;
-        if inner.strays.len() >= HEARD_MAX {
-            inner.strays.retain(|_, at| recent(at));
-        }
-        if inner.strays.len() >= HEARD_MAX || inner.strays.get(&address).is_some_and(recent) {
+        if inner.strays.get(&address, now).is_some() || !inner.strays.room(now) {
             return;
         }
-        inner.strays.insert(address, now);
+        inner.strays.put(address, (), now);
         self.tell(News::Stray { id, address, at: SystemTime::now() });
     }
 

@@ -5,13 +5,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
+use super::lately::Lately;
 use super::{Desk, Inner, News};
 use crate::Mac;
 use crate::hostile::Harm;
 
-/// Kinds of events, by machine, until the same one may be named again.
-const HEARD_AGAIN: std::time::Duration = std::time::Duration::from_secs(600);
-pub(super) const HEARD_MAX: usize = 4096;
+/// Seconds until the same is told again.
+const AGAIN: u64 = 600;
+/// What was told, by kind and by whom it is about.
+pub(super) type Told = Lately<(Subject, &'static str), (), AGAIN, 4096>;
 /// Strangers that are told of one by one within that time: a rack of new machines is, and a thousand invented
 /// MACs a second do not push all else out of the events.
 const STRANGERS_MAX: usize = 512;
@@ -71,24 +73,20 @@ impl Desk {
         if let Some(subject) = subject {
             let mut inner = self.inner();
             let now = Instant::now();
-            if inner.heard.len() >= HEARD_MAX {
-                inner.heard.retain(|_, at| now.saturating_duration_since(*at) < HEARD_AGAIN);
+            if inner.heard.get(&(subject, kind), now).is_some() {
+                return;
             }
             // Strangers without end must not silence what is heard of the site's own machines.
             let stranger = mac.is_none_or(|mac| !self.site.load().machines.contains_key(&mac));
-            if stranger && inner.heard.len() >= HEARD_MAX {
+            if !inner.heard.room(now) && stranger {
                 self.lost.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            let recent = |at: &Instant| now.saturating_duration_since(*at) < HEARD_AGAIN;
-            if inner.heard.get(&(subject, kind)).is_some_and(recent) {
                 return;
             }
             if stranger && !inner.tells_of_stranger(now) {
                 drop(inner);
                 return self.too_many_strangers(now);
             }
-            inner.heard.insert((subject, kind), now);
+            inner.heard.put((subject, kind), (), now);
         }
         self.tell(News::Heard { mac, kind, text, at: SystemTime::now() });
     }
@@ -98,7 +96,7 @@ impl Inner {
     /// Whether one more stranger is told of by itself.
     fn tells_of_stranger(&mut self, now: Instant) -> bool {
         let recent =
-            |(since, _): &(Instant, usize)| now.saturating_duration_since(*since) < HEARD_AGAIN;
+            |(since, _): &(Instant, usize)| now.saturating_duration_since(*since).as_secs() < AGAIN;
         let (since, many) = self.strangers.filter(recent).unwrap_or((now, 0));
         self.strangers = Some((since, many + 1));
         many < STRANGERS_MAX

@@ -7,6 +7,7 @@ mod choose;
 mod files;
 mod gate;
 mod heard;
+mod lately;
 mod news;
 mod opens;
 mod orders;
@@ -40,11 +41,9 @@ use crate::pace;
 use crate::script::Uart;
 use crate::seats::Seats;
 
-use heard::Subject;
 pub use news::{News, Offer, ReportRefusal};
 pub use place::{Kind, Network, Reach};
 pub use stand::Bmc;
-use stand::Question;
 
 /// One reading of the site, as far as booting machines are concerned. Published whole.
 pub struct Snapshot {
@@ -125,9 +124,9 @@ struct Inner {
     seats: Seats,
     tickets: HashMap<String, Ticket>,
     budgets: HashMap<BootId, (f64, Instant)>,
-    heard: HashMap<(Subject, &'static str), Instant>,
-    questions: HashMap<Mac, Question>,
-    strays: HashMap<Ipv4Addr, Instant>,
+    heard: heard::Told,
+    questions: stand::Questions,
+    strays: gate::Strays,
     /// Boots that may have begun, of machines that run.
     begun: begun::Begins,
     /// To be told once nobody looks.

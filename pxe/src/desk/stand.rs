@@ -3,19 +3,18 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::lately::Lately;
 use super::place::{Kind, Network, Stray, Whence, place};
 use super::{Desk, Inner, Snapshot};
 use crate::decide::{Entry, Known, Place, Seat};
 use crate::dhcp::{Address, Answer, MessageType, Request, Serving, Subnet, Who};
 use crate::{Mac, dhcp};
 
-/// A client asks with one transaction number for so long; a copy of the same question from another
-/// network within it has come through a second relay.
-const ONE_QUESTION: Duration = Duration::from_secs(10);
-/// Questions remembered.
-const QUESTIONS: usize = 4096;
+/// A client asks with one transaction number for ten seconds; a copy of the same question from another
+/// network within it has come through a second relay. So of each MAC: its transaction, and the network it came from.
+pub(super) type Questions = Lately<Mac, (u32, Ipv4Addr), 10, 4096>;
 
 /// A BMC of the site, as far as its address is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +24,6 @@ pub struct Bmc {
     /// The address the site gives it.
     pub address: Option<Ipv4Addr>,
 }
-
-/// One question of a machine: its transaction, the network it came from, when.
-pub(super) type Question = (u32, Ipv4Addr, Instant);
 
 impl Snapshot {
     /// The network an address is in.
@@ -157,8 +153,8 @@ impl Desk {
         if request.kind != MessageType::Discover {
             return false;
         }
-        let now = Instant::now();
-        let first = self.inner().first_asked(request.mac, (request.xid, subnet.network, now));
+        let (xid, now) = (request.xid, Instant::now());
+        let first = self.inner().first_asked(request.mac, xid, subnet.network, now);
         if first == subnet.network {
             return false;
         }
@@ -190,17 +186,12 @@ impl Desk {
 
 impl Inner {
     /// The network from which this question came first.
-    fn first_asked(&mut self, mac: Mac, question: Question) -> Ipv4Addr {
-        let (xid, network, now) = question;
-        let recent = |asked: &Question| now.saturating_duration_since(asked.2) < ONE_QUESTION;
-        if self.questions.len() >= QUESTIONS {
-            self.questions.retain(|_, asked| recent(asked));
-        }
-        match self.questions.get(&mac) {
-            Some(asked) if asked.0 == xid && recent(asked) => asked.1,
+    fn first_asked(&mut self, mac: Mac, xid: u32, network: Ipv4Addr, now: Instant) -> Ipv4Addr {
+        match self.questions.get(&mac, now) {
+            Some((asked, first)) if *asked == xid => *first,
             _ => {
-                if self.questions.len() < QUESTIONS {
-                    self.questions.insert(mac, question);
+                if self.questions.room(now) {
+                    self.questions.put(mac, (xid, network), now);
                 }
                 network
             }

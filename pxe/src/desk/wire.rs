@@ -4,8 +4,9 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use super::heard::Subject;
 use super::place::Whence;
-use super::{Desk, Offer, Snapshot, Subject, said};
+use super::{Desk, Offer, Snapshot, said};
 use crate::boots::{Boot, Stage};
 use crate::decide::{Action, Arch, Asks, Client, Facts, Loader};
 use crate::dhcp::{
