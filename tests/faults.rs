@@ -2,6 +2,7 @@
 //! interface that goes and comes, `kill -9`. It goes on serving what it can, acknowledges nothing that it could lose,
 //! says what is wrong and what to do, and goes on by itself.
 
+mod gives_up;
 pub mod kills;
 
 use std::fs::{self, File};

@@ -24,7 +24,7 @@ pub struct World {
     /// What sets the appliance's clock, where a test does: see faketime(1), FAKETIME_TIMESTAMP_FILE.
     pub clock: Option<PathBuf>,
     appliance: Option<Child>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// Runs a test in a world whose site file says `site`, with these machines racked and switched off.
@@ -49,7 +49,7 @@ impl World {
         let state = dir.path().join("state");
         std::fs::create_dir(&state).expect("a state directory");
         let rack = Rack::raise(wire, &dir.path().join("rack"), specs).expect("a rack");
-        World { rack, site: site_path, state, clock: None, appliance: None, _dir: dir }
+        World { rack, site: site_path, state, clock: None, appliance: None, dir }
     }
 
     /// Puts the images that `make rack-images` made into the state.
@@ -134,7 +134,7 @@ impl World {
 
     /// Not in the state, whose disk may be full.
     fn log_file(&self) -> PathBuf {
-        self.site.with_file_name("serve.log")
+        self.dir.path().join("serve.log")
     }
 
     /// Runs `koboshi … --state …`.
