@@ -58,6 +58,13 @@ impl Disk {
     }
 }
 
+impl Drop for Disk {
+    /// The folder under it is to be removed.
+    fn drop(&mut self) {
+        let _it_went_with_the_test = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
 /// From here on mounts are this test's own.
 fn own_mounts() {
     unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace, which needs root");

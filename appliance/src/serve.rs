@@ -172,7 +172,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
     let (leases, kept) =
         leases::open(&options.state, store.unwritten().clone(), || former.into_iter().collect())
             .context("the journal of leases")?;
-    if moves {
+    if moves && leases.begun {
         store.forget_leases().await?;
     }
     let service = dhcp_service(desk.clone(), leases, kept, wires, control_in, cancel.clone());
@@ -416,7 +416,7 @@ async fn dhcp_service(
     let hears = desk.clone();
     let decide = move |request: &dhcp::Request| desk.dhcp(request);
     let tell = move |event: dhcp::Event| hears.dhcp_event(&event);
-    let Leases { journal, ended } = leases;
+    let Leases { journal, ended, .. } = leases;
     let served = dhcp::serve(wires, server, decide, tell, journal, control, cancel).await;
     // Its thread may have died, which is told by then.
     drop(ended.await);

@@ -113,8 +113,7 @@ pub fn help(path: &Path, error: &io::Error) -> String {
         Some(Errno::EDQUOT) => format!("raise the quota of {folder}, or make room there"),
         Some(Errno::EROFS) => format!(
             "the disk of {folder} is mounted read-only (`findmnt -T {folder}`; `dmesg` says why, if nobody did it): \
-             `mount -o remount,rw` it; where that is refused it gave up: stop koboshi, unmount it, `fsck` it, mount it, \
-             start koboshi"
+             `mount -o remount,rw` it (where that is refused the disk gave up: stop koboshi, unmount, `fsck`, mount, start it)"
         ),
         Some(Errno::EACCES | Errno::EPERM) => {
             format!("let the user that koboshi runs as write in {folder} (`ls -ld {folder}`)")

@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use koboshi_pxe::dhcp::{Kept, LeaseChange};
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,10 @@ const HEAD: &[u8] = b"koboshi leases 1\n";
 const ENTRY: usize = 4096;
 /// How much the file grows beyond twice what its entries amount to, before it is worth to be written anew: some 30,000 leases.
 const GROWTH: u64 = 4 << 20;
-/// And before somebody has to wait for that: half a million.
-const MOST: u64 = 64 << 20;
+/// And before somebody has to wait for that: four times as many.
+const MOST: u64 = 16 << 20;
+/// How soon it is tried again after it could not be written anew.
+const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Entry {
@@ -43,7 +46,7 @@ enum Entry {
 #[derive(Debug)]
 pub struct Book {
     path: PathBuf,
-    /// Of the host.
+    /// Whose memory has what is not on the disk yet.
     boot: String,
     file: Arc<File>,
     /// Where the next entry goes. What lies beyond was never written as far as anybody was told.
@@ -56,6 +59,8 @@ pub struct Book {
     spoiled: bool,
     /// What it will begin with: there was no room for it yet.
     unbegun: Option<Kept>,
+    /// When it could not be written anew last, and why.
+    refused: Option<(Instant, i32)>,
 }
 
 /// What a file was found to hold.
@@ -71,8 +76,8 @@ struct Found {
 }
 
 impl Book {
-    /// Opens the file of a state directory, or begins it with what an older koboshi kept elsewhere. `boot` names this
-    /// boot of the host; `wall` is Unix time.
+    /// Opens the file of a state directory, or begins it with what an older koboshi kept elsewhere. `boot` names whose
+    /// memory has what is not on the disk ([`super::host`]); `wall` is Unix time.
     pub fn open(
         dir: &Path,
         boot: &str,
@@ -103,7 +108,7 @@ impl Book {
             let doubts = found.kept.doubts.len();
             tracing::warn!(
                 doubts,
-                "the host went down with leases on their way to the disk: those in force are kept for once more their \
+                "the host went down, or its disk gave up, with leases on their way to the disk: those in force are kept for once more their \
                  time, and in so many pools addresses that may be lent wait as long"
             );
         }
@@ -117,6 +122,7 @@ impl Book {
             most: 0,
             spoiled: false,
             unbegun: None,
+            refused: None,
         };
         match book.replace(&found.kept) {
             Err(error) if passes(&error) => {
@@ -154,10 +160,10 @@ impl Book {
     /// Writes it anew. Where that cannot be done it goes on as it is, unless it cannot either.
     pub fn shorten(&mut self) -> io::Result<()> {
         let Err(error) = self.rewrite() else { return Ok(()) };
+        (self.limit, self.most) = (self.end + GROWTH, self.end + MOST);
         if self.spoiled {
             return Err(error);
         }
-        (self.limit, self.most) = (self.end + GROWTH, self.end + MOST);
         tracing::warn!(%error, "the journal of leases grows: it could not be written anew");
         Ok(())
     }
@@ -184,9 +190,15 @@ impl Book {
         self.file.clone()
     }
 
-    /// The disk failed to take what was written: the next change writes all of it anew first.
-    pub fn spoil(&mut self) {
-        self.spoiled = true;
+    /// What it begins with is on the disk.
+    pub fn begun(&self) -> bool {
+        self.unbegun.is_none()
+    }
+
+    /// The disk failed to take what was written: the next change writes all of it anew first, as of the host that this
+    /// has become.
+    pub fn spoil(&mut self, boot: String) {
+        (self.spoiled, self.boot) = (true, boot);
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -199,8 +211,21 @@ impl Book {
         Ok(())
     }
 
-    /// What the entries amount to, in a new file.
+    /// What the entries amount to, in a new file. Where that fails it is not tried again for each change: all of it is
+    /// read for that.
     fn rewrite(&mut self) -> io::Result<()> {
+        if let Some((at, code)) = self.refused
+            && at.elapsed() < AGAIN
+        {
+            return Err(io::Error::from_raw_os_error(code));
+        }
+        let written = self.rewrite_now();
+        let code = written.as_ref().err().and_then(io::Error::raw_os_error);
+        self.refused = code.map(|code| (Instant::now(), code));
+        written
+    }
+
+    fn rewrite_now(&mut self) -> io::Result<()> {
         if let Some(kept) = self.unbegun.take() {
             return self.replace(&kept).inspect_err(|_| self.unbegun = Some(kept));
         }

@@ -226,9 +226,16 @@ fn a_disk_that_is_full_is_said_and_costs_nothing_that_was_acknowledged() {
     // As long as there is none for a new file, nothing is written.
     let beside = dir.path().join("leases.journal.new");
     std::fs::create_dir(&beside).expect("in the way");
-    book.spoil();
+    book.spoil("one".to_string());
     book.append(&[put(5, 5)]).expect_err("no new file");
+    // Nor is that tried again and again while nobody asks.
+    book.limit = 0;
+    assert!(book.shorten().is_err() && !book.grown());
     std::fs::remove_dir(&beside).expect("there");
+    let refused = book.append(&[put(6, 6)]).expect_err("it is not tried for each");
+    assert_eq!(refused.kind(), io::ErrorKind::IsADirectory);
+    let (at, _) = book.refused.as_mut().expect("a moment ago");
+    *at -= AGAIN;
     book.append(&[put(6, 6)]).expect("written");
     assert_eq!(known(&open(dir.path(), "one").1), [1, 3, 4, 6, 9]);
 }

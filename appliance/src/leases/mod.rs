@@ -6,6 +6,7 @@
 //! for the disk.
 
 mod file;
+mod host;
 
 use std::fs::File;
 use std::io;
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use file::Book;
+use host::Host;
 
 use crate::unwritten::Unwritten;
 
@@ -28,13 +30,15 @@ const BATCH: usize = 1024;
 /// How long what nobody waits for stays away from the disk.
 const PAUSE: Duration = Duration::from_millis(200);
 /// When nobody has asked for so long, there is time to write the file anew.
-const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_millis(250);
 
 /// A journal that is being kept.
 #[derive(Debug)]
 pub struct Leases {
     /// Where changes go.
     pub journal: mpsc::Sender<JournalWrite>,
+    /// What it begins with is on the disk. If not, there was no room for it yet.
+    pub begun: bool,
     /// Told when all of them are on the disk, once nobody sends any more.
     pub ended: oneshot::Receiver<()>,
 }
@@ -46,11 +50,13 @@ pub fn open(
     unwritten: Arc<Unwritten>,
     former: impl FnOnce() -> Kept,
 ) -> io::Result<(Leases, Kept)> {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let (book, kept) = Book::open(dir, boot.trim(), Now::read().wall, former)?;
+    let host = Host::of(dir)?;
+    let (book, kept) = Book::open(dir, &host.name(), Now::read().wall, former)?;
+    let begun = book.begun();
     let (journal, writes) = mpsc::channel(4096);
     let (end, ended) = oneshot::channel();
-    let shared = Arc::new(Shared { file: Mutex::new(Some(book.file())), ..Shared::default() });
+    let file = Mutex::new(Some(book.file()));
+    let shared = Arc::new(Shared { host, file, ..Shared::default() });
     let (waiters, waiting) = queue::channel();
     let between = shared.clone();
     let disk = thread::Builder::new()
@@ -65,7 +71,7 @@ pub fn open(
         // Nobody waits where the whole process goes.
         end.send(()).unwrap_or_default();
     })?;
-    Ok((Leases { journal, ended }, kept))
+    Ok((Leases { journal, begun, ended }, kept))
 }
 
 type Waiters = Vec<oneshot::Sender<bool>>;
@@ -73,6 +79,7 @@ type Waiters = Vec<oneshot::Sender<bool>>;
 /// Between the two threads.
 #[derive(Debug, Default)]
 struct Shared {
+    host: Host,
     file: Mutex<Option<Arc<File>>>,
     /// Something is written that nobody has been told to bring to the disk.
     behind: AtomicBool,
@@ -107,13 +114,14 @@ fn write_all(
             Ok(_) => {}
             Err(_quiet) => {
                 // Of what cannot be written the next change tells.
-                drop(book.shorten());
-                shared.writes_to(&book);
+                if book.shorten().is_ok() {
+                    shared.writes_to(&book);
+                }
                 continue;
             }
         }
         if shared.failed.swap(false, Ordering::AcqRel) {
-            book.spoil();
+            book.spoil(shared.host.name());
         }
         let written = book.append(batch.iter().map(|write| &write.change));
         // Nobody is kept waiting until there is room: a machine asks again.
@@ -124,7 +132,11 @@ fn write_all(
             }
         }
         let failing = written.is_err();
-        shared.writes_to(&book);
+        // Who waits for the disk waits for the file that has what it was promised: that is the former one, where a new one
+        // may not have its name for good.
+        if !failing {
+            shared.writes_to(&book);
+        }
         let mut waiting = Vec::new();
         for write in batch.drain(..) {
             match write.durable && !failing {
@@ -145,7 +157,7 @@ fn write_all(
 /// Once nothing is on its way to the disk any more: it tells of a failure only once, and it has told the other thread.
 fn finish(mut book: Book, shared: &Shared) {
     if shared.failed.load(Ordering::Acquire) {
-        book.spoil();
+        book.spoil(shared.host.name());
     }
     if let Err(error) = book.finish() {
         tracing::error!(%error, "the journal of leases was not ended");
@@ -168,6 +180,7 @@ fn bring_to_disk(waiting: &queue::Receiver<Waiters>, shared: &Shared) {
         let file = shared.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let synced = file.map_or(Ok(()), |file| file.sync_data());
         if let Err(error) = &synced {
+            shared.host.fails();
             shared.failed.store(true, Ordering::Release);
             tracing::error!(%error, "leases did not reach the disk");
         }
