@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -64,7 +64,9 @@ impl<'s> Staging<'s> {
     pub(crate) fn content(&mut self, content: &Content) -> Result<Blob, Error> {
         let path = self.dir.join("content");
         let mut out = Hashing::new(File::create(&path).map_err(Error::io("making", &path))?);
-        let mut reader = content.open().map_err(Error::io("reading for", &path))?;
+        let reader = content.open().map_err(Error::io("reading for", &path))?;
+        // A page cache that is written in long pieces is sent in long pieces too.
+        let mut reader = BufReader::with_capacity(1 << 18, reader);
         std::io::copy(&mut reader, &mut out).map_err(Error::io("writing", &path))?;
         let (file, digest, size) = out.finish();
         self.keep(file, &path, Blob { digest, size })

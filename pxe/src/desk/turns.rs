@@ -90,12 +90,15 @@ impl Queue {
     /// every seat.
     fn before(&self, place: &Place, now: Instant) -> (usize, usize, usize) {
         let before = &self.waiting[..self.at(place).unwrap_or_else(|at| at)];
-        let within = |soon: Instant| {
-            let due =
-                |((other, ..), until): &&(Place, Instant)| place.0 != *other || *until <= soon;
-            before.iter().filter(due).count()
-        };
-        (before.len(), within(now + SHORTEST), within(now + AT_HAND))
+        let (soon, at_hand) = (now + SHORTEST, now + AT_HAND);
+        let counts = before.iter().fold((0, 0), |(due, here), ((other, ..), until)| {
+            let guest = place.0 != *other;
+            (
+                due + usize::from(guest || *until <= soon),
+                here + usize::from(guest || *until <= at_hand),
+            )
+        });
+        (before.len(), counts.0, counts.1)
     }
 
     fn at(&self, place: &Place) -> Result<usize, usize> {
