@@ -1,6 +1,6 @@
 //! What strangers may send, a minute for each parser that meets them, guided by where it leads (libFuzzer, with our
-//! own crates compiled for it: `tests/fuzz/covered.sh`). They run beside the boots, of which most is waiting, and have
-//! only the processor that nobody else wants. `make fuzz` and `make soak` go on for as long as one likes.
+//! own crates compiled for it: `tests/fuzz/covered.sh`). They run beside tests that wait more than they compute, and
+//! have only the processor that nobody else wants. `make fuzz` and `make soak` go on for as long as one likes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
