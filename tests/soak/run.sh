@@ -35,9 +35,9 @@ hours() { awk -v s="$1" 'BEGIN { printf "%d h %02d min", s / 3600, s % 3600 / 60
 echo
 echo "What was done, in $(hours $(($(date +%s) - begun))):"
 # Once more at the end of the log are those that failed.
-sed -n 's/^ *\(PASS\|FAIL\|TIMEOUT\|SIGKILL\|SIGABRT\) \[ *\([0-9.]*\)s\].* world soak::/\1 \2 /p' "$log" | sort -u -k 3 |
+sed -n 's/^ *\(PASS\|FAIL\|TIMEOUT\|SIGKILL\|SIGABRT\) \[ *\([0-9.]*\)s\].*world soak::/\1 \2 /p' "$log" | sort -u -k 3 |
 	awk '{ printf "  %-8s %8.1f s  %s\n", $1, $2, $3 }'
-sed 's/^/  /' target/fuzz-soak.log | grep -v 'Finished\|Compiling'
+sed 's/^/  /' target/fuzz-soak.log | grep -v 'Finished\|Compiling\|Blocking'
 if [ $machines = 0 ] && [ $parsers = 0 ]; then
 	echo "soak: clean"
 else
