@@ -76,7 +76,7 @@ for place in "$dir/disk" "$memory"; do
 				ends
 			done
 		done
-		cell() { printf '%d, %.2f ms, %.0f us' "$(median "$1-$name" 2)" "$(median "$1-$name" 3)" "$(median "$1-$name" 4)"; }
+		cell() { printf '%.0f, %.2f ms, %.0f us' "$(median "$1-$name" 2)" "$(median "$1-$name" 3)" "$(median "$1-$name" 4)"; }
 		on=disk
 		[ "$place" = "$memory" ] && on=memory
 		printf '| %s, %s | %s | %s | %s | lost: no more, <= 1 |\n' "$rate" $on "$(cell koboshi)" "$(cell kea)" "$(ratio "koboshi-$name" "kea-$name" 3)"

@@ -28,4 +28,4 @@ for column in 1 2; do
 	[ $column = 1 ] && title='power to up, half of them' || title='the last one up'
 	printf '| %s | %.1f s | %.1f s | %s | as small as it gets |\n' "$title" "$(median peace $column)" "$(median enemy $column)" "$(ratio enemy peace $column)"
 done
-printf '| not up | %d | %d | | 0 |\n' "$(median peace 3)" "$(median enemy 3)"
+printf '| not up | %.0f | %.0f | | 0 |\n' "$(median peace 3)" "$(median enemy 3)"

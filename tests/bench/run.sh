@@ -51,13 +51,13 @@ expect() {
 
 # median NAME COLUMN
 median() {
-	awk -v c="$2" '{ print $c }' "$1.results" | sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
+	awk -v c="$2" '{ print $c }' "$1.results" | sort -g | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] + v[int((NR + 2) / 2)]) / 2 }'
 }
 
 # ratio OURS THEIRS COLUMN: the median of what the rounds say, each by itself.
 ratio() {
 	paste -d ' ' "$1.results" "$2.results" | awk -v c="$3" '{ n = NF / 2; if ($(c + n) > 0) print $c / $(c + n) }' |
-		sort -g | awk '{ v[NR] = $1 } END { printf "%.2f", v[int((NR + 1) / 2)] }'
+		sort -g | awk '{ v[NR] = $1 } END { printf "%.2f", (v[int((NR + 1) / 2)] + v[int((NR + 2) / 2)]) / 2 }'
 }
 
 # cpu PID: its processor time so far, with that of its children that have ended, in hundredths of a second.
