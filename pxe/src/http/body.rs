@@ -115,7 +115,7 @@ struct FileBody {
 impl FileBody {
     /// What stands for the next bytes of the file; nothing where sending them would wait for the disk. Both ends of a
     /// piece are asked for: files are read from the front, and what is forgotten of them is forgotten from the front. A hole
-    /// between the two costs the others the wait for a few reads; to ask in between too, one part in thirty of all that a server does.
+    /// between the two costs the others the wait for a few reads; to ask in between too costs processor for every piece.
     fn piece(&self, length: usize) -> io::Result<Option<Bytes>> {
         let (first, last) = (self.offset, self.offset + length as u64 - 1);
         for at in [first, last] {
