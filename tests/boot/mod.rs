@@ -31,12 +31,7 @@ pub struct Shell(koboshi::lab::console::Viewer);
 
 impl Shell {
     pub async fn run(&mut self, command: &str) -> String {
-        self.run_for(command, Duration::from_secs(60)).await
-    }
-
-    /// The same, where it may take so long.
-    pub async fn run_for(&mut self, command: &str, most: Duration) -> String {
-        let output = self.0.shell(command, most).await;
+        let output = self.0.shell(command, Duration::from_secs(60)).await;
         output.expect("the shell answers").trim().to_string()
     }
 }

@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod fetch;
 pub mod nfs;
+pub mod owners;
 pub mod pour;
 pub mod progress;
 pub mod remove;
@@ -101,6 +102,11 @@ pub fn build(
             };
             let mut hear = |event| listen(event, orders, reporter);
             let ready = nfs::mount_root(&export, modules, line, &mut hear).map_err(stopped)?;
+            let place = if *read_only { mounts::LOWER } else { mounts::NEW_ROOT };
+            if let Some(message) = owners::learn(place).words(&export.name()) {
+                say(&message);
+                tell(reporter, Phase::Trouble { message }, orders.written);
+            }
             if *read_only {
                 lay_over(mounts::LOWER, upper, modules, line)?;
                 let mib = upper >> 20;
