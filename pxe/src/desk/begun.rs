@@ -179,9 +179,9 @@ impl Desk {
         let Begun { facts, offer, at, acked, remarks, .. } = begun;
         let step = inner.ask_on(site, &facts, Some(&offer.subnet));
         let Action::Address { address: fixed, .. } = step.action else { return };
-        // The site, or an order, says something else by now. Whoever asks for its orders there is told to ask DHCP
-        // again, which begins that.
-        if offer.lender.is_none() && fixed != begun.fixed {
+        // The site, or an order, says something else by now. An address that it was lent does for any boot, and its
+        // seat's for none but that: whoever asks for its orders there is told to ask DHCP again.
+        if begun.fixed.is_some() && offer.lender.is_none() && fixed != begun.fixed {
             return;
         }
         // The clock on the wall may have been set since.

@@ -136,12 +136,12 @@ impl Desk {
         other
     }
 
-    /// A boot has been acknowledged its address: whatever else its machine held, it has left.
-    pub(super) fn left(&self, mac: Mac, address: Ipv4Addr) {
+    /// A boot has been acknowledged its address: whatever else its machine held, it has left. False if it has no boot there.
+    pub(super) fn left(&self, mac: Mac, address: Ipv4Addr) -> bool {
         let site = self.site.load();
         let mut inner = self.inner();
         let here = |boot: &&Boot| boot.speaks_from(address);
-        let Some(boot) = inner.boots.of(mac).filter(here) else { return };
+        let Some(boot) = inner.boots.of(mac).filter(here) else { return false };
         let id = boot.id;
         let name = mac.to_string();
         let who = match site.machines.get(&mac) {
@@ -152,6 +152,7 @@ impl Desk {
             let why = "its firmware began another boot".to_string();
             self.tell(News::Freed { holder, why, at: SystemTime::now() });
         }
+        true
     }
 
     /// A report was taken: its boot sits where it was promised to sit. Says who holds that seat, if

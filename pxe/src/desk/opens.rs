@@ -18,8 +18,8 @@ impl Desk {
         let step = inner.ask_on(&site, facts, Some(&offer.subnet));
         let Action::Address { opens, address: fixed, .. } = step.action else { return };
         let address = offer.address;
-        // The site was read anew, or the seat given away, while the pool's address was being probed:
-        // the REQUEST for it will be refused, and the next DISCOVER opens the boot.
+        // The site was read anew, or the seat given away or left, while the pool's address was being probed: it gets
+        // that address and no boot, or none at all, and the next DISCOVER opens the boot.
         if fixed.is_some_and(|fixed| fixed != address) {
             return;
         }
@@ -33,8 +33,9 @@ impl Desk {
         }
     }
 
-    /// Another server's address was taken (`mode = "proxy"`): the moment a boot is opened there. The
-    /// seat's own address, where it has one, is set by the machine itself.
+    /// An address that is not its seat's was taken: another server's (`mode = "proxy"`), or one of the pool that was
+    /// offered before its seat was free. The moment a boot is opened there; the seat's own address, where it has one,
+    /// is set by the machine itself.
     pub fn lent_elsewhere(&self, facts: &Facts, offer: &Offer) {
         let Asks::Dhcp { client, .. } = &facts.asks else { return };
         {
@@ -59,7 +60,7 @@ impl Desk {
 
     /// An address was acknowledged. After a restart in mid-exchange this opens the boot.
     pub fn acked(&self, facts: &Facts, offer: &Offer, file: Option<&str>) {
-        let Asks::Dhcp { client, .. } = &facts.asks else { return };
+        let Asks::Dhcp { client, archs, .. } = &facts.asks else { return };
         if *client == Client::System {
             return;
         }
@@ -71,8 +72,16 @@ impl Desk {
         if self.live(facts.mac).is_none() || self.inner().moved(facts.mac, offer.address) {
             self.offered(facts, offer);
         }
-        self.left(facts.mac, offer.address);
-        self.took(facts.mac, note);
+        if self.left(facts.mac, offer.address) {
+            return self.took(facts.mac, note);
+        }
+        // As it was offered this one its seat's address was another's, and is not any more.
+        let asks = Asks::Dhcp { client: *client, archs: archs.clone(), discover: true };
+        let begins = Facts { mac: facts.mac, asks };
+        let step = self.ask_on(&begins, &offer.subnet);
+        if matches!(step.action, Action::Address { address: Some(_), opens: true, .. }) {
+            self.lent_elsewhere(&begins, offer);
+        }
     }
 
     fn new_id(&self) -> BootId {

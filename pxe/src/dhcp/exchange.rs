@@ -99,7 +99,10 @@ impl Server {
         let Some(wanted) = request.requested.or(has(request.ciaddr)) else {
             return self.ignore(request, Reason::NoAddress, None, out);
         };
-        let asked = Asked { request: request.clone(), serving, then: Then::Ack };
+        let mut asked = Asked { request: request.clone(), serving, then: Then::Ack };
+        if self.keeps_word(&asked, wanted, now) {
+            asked.serving.address = Address::Pool;
+        }
         let refusal = match asked.serving.address {
             Address::Fixed(address) if wanted == address => {
                 return self.fixed(asked, address, now, out);
@@ -110,6 +113,22 @@ impl Server {
             Address::Pool => return self.request_pool(asked, wanted, now, out),
         };
         self.refuse(request, &asked.serving, refusal, wanted, out);
+    }
+
+    /// Whether a client takes what it was offered while the address of its seat was another machine's, or the site
+    /// said something else. The iPXE in ROMs (QEMU's, 1.21) takes no notice of a NAK: it asks for the same address six
+    /// times in 8 s and gives up, and its machine goes on to the next of its boot order, or stops there. With an
+    /// address of the pool it comes as far as its script, and that has it ask DHCP again.
+    fn keeps_word(&self, asked: &Asked, wanted: Ipv4Addr, now: Now) -> bool {
+        let Asked { request, serving, .. } = asked;
+        let key = request.key();
+        let held = || self.holds.of(key).is_some_and(|hold| hold.address == wanted);
+        // Its ACK may have been lost.
+        let lent = || self.leases.live(key, now).is_some_and(|its| its.record.address == wanted);
+        matches!(serving.address, Address::Fixed(seat) if seat != wanted)
+            && request.server_id.is_some()
+            && serving.subnet.gives(wanted)
+            && (held() || lent())
     }
 
     /// RFC 2131 4.3.2 for an address that the pool may give.

@@ -141,10 +141,10 @@ impl Rack {
         self.offered[machine] = Some(address);
     }
 
-    /// A REQUEST for what was offered; a NAK if that is not its own any more.
+    /// A REQUEST for what was offered; a NAK if that is not its own any more. An address of the pool is.
     fn request(&mut self, machine: usize, client: Client) -> bool {
         let Some(wanted) = self.offered[machine] else { return false };
-        if self.given(machine, client, false) != wanted {
+        if self.given(machine, client, false) != wanted && wanted != pool_at(machine) {
             self.offered[machine] = None;
             return false;
         }
@@ -164,8 +164,11 @@ impl Rack {
         let peer = IpAddr::V4(self.answers[machine].unwrap_or(pool_at(machine)));
         let text = self.desk.script(mac(machine), peer).expect("a known machine has a script");
         let boot = self.desk.boot_of(mac(machine)).filter(|boot| boot.plan.is_some());
-        if let Some(boot) = boot.filter(|boot| Some(boot.address) == self.answers[machine]) {
+        let here = |boot: &Boot| self.answers[machine].is_some_and(|at| boot.speaks_from(at));
+        if let Some(boot) = boot.filter(here) {
             self.runs[machine] = Some(boot.id);
+            // Its loader may have been lent another one.
+            self.answers[machine] = Some(boot.address);
         }
         text
     }

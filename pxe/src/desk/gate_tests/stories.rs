@@ -33,6 +33,48 @@ fn a_swap_goes_well_in_either_order() {
     }
 }
 
+/// The second one's DISCOVER comes before the first one's ACK, which leaves its seat, and its REQUEST after it.
+#[test]
+fn who_was_offered_an_address_to_wait_at_takes_it_and_boots_into_its_seat() {
+    // One that is not heard of is believed to have been reset. An offer is late if its address is probed first.
+    for (heard, late) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut rack = Rack::up();
+        if !heard {
+            rack.desk.inner().boots.of_mut(mac(1)).expect("a boot").heard = None;
+        }
+        rack.matrix(vec![1, 0, 2]);
+        rack.reset(0);
+        rack.reset(1);
+        rack.discover(0, Client::Ipxe);
+        match late {
+            true => rack.offered[1] = Some(rack.given(1, Client::Ipxe, true)),
+            false => rack.discover(1, Client::Ipxe),
+        }
+        assert_eq!(rack.offered[..2], [Some(pool_at(0)), Some(pool_at(1))], "in each other's way");
+        assert!(rack.request(0, Client::Ipxe));
+        rack.script(0);
+        if late {
+            rack.desk.offered(&Rack::facts(1, Client::Ipxe, true), &at(pool_at(1)));
+        }
+        assert!(rack.request(1, Client::Ipxe), "it has what it was offered, whatever is free now");
+        rack.check();
+        let told = rack.script(1);
+        // A boot that waits was opened by its offer: that goes on by asking again.
+        let waits = !heard && !late;
+        let wanted = if waits { "it asks DHCP again" } else { "m02 boots into web1" };
+        assert!(told.contains(wanted), "{told}");
+        rack.check();
+        if waits {
+            rack.ask_again(1);
+        }
+        rack.ask_again(0);
+        for (machine, seat) in [(0, "web2"), (1, "web1")] {
+            assert_eq!(rack.planned(machine), Some(seat.into()), "{heard} {late}");
+        }
+        rack.check();
+    }
+}
+
 #[test]
 fn both_of_a_swap_and_three_in_a_ring_restart_at_one_moment() {
     for matrix in [vec![1, 0, 2], vec![1, 2, 0], vec![2, 0, 1]] {
