@@ -182,9 +182,10 @@ impl World {
             }
             if Instant::now() > deadline {
                 panic!(
-                    "{machine} is not up in {seat}\n{}\n{}\nthe appliance said:\n{}",
+                    "{machine} is not up in {seat}\n{}\n{}\n{}\nthe appliance said:\n{}",
                     self.ok(&["boots", machine]),
                     self.machine(machine).console().tail(60),
+                    self.machine(machine).condition().await,
                     self.log()
                 );
             }

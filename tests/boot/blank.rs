@@ -90,11 +90,11 @@ fn blank_machines_become_their_seats_and_swap_them() {
         assert!(stages(&tool).contains(&"loader".to_string()), "{tool:#}");
         assert!(world.ok(&["boots", "m02"]).contains("undionly.kpxe"));
 
-        // One serial line from loader to kernel (S24).
+        // One serial line from loader to kernel and getty (S24), whose prompt the SSH host key may part.
         let mut console = world.machine("m01").viewer();
         console
             .follow(
-                &["koboshi: m01 boots into web1", "Linux version", "koboshi:", "web1 login"],
+                &["koboshi: m01 boots into web1", "Linux version", "koboshi:", "12 web1 ttyS0"],
                 MINUTES,
             )
             .await

@@ -192,6 +192,26 @@ impl Machine {
         }
     }
 
+    /// What QEMU says of it, for whoever wonders why it is silent: whether it runs, and where its processors are.
+    pub async fn condition(&self) -> String {
+        let registers = json!({ "command-line": "info registers -a" });
+        let mut said = String::new();
+        for (command, arguments) in
+            [("query-status", json!({})), ("human-monitor-command", registers)]
+        {
+            said += &match self.monitor(command, arguments).await {
+                Ok(Value::String(text)) => text,
+                Ok(value) => format!("{value}\n"),
+                Err(error) => format!("{error}\n"),
+            };
+        }
+        let errors = self.inner.dir.join(format!("{}.qemu.log", self.name()));
+        let telling =
+            |line: &&str| ["CPU", "EIP", "RIP", "{", "m"].iter().any(|at| line.starts_with(at));
+        let said: Vec<&str> = said.lines().filter(telling).collect();
+        format!("QEMU: {}\n{}", said.join("\n"), last_words(&errors))
+    }
+
     /// The running machine, if its QEMU has not ended by itself meanwhile.
     async fn still<'r>(&self, running: &'r mut Option<Running>) -> Option<&'r mut Running> {
         let ended = match running {
