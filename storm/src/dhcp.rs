@@ -113,6 +113,8 @@ impl Exchange {
                     _ => Step::Wait,
                 }
             }
+            // iPXE knows none until March 2021, and ROMs are older: it asks on, and gives up.
+            State::Requesting(_) if self.speaker.is_ipxe() => Step::Wait,
             State::Requesting(_) if kind == Some(MessageType::Nak as u8) => {
                 // From the beginning, in a new transaction.
                 self.xid = self.xid.wrapping_add(1);
@@ -153,7 +155,7 @@ impl Exchange {
             State::Requesting(_) => timing.request,
         };
         let wait = waits.get(self.tries)?;
-        self.deadline = now + Duration::from_secs(*wait);
+        self.deadline = now + Duration::from_millis(*wait);
         self.tries += 1;
         let secs = u16::try_from(now.saturating_sub(self.begun).as_secs()).unwrap_or(u16::MAX);
         let mut packet = self.speaker.discover(self.mac, self.xid, secs);
@@ -324,6 +326,29 @@ mod tests {
         nak.options.push(code::MESSAGE_TYPE, &[MessageType::Nak as u8]);
         let again = Request::decode(&sent(exchange.heard(&nak, s(1)))).expect("ours");
         assert_eq!((again.kind, again.xid), (MessageType::Discover, 6));
+    }
+
+    #[test]
+    fn ipxe_takes_no_notice_of_a_nak_and_gives_up() {
+        let (mut exchange, discover) = Exchange::begin(Speaker::Ipxe, MAC, 5, s(0));
+        let request = sent(exchange.heard(&answer(&discover, true), s(0)));
+        let mut nak = answer(&request, true);
+        nak.options.remove(code::MESSAGE_TYPE);
+        nak.options.push(code::MESSAGE_TYPE, &[MessageType::Nak as u8]);
+        let mut seen = vec![0];
+        loop {
+            assert_eq!(exchange.heard(&nak, exchange.deadline()), Step::Wait);
+            let now = exchange.deadline();
+            seen.push(now.as_millis());
+            match exchange.on_deadline(now) {
+                Step::GaveUp => break,
+                step => {
+                    let again = Request::decode(&sent(step)).expect("ours");
+                    assert_eq!((again.kind, again.xid), (MessageType::Request, 5));
+                }
+            }
+        }
+        assert_eq!(seen, [0, 250, 750, 1750, 3750, 7750, 15750]);
     }
 
     #[test]

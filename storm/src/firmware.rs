@@ -45,9 +45,9 @@ pub enum Speaker {
 /// How long a DHCP client waits for an answer, and when it takes one.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// Seconds after each DISCOVER. After the last it gives up.
+    /// Milliseconds after each DISCOVER. After the last it gives up.
     pub discover: &'static [u64],
-    /// Seconds after each REQUEST.
+    /// Milliseconds after each REQUEST.
     pub request: &'static [u64],
     /// When an offer is taken.
     pub takes: Takes,
@@ -65,15 +65,25 @@ pub enum Takes {
 }
 
 /// PXE 2.1, 2.2.1: DISCOVER at 4, 8, 16 and 32 s, REQUEST at 1, 2, 3 and 4.
-const PXE_ROM: Timing =
-    Timing { discover: &[4, 8, 16, 32], request: &[1, 2, 3, 4], takes: Takes::AtOnce };
+const PXE_ROM: Timing = Timing {
+    discover: &[4_000, 8_000, 16_000, 32_000],
+    request: &[1_000, 2_000, 3_000, 4_000],
+    takes: Takes::AtOnce,
+};
 /// EDK2, `mPxeDhcpTimeout` of `PxeBcDhcp4.c` and `HttpBootDhcp4.c`, for both messages; it looks at the
 /// offers when the time is over.
-const EDK2: Timing =
-    Timing { discover: &[4, 8, 16, 32], request: &[4, 8, 16, 32], takes: Takes::AtTimeout };
-/// iPXE, `config/dhcp.h`: from 1 s on, doubled, over 10 s it gives up.
-const IPXE_TIMING: Timing =
-    Timing { discover: &[1, 2, 4, 8], request: &[1, 2, 4, 8], takes: Takes::UnlessProxy };
+const EDK2: Timing = Timing {
+    discover: &[4_000, 8_000, 16_000, 32_000],
+    request: &[4_000, 8_000, 16_000, 32_000],
+    takes: Takes::AtTimeout,
+};
+/// iPXE, `config/dhcp.h`: from 1 s on, doubled, over 10 s it gives up. A REQUEST from a quarter of a second on (seen
+/// on the wire, 1.0.0+git-20190125).
+const IPXE_TIMING: Timing = Timing {
+    discover: &[1_000, 2_000, 4_000, 8_000],
+    request: &[250, 500, 1_000, 2_000, 4_000, 8_000],
+    takes: Takes::UnlessProxy,
+};
 
 /// `DHCP_DISC_PROXY_TIMEOUT_SEC`.
 pub const PROXY_WAIT: Duration = Duration::from_secs(2);

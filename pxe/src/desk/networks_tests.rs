@@ -310,6 +310,28 @@ fn beside_another_server_we_give_a_boot_file_and_never_an_address() {
     }
 }
 
+/// The REQUEST for the other server's address is a broadcast that nobody repeats once it is acknowledged.
+#[test]
+fn who_is_first_heard_on_port_4011_has_its_boot_opened_there() {
+    let mut rig = proxied(Some(SEAT));
+    let mut former = None;
+    for last in [130, 131] {
+        let lent = Ipv4Addr::new(10, 77, 0, last);
+        rig.ask(&firmware(MAC, MessageType::Discover));
+        let mut asks = Request { ciaddr: lent, ..firmware(MAC, MessageType::Request) };
+        asks.heard = Heard { from: lent, to: SERVER, proxy_port: true, ..Heard::default() };
+        for _ in 0..2 {
+            assert_eq!(rig.ask(&asks).len(), 1);
+        }
+        let boot = rig.desk.boot_of(MAC).expect("a boot");
+        assert_eq!((boot.address, boot.lent, boot.stage), (SEAT, Some(lent), Stage::Ack));
+        assert_ne!(former.replace(boot.id), Some(boot.id), "what ran before is over");
+        // It runs for a while, and is silent by the time it is started over.
+        rig.desk.reached(boot.id, Stage::Up);
+        rig.desk.inner().boots.of_mut(MAC).expect("a boot").heard = None;
+    }
+}
+
 #[test]
 fn a_seat_with_an_address_of_its_own_is_known_by_both() {
     let mut rig = proxied(Some(SEAT));

@@ -116,8 +116,8 @@ impl Server {
     }
 
     /// Whether a client takes what it was offered while the address of its seat was another machine's, or the site
-    /// said something else. The iPXE in ROMs (QEMU's, 1.21) takes no notice of a NAK: it asks for the same address six
-    /// times in 8 s and gives up, and its machine goes on to the next of its boot order, or stops there. With an
+    /// said something else. iPXE takes no notice of a NAK before March 2021, and ROMs are older: it asks for the same
+    /// address six times in 8 s and gives up, and its machine goes on to the next of its boot order, or stops there. With an
     /// address of the pool it comes as far as its script, and that has it ask DHCP again.
     fn keeps_word(&self, asked: &Asked, wanted: Ipv4Addr, now: Now) -> bool {
         let Asked { request, serving, .. } = asked;
