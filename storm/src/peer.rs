@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::paper::{LOADERS, PREFIX, SERVER, Sizes, noise};
@@ -42,12 +43,17 @@ pub fn lay(at: &Path, interface: &str, sizes: &Sizes) -> io::Result<Vec<Program>
          :over\nreboot\n",
         0
     );
-    fs::write(files.join("boot/all.ipxe"), script)?;
-    fs::write(files.join("kernel"), noise(sizes.kernel, 1))?;
-    fs::write(files.join("initrd"), noise(sizes.initrd, 2))?;
-    fs::write(files.join("blob/sha256").join(ROOT), noise(sizes.root, 3))?;
+    // dnsmasq as root serves what anybody may read, whatever our umask is.
+    let put = |name: &str, bytes: Vec<u8>| {
+        fs::write(files.join(name), bytes)?;
+        fs::set_permissions(files.join(name), fs::Permissions::from_mode(0o644))
+    };
+    put("boot/all.ipxe", script.into_bytes())?;
+    put("kernel", noise(sizes.kernel, 1))?;
+    put("initrd", noise(sizes.initrd, 2))?;
+    put(&format!("blob/sha256/{ROOT}"), noise(sizes.root, 3))?;
     for loader in LOADERS {
-        fs::write(files.join(loader), noise(sizes.loader, 4))?;
+        put(loader, noise(sizes.loader, 4))?;
     }
     let kea = at.join("kea");
     fs::write(kea.join("kea.json"), kea_settings(interface, &kea, &url))?;
