@@ -1,7 +1,7 @@
 //! What must survive `kill -9`: boots with their timelines, holdings, the event log. (Leases have a journal.)
 //!
 //! redb, behind verbs of the domain. One thread writes: it drains its queue, commits once, and only
-//! then lets the answers go, so what was answered is on disk and a storm shares commits.
+//! then lets the answers go, so what was answered is on disk and a storm shares commits, fifty of them a second.
 //! A full disk is waited out ([`disk`]).
 
 mod booted;
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as queue;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use koboshi_pxe::{BootId, dhcp};
@@ -61,6 +62,9 @@ const EVENTS_KEPT: u64 = 100_000;
 const CACHE: usize = 8 << 20;
 /// Writes that share one commit.
 const BATCH: usize = 256;
+/// Commits begin no closer together than this, unless one is full: each costs the same for one change as for a hundred,
+/// and what a machine tells within so short a time is written once. Alone, a change waits for nothing.
+const PACE: Duration = Duration::from_millis(20);
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -374,9 +378,17 @@ fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn write_all(db: &Database, queue: &queue::Receiver<Job>, failed: &watch::Sender<bool>) {
+    let mut due = Instant::now();
     while let Ok(first) = queue.recv() {
-        let jobs = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1));
-        match commit(db, jobs.collect()) {
+        let mut jobs = vec![first];
+        while jobs.len() < BATCH {
+            match queue.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(job) => jobs.push(job),
+                Err(_) => break,
+            }
+        }
+        due = Instant::now() + PACE;
+        match commit(db, jobs) {
             Ok(answers) => answers.into_iter().for_each(|answer| answer(true)),
             // The disk is gone, and redb takes no more writes after a failed one. Who
             // waits for an answer gets none and keeps silent towards the machines.
