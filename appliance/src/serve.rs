@@ -156,6 +156,7 @@ pub async fn serve(options: Options, site: Site) -> anyhow::Result<()> {
         wires.collect::<Result<_, _>>().context("DHCP")?
     };
     let routes = http::routes(desk.clone(), contract::REPORT_MAX);
+    desk.watches(app.counters.http.clone());
     let share = descriptors / doors.len().max(1);
     for (listener, loaders) in doors {
         let (routes, counted, stop) = (routes.clone(), app.counters.http.clone(), cancel.clone());

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 const ROOM_MIN: u64 = 32;
 /// Boots that may fetch at this very moment: each is a connection or two, and memory for them, and who
 /// reports or asks for an address has to get through between them …
-const BUSY_MAX: u64 = 512;
+const BUSY_MAX: u64 = 1024;
 /// … and that may be let in, with those whose kernel is starting.
-const ROOM_MAX: u64 = 4096;
+const ROOM_MAX: u64 = 7168;
 /// Those let in share the wire so that each has its bytes within about this time: iPXE gives up on a
 /// connection that is silent for long, and a person on a machine that shows nothing.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -25,6 +25,8 @@ const MEASURED_BY: u32 = 16;
 /// … within this time, told apart by spans of so long: it is the best of them that shows what the wire can do.
 const SPANS: usize = 24;
 const SPAN: Duration = Duration::from_secs(5);
+/// Sockets are counted no more often: their buffers fill at once, whatever the wire is.
+const COUNTED: Duration = Duration::from_secs(2);
 
 /// How it stands when one more machine asks for its script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,19 +62,23 @@ pub fn pause(crowd: &Crowd, draw: u64) -> Option<Duration> {
         return None;
     }
     let turns = over(crowd.before, crowd.before).max(1);
-    let seconds = (turns as f64 * bytes as f64 / rate as f64).min(LONGEST.as_secs_f64());
+    // Half of what that takes: then it is known better, and who is away for long leaves a room empty.
+    let seconds = (turns as f64 * bytes as f64 / rate as f64 / 2.0).min(LONGEST.as_secs_f64());
     let pause = Duration::from_secs_f64(seconds).max(SHORTEST);
     // Up to a half less, so that those who wait longest do not all come back in one second.
     let less = pause.mul_f64((draw % 1000) as f64 / 2000.0);
     Some((pause - less).max(SHORTEST))
 }
 
-/// What the appliance hands out, measured by boots that have fetched everything.
+/// What the appliance hands out, measured by boots that have fetched everything, and by what its sockets took.
 #[derive(Debug, Default)]
 pub struct Rate {
     begun: Option<Instant>,
     /// Number of the span since then, bytes that were under way in it, boots that ended in it. A ring.
     spans: [(u64, f64, u32); SPANS],
+    /// All bytes that the sockets had taken when they were last counted, and by spans the best rate since.
+    sockets: Option<(Instant, u64)>,
+    best: [(u64, u64); SPANS],
 }
 
 impl Rate {
@@ -96,20 +102,40 @@ impl Rate {
         }
     }
 
+    /// The sockets have taken so many bytes since the start. What they took of late the wire can do at least, whoever is
+    /// ready by now: boots that spend half a minute on their kernels say that late.
+    pub fn taken(&mut self, bytes: u64, now: Instant) {
+        let begun = *self.begun.get_or_insert(now);
+        let (at, before) = *self.sockets.get_or_insert((now, bytes));
+        let passed = now.saturating_duration_since(at);
+        if passed < COUNTED {
+            return;
+        }
+        self.sockets = Some((now, bytes));
+        let rate = (bytes.saturating_sub(before) as f64 / passed.as_secs_f64()) as u64;
+        let number = now.saturating_duration_since(begun).as_secs() / SPAN.as_secs();
+        let best = &mut self.best[(number % SPANS as u64) as usize];
+        let former = if best.0 == number { best.1 } else { 0 };
+        *best = (number, rate.max(former));
+    }
+
     /// Bytes a second. It is believed once as many have fetched everything as are half of those that fetch: the
     /// first ones to be ready are few, and say nothing of what the others have of the wire.
     pub fn now(&self, now: Instant, fetching: usize) -> u64 {
         let Some(begun) = self.begun else { return ASSUMED };
         let at = now.saturating_duration_since(begun).as_secs() / SPAN.as_secs();
-        let recent = self.spans.iter().filter(|(number, ..)| number + SPANS as u64 > at);
+        let of_late = |number: u64| number + SPANS as u64 > at;
+        let sockets = self.best.iter().filter(|(number, _)| of_late(*number));
+        let sockets = sockets.map(|(_, rate)| *rate).max().unwrap_or(0);
+        let recent = self.spans.iter().filter(|(number, ..)| of_late(*number));
         let (mut most, mut count) = (0.0_f64, 0);
         for (_, bytes, ended) in recent {
             (most, count) = (most.max(*bytes), count + ended);
         }
         if count < MEASURED_BY || (count as usize) < fetching / 2 {
-            return ASSUMED;
+            return sockets.max(ASSUMED);
         }
-        (most / SPAN.as_secs_f64()) as u64
+        sockets.max((most / SPAN.as_secs_f64()) as u64)
     }
 }
 
@@ -163,26 +189,27 @@ mod tests {
             (crowd(31, 0, 5000 * MB, 10 * MB), None, "few boot, however slow the wire"),
             (crowd(74, 0, 80 * MB, 100 * MB), None, "a gigabit has 75 of 80 MB in a minute"),
             (crowd(75, 0, 80 * MB, 100 * MB), Some(5), "next, and no storm of questions"),
-            (crowd(75, 9, 80 * MB, 100 * MB), Some(8), "ten turns of 0.8 s"),
+            (crowd(75, 9, 80 * MB, 100 * MB), Some(5), "ten turns of 0.8 s"),
+            (crowd(75, 19, 80 * MB, 100 * MB), Some(8), "half of twenty turns of 0.8 s"),
             (crowd(75, 900, 80 * MB, 100 * MB), Some(20), "far behind: asks again before long"),
-            (crowd(511, 0, 1, 100 * MB), None, "tiny ones are let in by hundreds"),
-            (crowd(512, 0, 1, 100 * MB), Some(5), "but not without bound"),
+            (crowd(1023, 0, 1, 100 * MB), None, "tiny ones are let in by hundreds"),
+            (crowd(1024, 0, 1, 100 * MB), Some(5), "but not without bound"),
             (crowd(40, 0, 0, 0), None, "nothing known yet"),
             (crowd(usize::MAX / 2, 9, u64::MAX, 1), Some(20), "nothing overflows"),
         ] {
             assert_eq!(seconds(crowd), expected, "{why}");
         }
         let starting = |fetching| Crowd { busy: 100, ..crowd(fetching, 0, 1, 100 * MB) };
-        assert_eq!(seconds(starting(4095)), None, "most of them start their kernels");
-        assert_eq!(seconds(starting(4096)), Some(5), "and will come back for their roots");
+        assert_eq!(seconds(starting(7167)), None, "most of them start their kernels");
+        assert_eq!(seconds(starting(7168)), Some(5), "and will come back for their roots");
         let free = Crowd { due: 3, at_hand: 0, ..crowd(70, 900, 80 * MB, 100 * MB) };
         assert_eq!(seconds(free), None, "rooms are free, and who is before it is far away");
         let taken = Crowd { due: 5, ..free };
         assert_eq!(seconds(taken), Some(20), "those that are about to come back have them");
-        let small = Crowd { due: 3000, at_hand: 400, busy: 100, ..crowd(600, 8000, 1, 100 * MB) };
+        let small = Crowd { due: 3000, at_hand: 900, busy: 100, ..crowd(600, 8000, 1, 100 * MB) };
         assert_eq!(seconds(small), None, "it is through before most of them come");
         assert_eq!(
-            seconds(Crowd { at_hand: 412, ..small }),
+            seconds(Crowd { at_hand: 924, ..small }),
             Some(5),
             "those at hand are before it"
         );
@@ -209,6 +236,35 @@ mod tests {
         assert_eq!(rate.now(s(16), 33), 80 * MB);
         assert_eq!(rate.now(s(16), 34), ASSUMED, "of those that were let in, 16 are not half");
         assert_eq!(rate.now(s(500), 1), ASSUMED, "long ago");
+    }
+
+    #[test]
+    fn what_the_sockets_take_is_what_the_wire_can_do_at_least() {
+        let start = Instant::now();
+        let ms = |ms| start + Duration::from_millis(ms);
+        let mut rate = Rate::default();
+        rate.taken(5000 * MB, ms(0));
+        rate.taken(6000 * MB, ms(1000));
+        assert_eq!(rate.now(ms(1000), 1000), ASSUMED, "what buffers take at once says nothing");
+        rate.taken(7000 * MB, ms(2000));
+        assert_eq!(rate.now(ms(2000), 1000), 1000 * MB, "though nobody has all it fetches");
+        for second in 3..60 {
+            rate.taken(7000 * MB + second, ms(second * 1000));
+        }
+        assert_eq!(rate.now(ms(60_000), 0), 1000 * MB, "they had less to do since");
+        rate.taken(7000 * MB + 61, ms(200_000));
+        assert_eq!(rate.now(ms(200_000), 0), ASSUMED, "long ago");
+        // A slow wire is known by the boots that share it.
+        let mut rate = Rate::default();
+        for second in 0..=80 {
+            rate.taken(second * 10 * MB, ms(second * 1000));
+        }
+        assert_eq!(rate.now(ms(80_000), 40), ASSUMED);
+        (0..40).for_each(|_| rate.fetched(20 * MB, ms(0), ms(80_000)));
+        assert_eq!(rate.now(ms(80_000), 40), 10 * MB);
+        // A counter that begins anew.
+        rate.taken(0, ms(90_000));
+        assert_eq!(rate.now(ms(90_000), 40), 10 * MB);
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod wire;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,7 @@ use crate::content::{BootId, Content};
 use crate::decide::{Asks, Client, Entry, Facts, Known, Live, Step, Ticket, Unknown};
 use crate::dhcp::Subnet;
 use crate::hostile::Hostile;
+use crate::http;
 use crate::menu::Offered;
 use crate::pace;
 use crate::script::Uart;
@@ -111,6 +112,7 @@ pub struct Desk {
     news: mpsc::Sender<News>,
     lost: AtomicU64,
     draw: Draw,
+    sockets: OnceLock<Arc<http::Counters>>,
     /// What looks like harm.
     pub hostile: Hostile,
 }
@@ -153,8 +155,15 @@ impl Desk {
             news,
             lost: AtomicU64::new(0),
             draw,
+            sockets: OnceLock::new(),
             hostile: Hostile::default(),
         }
+    }
+
+    /// Whose bytes show what the wire can do. Without, boots alone do, once they have all.
+    pub fn watches(&self, sockets: Arc<http::Counters>) {
+        // The first ones stay.
+        drop(self.sockets.set(sockets));
     }
 
     /// Puts a new reading in force. Boots under way keep their plans.

@@ -139,7 +139,7 @@ impl Desk {
             Action::Boot(plan) => {
                 let id = self.boot_of(mac)?.id;
                 let turn = match own {
-                    true => self.inner().turn(mac, Instant::now(), (self.draw)()),
+                    true => self.turn(mac, Instant::now()),
                     false => Turn::Now { waited: None },
                 };
                 Some(match turn {

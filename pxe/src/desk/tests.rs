@@ -322,7 +322,7 @@ fn in_a_storm_the_script_says_whose_turn_it_is() {
         let [high, low] = n.to_be_bytes();
         (Mac([2, 0, 0, 0, high, low]), Ipv4Addr::new(10, 81, 1 + high, low))
     };
-    let machines = (0..520).map(|n| {
+    let machines = (0..1032).map(|n| {
         let (mac, address) = number(n);
         let seat = Seat {
             name: format!("web{n}"),
@@ -339,26 +339,26 @@ fn in_a_storm_the_script_says_whose_turn_it_is() {
         let (mac, address) = number(n);
         desk.script(mac, IpAddr::V4(address)).expect("a script")
     };
-    for n in 0..520 {
+    for n in 0..1032 {
         let (mac, address) = number(n);
         desk.offered(&asks_of(mac), &at(address));
     }
-    for n in 0..512 {
+    for n in 0..1024 {
         assert!(asks(n).contains("\nkernel "), "m{n}");
     }
-    let text = asks(519);
-    assert!(text.contains("koboshi: 513 machines boot at once, 0 wait before this one"), "{text}");
+    let text = asks(1031);
+    assert!(text.contains("koboshi: 1025 machines boot at once, 0 wait before this one"), "{text}");
     assert!(!text.contains("\nkernel ") && text.contains("\nsleep "), "{text}");
-    assert_eq!(desk.boot_of(number(519).0).map(|boot| boot.stage), Some(Stage::Waiting));
+    assert_eq!(desk.boot_of(number(1031).0).map(|boot| boot.stage), Some(Stage::Waiting));
     let elsewhere = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99));
-    let shown = desk.script(number(518).0, elsewhere).expect("a script");
+    let shown = desk.script(number(1030).0, elsewhere).expect("a script");
     assert!(shown.contains("\nkernel "), "who only looks takes no turn");
     // One has its root: the next one's turn has come.
     let first = desk.boot_of(number(0).0).expect("a boot");
     desk.reached(first.id, Stage::RootReady);
     stages(&mut heard);
-    assert!(asks(519).contains("\nkernel "));
-    assert_eq!(desk.boot_of(number(519).0).map(|boot| boot.stage), Some(Stage::Script));
+    assert!(asks(1031).contains("\nkernel "));
+    assert_eq!(desk.boot_of(number(1031).0).map(|boot| boot.stage), Some(Stage::Script));
     assert_eq!(stages(&mut heard), ["script"]);
 }
 

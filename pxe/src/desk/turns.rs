@@ -2,9 +2,10 @@
 //! first served, seats before guests; a machine that was sent away and did not come back loses its
 //! place after a while, and one that was let in and fell silent makes room.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Inner;
+use super::{Desk, Inner};
 use crate::Mac;
 use crate::boots::{Boot, Stage};
 use crate::pace::{self, Crowd, SHORTEST};
@@ -115,6 +116,16 @@ impl Queue {
         if let Ok(at) = self.at(place) {
             self.waiting.remove(at);
         }
+    }
+}
+
+impl Desk {
+    pub(super) fn turn(&self, mac: Mac, now: Instant) -> Turn {
+        let mut inner = self.inner();
+        if let Some(sockets) = self.sockets.get() {
+            inner.rate.taken(sockets.sent.load(Ordering::Relaxed), now);
+        }
+        inner.turn(mac, now, (self.draw)())
     }
 }
 

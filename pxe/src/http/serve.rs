@@ -97,6 +97,8 @@ pub struct Counters {
     pub broken: AtomicU64,
     /// Connections open now, of all ports that count here.
     pub open: AtomicU64,
+    /// Bytes that the sockets took, but for those of this host's own clients.
+    pub sent: AtomicU64,
 }
 
 fn count(counter: &AtomicU64) {
@@ -266,7 +268,8 @@ async fn connection(
         }
     });
     let paved = Paved::new(stream, lane, Unsent::new(Arc::clone(&counters)));
-    let io = TokioIo::new(Watched::new(paved, limits.stall, moved));
+    let sent = (reached.ip() != peer.ip()).then(|| Arc::clone(&counters));
+    let io = TokioIo::new(Watched::new(paved, limits.stall, moved, sent));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)

@@ -12,6 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::serve::Counters;
+
 /// When a connection last moved a byte.
 #[derive(Debug, Clone)]
 pub(super) struct Moved {
@@ -45,18 +47,28 @@ pub(super) struct Watched<S> {
     alarm: Pin<Box<Sleep>>,
     armed: bool,
     moved: Moved,
+    sent: Option<Arc<Counters>>,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S, stall: Duration, moved: Moved) -> Watched<S> {
-        Watched { stream, stall, alarm: Box::pin(sleep(stall)), armed: false, moved }
+    /// What it takes is counted by `sent`, if it is to be.
+    pub(super) fn new(
+        stream: S,
+        stall: Duration,
+        moved: Moved,
+        sent: Option<Arc<Counters>>,
+    ) -> Watched<S> {
+        Watched { stream, stall, alarm: Box::pin(sleep(stall)), armed: false, moved, sent }
     }
 
-    fn watch<T>(
+    fn watch(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(bytes)), Some(counters)) = (&written, &self.sent) {
+            counters.sent.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
         if written.is_ready() {
             self.moved.moves();
             self.armed = false;
@@ -129,8 +141,8 @@ mod tests {
     async fn a_write_that_nobody_takes_fails_and_one_that_crawls_does_not() {
         let (ours, mut theirs) = tokio::io::duplex(4);
         let stall = Duration::from_secs(1);
-        let moved = Moved::now();
-        let mut ours = Watched::new(ours, stall, moved.clone());
+        let (moved, counters) = (Moved::now(), Arc::<Counters>::default());
+        let mut ours = Watched::new(ours, stall, moved.clone(), Some(Arc::clone(&counters)));
         let reader = tokio::spawn(async move {
             let mut taken = [0; 10];
             for byte in &mut taken {
@@ -147,5 +159,6 @@ mod tests {
         assert!(before.elapsed() >= stall);
         assert!(moved.ago(Instant::now()) >= stall, "what waits does not move");
         assert_eq!(&reader.await.unwrap().0, b"0123456789");
+        assert_eq!(counters.sent.load(Ordering::Relaxed), 14);
     }
 }
