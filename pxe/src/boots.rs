@@ -252,6 +252,17 @@ impl Boots {
         true
     }
 
+    /// A boot speaks from its seat's address alone from now on.
+    pub fn has_left_what_it_was_lent(&mut self, mac: Mac) {
+        let Some(boot) = self.by_mac.get_mut(&mac).filter(|boot| boot.fixed) else { return };
+        if let Some(lent) = boot.lent.take()
+            && lent != boot.address
+            && self.by_address.get(&lent) == Some(&mac)
+        {
+            self.by_address.remove(&lent);
+        }
+    }
+
     /// Forgets a machine's boot.
     pub fn close(&mut self, mac: Mac) -> Option<Boot> {
         let last = self.by_mac.remove(&mac)?;

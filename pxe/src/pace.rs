@@ -25,6 +25,8 @@ const MEASURED_BY: u32 = 16;
 /// … within this time, told apart by spans of so long: it is the best of them that shows what the wire can do.
 const SPANS: usize = 24;
 const SPAN: Duration = Duration::from_secs(5);
+/// So many times what boots show is believed of sockets: kernels that start are time in which nothing is fetched.
+const BELIEVED: u64 = 4;
 /// Sockets are counted no more often: their buffers fill at once, whatever the wire is.
 const COUNTED: Duration = Duration::from_secs(2);
 
@@ -102,8 +104,9 @@ impl Rate {
         }
     }
 
-    /// The sockets have taken so many bytes since the start. What they took of late the wire can do at least, whoever is
-    /// ready by now: boots that spend half a minute on their kernels say that late.
+    /// The sockets have taken so many bytes since the start. What they took of late the wire can do, whoever is
+    /// ready by now: boots that spend half a minute on their kernels say that late. Some of it never left their
+    /// buffers (who asks for much and breaks off may mean that), so boots that have all may speak against it.
     pub fn taken(&mut self, bytes: u64, now: Instant) {
         let begun = *self.begun.get_or_insert(now);
         let (at, before) = *self.sockets.get_or_insert((now, bytes));
@@ -135,7 +138,8 @@ impl Rate {
         if count < MEASURED_BY || (count as usize) < fetching / 2 {
             return sockets.max(ASSUMED);
         }
-        sockets.max((most / SPAN.as_secs_f64()) as u64)
+        let boots = (most / SPAN.as_secs_f64()) as u64;
+        sockets.min(boots.saturating_mul(BELIEVED)).max(boots)
     }
 }
 
@@ -262,9 +266,11 @@ mod tests {
         assert_eq!(rate.now(ms(80_000), 40), ASSUMED);
         (0..40).for_each(|_| rate.fetched(20 * MB, ms(0), ms(80_000)));
         assert_eq!(rate.now(ms(80_000), 40), 10 * MB);
-        // A counter that begins anew.
+        // A counter that begins anew, and one that somebody makes run.
         rate.taken(0, ms(90_000));
         assert_eq!(rate.now(ms(90_000), 40), 10 * MB);
+        rate.taken(100_000 * MB, ms(92_000));
+        assert_eq!(rate.now(ms(92_000), 40), 40 * MB);
     }
 
     #[test]

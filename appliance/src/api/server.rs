@@ -378,7 +378,7 @@ async fn counters(
         "http": {
             "connections": read(&http.connections), "requests": read(&http.requests),
             "crowded": read(&http.crowded), "displaced": read(&http.displaced), "malformed": read(&http.malformed),
-            "slow": read(&http.slow), "broken": read(&http.broken), "open": read(&http.open),
+            "slow": read(&http.slow), "broken": read(&http.broken), "open": read(&http.open), "sent": read(&http.sent),
         },
         "lost": { "news": app.desk.lost_news(), "ledger": app.ledger.failures() },
     })))

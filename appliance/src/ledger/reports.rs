@@ -36,7 +36,7 @@ impl Ledger {
                 return;
             }
         };
-        let (machine, was_up, missed, last) = {
+        let (machine, fixed, was_up, missed, last) = {
             let mut inner = self.inner();
             // A report that was overtaken on the wire must not move the boot back, and one that
             // was recorded and is played again is no sign of life.
@@ -49,7 +49,7 @@ impl Ledger {
             let Some(boot) = inner.boots.get(&mac).filter(|boot| boot.id == id) else { return };
             let was_up = boot.marks.iter().any(|mark| mark.stage == Stage::Up);
             let missed = boot.marks.last().is_some_and(|mark| mark.late.is_some());
-            (boot.machine.clone(), was_up, missed, boot.stage)
+            (boot.machine.clone(), boot.fixed, was_up, missed, boot.stage)
         };
         let phase = match report.phase {
             Phase::Hardware(hardware) => {
@@ -57,6 +57,8 @@ impl Ledger {
             }
             phase => phase,
         };
+        // At its seat's address it needs none: what its loader may have been lent ends by itself.
+        let wishes = (!fixed).then_some(wishes);
         if let Phase::Working { .. } = phase {
             // As good as a heartbeat.
             self.keep_lease(wishes, mac);
@@ -94,8 +96,8 @@ impl Ledger {
     }
 
     /// The pool's lease of a machine that runs no DHCP client lives by its heartbeats.
-    fn keep_lease(&self, wishes: &mpsc::Sender<Wish>, mac: Mac) {
-        if wishes.try_send(Wish::Keep(mac)).is_err() {
+    fn keep_lease(&self, wishes: Option<&mpsc::Sender<Wish>>, mac: Mac) {
+        if wishes.is_some_and(|wishes| wishes.try_send(Wish::Keep(mac)).is_err()) {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
     }

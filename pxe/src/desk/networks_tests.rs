@@ -355,6 +355,9 @@ fn a_seat_with_an_address_of_its_own_is_known_by_both() {
         let body = bytes::Bytes::from_static(b"{}");
         assert_eq!(rig.desk.report(boot.id, IpAddr::V4(address), body).map(drop), Ok(()));
     }
+    // It has its own by now, and what its loader was lent may be anybody's.
+    let gone = rig.desk.report(boot.id, IpAddr::V4(second), bytes::Bytes::new());
+    assert_eq!(gone.map(drop), Err(ReportRefusal::WrongAddress));
     let elsewhere = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99));
     let refused = rig.desk.report(boot.id, elsewhere, bytes::Bytes::new());
     assert_eq!(refused.map(drop), Err(ReportRefusal::WrongAddress));

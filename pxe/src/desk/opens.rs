@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::{Desk, Inner, News, Offer, Snapshot, boots, said, says};
 use crate::boots::{Boot, Stage};
 use crate::content::BootId;
-use crate::decide::{Action, Asks, Client, Entry, Facts, typed};
+use crate::decide::{Action, Asks, Client, Entry, Facts, Step, typed};
 use crate::firmware::Firmware;
 
 impl Desk {
@@ -75,12 +75,15 @@ impl Desk {
         if self.left(facts.mac, offer.address) {
             return self.took(facts.mac, note);
         }
-        // As it was offered this one its seat's address was another's, and is not any more.
-        let asks = Asks::Dhcp { client: *client, archs: archs.clone(), discover: true };
-        let begins = Facts { mac: facts.mac, asks };
-        let step = self.ask_on(&begins, &offer.subnet);
-        if matches!(step.action, Action::Address { address: Some(_), opens: true, .. }) {
-            self.lent_elsewhere(&begins, offer);
+        // DHCP kept its word: as this one was offered, its seat's address was another's, and is not any more. (Another
+        // NIC of a machine that has a boot is lent an address of the pool, and begins nothing.)
+        let address = |step: Step| match step.action {
+            Action::Address { address, .. } => address,
+            _ => None,
+        };
+        if address(self.ask_on(facts, &offer.subnet)).is_some_and(|seat| seat != offer.address) {
+            let asks = Asks::Dhcp { client: *client, archs: archs.clone(), discover: true };
+            self.lent_elsewhere(&Facts { mac: facts.mac, asks }, offer);
         }
     }
 

@@ -43,6 +43,10 @@ impl Desk {
             if let Some(boot) = inner.boots.of_mut(mac) {
                 boot.heard = Some(now);
             }
+            // It has its seat's address by now: what its loader was lent is anybody's.
+            if peer.to_canonical() == IpAddr::V4(address) {
+                inner.boots.has_left_what_it_was_lent(mac);
+            }
             self.runs_on(&mut inner, mac, now);
             (mac, address, self.sits(&mut inner, id))
         };

@@ -2,13 +2,14 @@
 //! address is found free: nobody has it on our books, and nobody answers for it on the link.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use super::answer::{Address, Serving, Who};
 use super::event::{Event, EventKind, Reason, Refusal};
-use super::hold::{Asked, Hold, Stage, Then};
-use super::lease::Now;
+use super::hold::{Asked, Hold, OFFER, Stage, Then};
+use super::lease::{Lease, Now};
 use super::reply::FOR_EVER;
-use super::request::Request;
+use super::request::{Request, Vendor};
 use super::server::{Effect, Effects, MAX_HOLDS, MAX_PROBES, STRANGERS, Server, lent_for};
 
 impl Server {
@@ -115,17 +116,26 @@ impl Server {
         self.refuse(request, &asked.serving, refusal, wanted, out);
     }
 
-    /// Whether a client takes what it was offered while the address of its seat was another machine's, or the site
-    /// said something else. iPXE takes no notice of a NAK before March 2021, and ROMs are older: it asks for the same
-    /// address six times in 8 s and gives up, and its machine goes on to the next of its boot order, or stops there. With an
-    /// address of the pool it comes as far as its script, and that has it ask DHCP again.
+    /// Whether firmware takes what it was offered a moment ago, while the address of its seat was another machine's, or
+    /// the site said something else. iPXE takes no notice of a NAK before March 2021, and ROMs are older: it asks for the
+    /// same address six times in 8 s and gives up, and its machine goes on to the next of its boot order, or stops
+    /// there. With an address of the pool it comes as far as its script, which boots it into its seat, or has it ask
+    /// DHCP again. A system begins anew at a NAK.
     fn keeps_word(&self, asked: &Asked, wanted: Ipv4Addr, now: Now) -> bool {
         let Asked { request, serving, .. } = asked;
         let key = request.key();
-        let held = || self.holds.of(key).is_some_and(|hold| hold.address == wanted);
+        let held = || {
+            let offered = |hold: &Hold| !matches!(hold.stage, Stage::Probing { .. });
+            self.holds.of(key).is_some_and(|hold| hold.address == wanted && offered(hold))
+        };
         // Its ACK may have been lost.
-        let lent = || self.leases.live(key, now).is_some_and(|its| its.record.address == wanted);
+        let just_lent = |lease: &Lease| {
+            let whole = Duration::from_secs(u64::from(lease.record.seconds));
+            lease.record.address == wanted && lease.until + OFFER >= now.mono + whole
+        };
+        let lent = || self.leases.live(key, now).is_some_and(just_lent);
         matches!(serving.address, Address::Fixed(seat) if seat != wanted)
+            && (request.is_ipxe() || matches!(request.vendor(), Vendor::Pxe | Vendor::Http))
             && request.server_id.is_some()
             && serving.subnet.gives(wanted)
             && (held() || lent())

@@ -75,6 +75,21 @@ fn who_was_offered_an_address_to_wait_at_takes_it_and_boots_into_its_seat() {
     }
 }
 
+/// What is asked in the name of a running machine's other NIC begins nothing, whoever fetches from what that is lent.
+#[test]
+fn another_nic_is_lent_an_address_and_begins_no_boot() {
+    let mut rack = Rack::up();
+    let running = rack.desk.boot_of(mac(0)).expect("a boot").id;
+    let asks = |discover| Asks::Dhcp { client: Client::Ipxe, archs: vec![Arch::BIOS], discover };
+    let other = Facts { mac: second(0), asks: asks(false) };
+    assert!(matches!(rack.desk.ask(&other).action, Action::Address { address: None, .. }));
+    rack.desk.acked(&other, &at(pool_at(0)), None);
+    rack.desk.script(second(0), IpAddr::V4(pool_at(0)));
+    assert_eq!(rack.desk.boot_of(mac(0)).map(|boot| boot.id), Some(running));
+    assert_eq!(rack.report(0), Some(Ok(())));
+    rack.check();
+}
+
 #[test]
 fn both_of_a_swap_and_three_in_a_ring_restart_at_one_moment() {
     for matrix in [vec![1, 0, 2], vec![1, 2, 0], vec![2, 0, 1]] {
