@@ -228,6 +228,13 @@ mod tests {
         packet
     }
 
+    fn refusal(sent: &[u8], no_proxy: bool) -> Packet {
+        let mut packet = answer(sent, no_proxy);
+        packet.options.remove(code::MESSAGE_TYPE);
+        packet.options.push(code::MESSAGE_TYPE, &[MessageType::Nak as u8]);
+        packet
+    }
+
     fn sent(step: Step) -> Vec<u8> {
         match step {
             Step::Send(bytes) => bytes,
@@ -321,9 +328,7 @@ mod tests {
     fn refused_it_begins_anew() {
         let (mut exchange, discover) = Exchange::begin(Speaker::PxeRom, MAC, 5, s(0));
         let request = sent(exchange.heard(&answer(&discover, false), s(0)));
-        let mut nak = answer(&request, false);
-        nak.options.remove(code::MESSAGE_TYPE);
-        nak.options.push(code::MESSAGE_TYPE, &[MessageType::Nak as u8]);
+        let nak = refusal(&request, false);
         let again = Request::decode(&sent(exchange.heard(&nak, s(1)))).expect("ours");
         assert_eq!((again.kind, again.xid), (MessageType::Discover, 6));
     }
@@ -332,9 +337,7 @@ mod tests {
     fn ipxe_takes_no_notice_of_a_nak_and_gives_up() {
         let (mut exchange, discover) = Exchange::begin(Speaker::Ipxe, MAC, 5, s(0));
         let request = sent(exchange.heard(&answer(&discover, true), s(0)));
-        let mut nak = answer(&request, true);
-        nak.options.remove(code::MESSAGE_TYPE);
-        nak.options.push(code::MESSAGE_TYPE, &[MessageType::Nak as u8]);
+        let nak = refusal(&request, true);
         let mut seen = vec![0];
         loop {
             assert_eq!(exchange.heard(&nak, exchange.deadline()), Step::Wait);
